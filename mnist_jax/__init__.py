@@ -1,0 +1,1 @@
+"""A functional JAX lab for small-image classification."""

@@ -1,0 +1,46 @@
+"""The values that flow through the program, and the one error a user can cause.
+
+Shapes are written with jaxtyping: `Float[Array, "batch classes"]` is a float array of two axes.
+"""
+
+from typing import Any, NamedTuple
+
+import optax
+from jaxtyping import Array, Float, Float32, Int, PRNGKeyArray
+
+Key = PRNGKeyArray
+PyTree = Any
+
+
+class UserError(Exception):
+    """A mistake that the user can mend: told in one line on stderr, exit code 2, no traceback.
+
+    The message says what is wrong, where, and what to do.
+    """
+
+
+class Hparams(NamedTuple):
+    """Numbers that training reads as traced values: changing one never recompiles."""
+
+    learning_rate: Float[Array, ""]  # the schedule's peak
+    weight_decay: Float[Array, ""]
+    label_smoothing: Float[Array, ""]
+
+
+class State(NamedTuple):
+    """Everything that training changes, and so all that a checkpoint has to hold."""
+
+    step: Int[Array, ""]  # optimizer steps done
+    params: PyTree
+    batch_stats: PyTree  # running mean and variance of batch normalisation; {} without it
+    opt_state: optax.OptState
+    ema_params: PyTree  # exponential moving average of params; None when it is off
+    plateau: optax.OptState  # what reduction on a plateau remembers; None under other schedules
+
+
+class Metrics(NamedTuple):
+    """Sums over examples; they add up over batches exactly as they do over examples."""
+
+    loss: Float32[Array, ""]
+    correct: Int[Array, ""]
+    count: Int[Array, ""]
