@@ -25,6 +25,7 @@ class Hparams(NamedTuple):
     learning_rate: Float[Array, ""]  # the schedule's peak
     weight_decay: Float[Array, ""]
     label_smoothing: Float[Array, ""]
+    augment: PyTree  # augment.Strength
 
 
 class State(NamedTuple):
@@ -43,4 +44,4 @@ class Metrics(NamedTuple):
 
     loss: Float32[Array, ""]
     correct: Int[Array, ""]
-    count: Int[Array, ""]
+    examples: Int[Array, ""]

@@ -1,0 +1,298 @@
+"""Checkpoints of a run: one an epoch, written in the background; the best and the latest are kept.
+
+An epoch's checkpoint is the directory `<directory>/<epoch>`. It comes by one rename when it is
+complete and goes by one rename, so a run killed at any moment leaves whole checkpoints only. Orbax
+writes two items into it: `state`, the arrays, and `record`, a JSON object of the history, the
+score, the arrays' layout, and a checksum over these and the arrays' bytes (orbax alone reads a
+flipped bit back without a word). One process at a time may have a directory open.
+"""
+
+import json
+import logging
+import math
+import shutil
+import warnings
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from mnist_jax.types import PyTree, State, UserError
+
+_TRASH = "deleted"  # a checkpoint moves in here whole before its files are removed
+
+
+class CheckpointError(UserError):
+    """A checkpoint can not be written, can not be read, or is of another model."""
+
+
+class Checkpoint(NamedTuple):
+    """What an epoch left behind."""
+
+    epoch: int
+    state: State
+    history: list[dict[str, Any]]  # the rows of metrics.jsonl up to and with this epoch
+
+
+class _BestAndLatest(NamedTuple):
+    """Orbax's preservation policy: the best epoch (of equals the first) and the latest two.
+
+    Two, so that there is one to turn to when the newest, often the best as well, is damaged.
+    """
+
+    directory: Path
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Says of each checkpoint, oldest first, the one being saved last, whether it stays."""
+        scores = {}
+        for info in checkpoints:  # only what this process saved has its score in memory
+            on_disk = self.directory / str(info.step)
+            scores[info.step] = info.metrics["score"] if info.metrics else _score(on_disk)
+        scored = [epoch for epoch in scores if math.isfinite(scores[epoch])]
+        best = max(scored, key=scores.__getitem__, default=None)
+        return [epoch in (best, *list(scores)[-2:]) for epoch in scores]
+
+
+@contextmanager
+def open_directory(directory: Path) -> Iterator[ocp.CheckpointManager]:
+    """Opens a run's checkpoints, creating the directory; on leaving, waits for the last save.
+
+    What a killed process left half done is removed, at the latest by the first save.
+
+    Raises:
+        CheckpointError: The directory can not be used, or the last save failed.
+    """
+    directory = directory.absolute()  # orbax takes no relative path
+    options = ocp.CheckpointManagerOptions(
+        async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
+        cleanup_tmp_directories=True,
+        preservation_policy=_BestAndLatest(directory),
+        todelete_subdir=_TRASH,
+    )
+    with _explained(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        manager = ocp.CheckpointManager(directory, options=options)
+    try:
+        yield manager
+        wait(manager)
+    finally:
+        with _explained(directory):
+            manager.close()
+
+
+def save(
+    manager: ocp.CheckpointManager,
+    epoch: int,
+    state: State,
+    history: list[dict[str, Any]],
+    score: float | None,
+) -> None:
+    """Saves an epoch in the background; `state` may be donated and `history` changed at once.
+
+    Args:
+        manager: From `open_directory`.
+        epoch: Higher than every epoch saved so far.
+        state: Numpy or jax arrays in any tree; None and empty subtrees are allowed.
+        history: The rows of metrics.jsonl so far; JSON.
+        score: What the best is chosen by, higher is better; None or not finite: never the best.
+
+    Raises:
+        CheckpointError: This save or the one before failed, or this or a later epoch is there
+            already. Checkpoints that were complete are untouched.
+    """
+    wait(manager)
+    # Not device_get: its view of a CPU buffer would keep the buffer from being donated.
+    host = jax.tree.map(lambda leaf: np.array(leaf, order="C"), state)
+    leaves = _by_path(host)
+    score = float(score) if score is not None and math.isfinite(score) else None
+    record = {"score": score, "history": history, "layout": _layout(leaves)}
+    record = json.loads(json.dumps(record))  # a copy, just as it will be read back
+    record["checksum"] = _checksum(record, leaves.values())
+    items = ocp.args.Composite(state=ocp.args.StandardSave(host), record=ocp.args.JsonSave(record))
+    in_memory = {"score": -math.inf if score is None else score}
+    with _explained(manager.directory):
+        saved = manager.save(epoch, args=items, metrics=in_memory)
+    if not saved:  # orbax's way of saying that the epoch is not above all others
+        raise CheckpointError(
+            f"{manager.directory}: epoch {epoch} is not saved, for epoch {manager.latest_step()} "
+            "is there: resume from it, or start anew with --overwrite"
+        )
+
+
+def wait(manager: ocp.CheckpointManager) -> None:
+    """Waits until the last save is complete and what it supersedes is deleted.
+
+    Raises:
+        CheckpointError: The save failed. Checkpoints that were complete are untouched.
+    """
+    with _explained(manager.directory):
+        manager.wait_until_finished()
+    shutil.rmtree(_path(manager, _TRASH), ignore_errors=True)
+
+
+def restore_latest(
+    manager: ocp.CheckpointManager, like: State, on_warning: Callable[[str], Any] = warnings.warn
+) -> Checkpoint | None:
+    """Restores, bit for bit, the newest checkpoint that is whole, to go on from there.
+
+    Newer ones, damaged, are renamed to `<epoch>.damaged`: their epochs will be saved again.
+
+    Args:
+        manager: From `open_directory`.
+        like: The state's structure, shapes and dtypes: arrays or `jax.ShapeDtypeStruct`s. A value
+            goes where the sharding of its counterpart says; numpy stays numpy.
+        on_warning: Called with one line for every damaged checkpoint that is passed over.
+
+    Returns:
+        The checkpoint; None if there are none at all.
+
+    Raises:
+        CheckpointError: All are damaged, or the newest whole one has another layout than `like`.
+    """
+    epochs = _epochs(manager)[::-1]
+    checkpoint = _first_whole(manager, epochs, like, on_warning)
+    for epoch in epochs:
+        if checkpoint is not None and epoch > checkpoint.epoch:
+            with _explained(manager.directory):
+                aside = _path(manager, f"{epoch}.damaged")
+                shutil.rmtree(aside, ignore_errors=True)
+                _path(manager, epoch).rename(aside)
+    manager.reload()
+    return checkpoint
+
+
+def restore_best(
+    manager: ocp.CheckpointManager, like: State, on_warning: Callable[[str], Any] = warnings.warn
+) -> Checkpoint | None:
+    """Restores the epoch of the highest score, of equals the first; with no scores the latest.
+
+    All else is as in `restore_latest`, but that nothing is renamed.
+    """
+    scores = {epoch: _score(_path(manager, epoch)) for epoch in _epochs(manager)}
+
+    def rank(epoch: int) -> tuple[float, int]:
+        return -scores[epoch], epoch if math.isfinite(scores[epoch]) else -epoch
+
+    return _first_whole(manager, sorted(scores, key=rank), like, on_warning)
+
+
+def _path(manager: ocp.CheckpointManager, name: int | str) -> Path:
+    return Path(manager.directory, str(name))
+
+
+def _epochs(manager: ocp.CheckpointManager) -> list[int]:
+    wait(manager)
+    manager.reload()
+    return sorted(manager.all_steps())
+
+
+def _first_whole(
+    manager: ocp.CheckpointManager,
+    epochs: list[int],
+    like: State,
+    on_warning: Callable[[str], Any],
+) -> Checkpoint | None:
+    for epoch in epochs:
+        path = _path(manager, epoch)
+        try:
+            record, leaves = _read(manager, epoch)
+        except Exception as error:  # damage has no type: orbax, tensorstore and json all raise
+            on_warning(f"{path}: damaged checkpoint passed over ({_line(error)})")
+            continue
+        wanted = _by_path(like)
+        _check_layout(path, record["layout"], _layout(wanted))
+        placed = [_place(leaves[name], leaf) for name, leaf in wanted.items()]
+        state = jax.tree.unflatten(jax.tree.structure(like), placed)
+        return Checkpoint(epoch, state, record["history"])
+    if epochs:
+        raise CheckpointError(
+            f"{manager.directory}: every checkpoint is damaged: put copies in their places, or "
+            "start anew with --overwrite"
+        )
+    return None
+
+
+def _read(manager: ocp.CheckpointManager, epoch: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads the record and the arrays by path; raises whatever comes if they are not whole."""
+    args = ocp.args.Composite(state=ocp.args.StandardRestore(), record=ocp.args.JsonRestore())
+    items = manager.restore(epoch, args=args)
+    record, leaves = items["record"], _by_path(items["state"])
+    if record["checksum"] != _checksum(record, [leaves[name] for name in record["layout"]]):
+        raise ValueError("its checksum is another one")
+    return record, leaves
+
+
+def _score(path: Path) -> float:
+    """An epoch's score: -inf if it has none; +inf if unreadable: the first to try, never kept."""
+    try:
+        score = ocp.JsonCheckpointHandler().restore(path / "record")["score"]
+        return -math.inf if score is None else float(score)
+    except (OSError, ValueError, TypeError, KeyError):
+        return math.inf
+
+
+def _by_path(tree: PyTree) -> dict[str, Any]:
+    """Leaves by names such as `params/Dense_0/kernel`, whatever the containers' types."""
+    leaves, _ = jax.tree.flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _layout(leaves: dict[str, Any]) -> dict[str, str]:
+    return {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in leaves.items()}
+
+
+def _check_layout(path: Path, saved: dict[str, str], wanted: dict[str, str]) -> None:
+    for name in sorted(saved | wanted):
+        there, here = saved.get(name, "missing"), wanted.get(name, "missing")
+        if there != here:
+            raise CheckpointError(
+                f"{path}: the checkpoint is of another model or optimizer: {name} is {there} there "
+                f"and {here} here: use the config it was made with, or start anew with --overwrite"
+            )
+
+
+def _checksum(record: dict[str, Any], leaves: Iterable[Any]) -> int:
+    text = json.dumps({key: value for key, value in record.items() if key != "checksum"})
+    total = zlib.crc32(text.encode())
+    for leaf in leaves:
+        total = zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data, total)
+    return total
+
+
+def _place(value: np.ndarray, like: Any) -> Any:
+    if isinstance(like, np.ndarray | np.generic):
+        return value
+    # Uncommitted stays uncommitted: jit would compile again for a committed array.
+    return jax.device_put(value, like.sharding if getattr(like, "committed", True) else None)
+
+
+def _line(error: Exception) -> str:
+    """One line of an error: the ends of it, for orbax may print whole arrays in between."""
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return text if len(text) <= 300 else f"{text[:100]} ... {text[-200:]}"
+
+
+@contextmanager
+def _explained(directory: Any) -> Iterator[None]:
+    """Turns whatever orbax and the file system raise on the way to the disk into one line."""
+    try:
+        yield
+    except Exception as error:
+        raise CheckpointError(
+            f"{directory}: can not write checkpoints ({_line(error)}): earlier ones are intact; "
+            "make room or give access, then run again to resume"
+        ) from error
+
+
+def _wanted(record: logging.LogRecord) -> bool:
+    """Of what orbax logs, only warnings: progress is noise, and errors are raised or told here."""
+    told = record.levelno != logging.WARNING or str(record.msg).startswith("Metadata file does not")
+    return not (told and "/orbax/checkpoint/" in record.pathname)
+
+
+logging.getLogger("absl").addFilter(_wanted)

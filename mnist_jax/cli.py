@@ -1,0 +1,171 @@
+"""The command line: flags in, options out, and a user's mistakes in one line."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from mnist_jax import config as configs
+from mnist_jax.types import UserError
+
+USAGE = """\
+usage: python -m mnist_jax.main --config=configs/cnn.py[:DATASET] [--config.KEY=VALUE ...]
+       python -m mnist_jax.main --mode=evaluate --workdir=runs/NAME [--split=test]
+
+Trains a small-image classifier and leaves its checkpoints, metrics and report in the workdir.
+The same command goes on with a run that was stopped.
+
+  --config=FILE[:DATASET]  what to train: configs/linear.py, configs/mlp.py or configs/cnn.py, on
+                           mnist (default), fashion_mnist, digits, csv:PATH or a tfds builder
+  --config.KEY=VALUE       one value of it, as in --config.train.epochs=3; any number of them
+  --workdir=DIR            where the run lives (default: runs/<config>-<dataset>-s<seed>)
+  --overwrite              delete the run that is there and start anew
+  --summary                only print the model, layer by layer
+  --mode=train|evaluate    evaluate: judge the best checkpoint of a workdir, finished or running
+  --split=train|val|test   what to judge it on (default: test)
+  --help                   this text; with --config, every key of it and its value too
+"""
+
+
+class Options(NamedTuple):
+    """What the command line asks for."""
+
+    mode: str
+    config: ConfigDict  # empty without --config
+    config_name: str  # the stem of its file
+    workdir: Path | None
+    split: str
+    overwrite: bool
+    summary: bool
+    help: bool
+    argv: Sequence[str]  # what was typed
+
+
+def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
+    """Reads the arguments after the program's name.
+
+    Args:
+      argv: as in sys.argv[1:].
+      dataset: takes the place of the data set that argv names.
+
+    Raises:
+      UserError: an argument is unknown, has the wrong type or an impossible value.
+    """
+    file, rest = _take_config(argv)
+    if dataset and file:
+        file = f"{file.partition(':')[0]}:{dataset}"
+        rest = [*rest, f"--config.data.name={dataset}"]
+    if file:
+        _check_keys(rest, _read(file, _define([f"--config={file}"])))
+        rest = [f"--config={file}", *rest]
+    elif any(re.match(_OVERRIDE, arg) for arg in rest):
+        raise UserError("--config.KEY=VALUE: overrides a config; give --config=configs/cnn.py too")
+    values = _define(rest)
+    config = _read(file, values) if file else ConfigDict()
+    if not values.help and not (file if values.mode == "train" else values.workdir):
+        needed = "--config=configs/cnn.py" if values.mode == "train" else "--workdir=runs/NAME"
+        raise UserError(f"{needed}: is needed to {values.mode}; see --help")
+    if config:
+        configs.validate(config)
+    return Options(
+        mode=values.mode,
+        config=config,
+        config_name=Path(file.partition(":")[0]).stem if file else "",
+        workdir=Path(values.workdir) if values.workdir else None,
+        split=values.split,
+        overwrite=values.overwrite,
+        summary=values.summary,
+        help=values.help,
+        argv=argv,
+    )
+
+
+_OVERRIDE = r"--?(?:no)?config\.([^=]*)"
+
+
+def _define(args: Sequence[str]) -> flags.FlagValues:
+    """Our flags, parsed; absl's own hundred are not among them."""
+    values = flags.FlagValues()
+    typed = ["mnist_jax", *args]
+    config_flags.DEFINE_config_file(
+        "config", None, "what to train", flag_values=values, sys_argv=typed
+    )
+    flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "", flag_values=values)
+    flags.DEFINE_enum("split", "test", ["train", "val", "test"], "", flag_values=values)
+    flags.DEFINE_string("workdir", None, "", flag_values=values)
+    flags.DEFINE_bool("overwrite", False, "", flag_values=values)
+    flags.DEFINE_bool("summary", False, "", flag_values=values)
+    flags.DEFINE_bool("help", False, "", short_name="h", flag_values=values)
+    try:
+        extra = values(typed)[1:]
+    except flags.UnrecognizedFlagError as error:
+        near = configs.suggestion(error.flagname, values)
+        raise UserError(f"--{error.flagname}: no such flag{near}; see --help") from error
+    except flags.Error as error:
+        raise UserError(_plain(str(error))) from error
+    if extra:
+        raise UserError(f"{extra[0]}: unexpected argument; flags are --NAME=VALUE, see --help")
+    return values
+
+
+def _plain(message: str) -> str:
+    """What absl says of a wrong value, in words that are not Python's."""
+    reasons = {
+        "invalid literal for int": "is not a whole number",
+        "could not convert string to float": "is not a number",
+        "Non-boolean argument": "is not true or false",
+        "value should be one of": "is none of " + message.partition("<")[2].rstrip(">"),
+    }
+    for theirs, ours in reasons.items():
+        if theirs in message:
+            argument, _, _ = message.removeprefix("flag ").partition(": ")
+            return f"{argument}: {ours}"
+    return " ".join(message.removeprefix("flag ").split())
+
+
+def _read(file: str, values: flags.FlagValues) -> ConfigDict:
+    """The config of --config=file."""
+    path = Path(file.partition(":")[0])
+    if not path.is_file():
+        shipped = ", ".join(sorted(map(str, Path("configs").glob("*.py"))))
+        raise UserError(
+            f"--config={file}: no such file" + (f"; there are {shipped}" * bool(shipped))
+        )
+    if not isinstance(values.config, ConfigDict):
+        raise UserError(f"--config={file}: has no get_config() that returns a ConfigDict")
+    return values.config
+
+
+def _take_config(argv: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The value of the last --config, and the other arguments."""
+    file, rest, args = None, [], iter(argv)
+    for arg in args:
+        if re.match(r"--?config=", arg):
+            file = arg.partition("=")[2]
+        elif re.fullmatch(r"--?config", arg):
+            file = next(args, "")
+        else:
+            rest.append(arg)
+    return file, rest
+
+
+def _check_keys(args: Sequence[str], config: ConfigDict) -> None:
+    known = dict(configs.flatten(config.to_dict()))
+    for arg in args:
+        match = re.match(_OVERRIDE, arg)
+        if match and match[1] not in known:
+            leaf = match[1].rpartition(".")[2]
+            namesakes = [key for key in known if key.rpartition(".")[2] == leaf]
+            near = namesakes or difflib.get_close_matches(match[1], known, n=1, cutoff=0.5)
+            hint = f"did you mean config.{near[0]}?" if near else f"there are {', '.join(known)}"
+            raise UserError(f"config.{match[1]}: no such key; {hint}")
+
+
+def help_text(config: ConfigDict) -> str:
+    """How to use the command; with a config, its keys and values too."""
+    keys = configs.flatten(config.to_dict())
+    return "\n".join([USAGE, *(f"  --config.{key}={value}" for key, value in keys)])

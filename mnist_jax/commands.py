@@ -1,0 +1,126 @@
+"""The three things that the command line does, told to a person at a terminal."""
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mnist_jax import cli, data, models, progress, run
+from mnist_jax import workdir as files
+
+
+def train(options: cli.Options) -> int:
+    """Trains, or goes on; where the data cannot be had, on digits if the config says so.
+
+    Returns:
+      The exit code: 0, or 128 + the signal that stopped it.
+    """
+    config = options.config
+    requested = config.data.name
+    try:
+        splits = run.load_splits(config)
+    except data.DataNotFound as error:
+        if not config.data.offline_fallback:
+            raise
+        _warn(f"{error}")
+        _warn(f"*** NOT {requested}: training on scikit-learn's small 'digits' instead ***")
+        config = cli.parse(options.argv, dataset="digits").config
+        splits = run.load_splits(config)
+    data_name = Path(splits.name).name.split(".")[0].replace(":", "-")
+    workdir = options.workdir or Path("runs", f"{options.config_name}-{data_name}-s{config.seed}")
+    command = shlex.join(["python", "-m", "mnist_jax.main", *options.argv])
+    try:
+        summary = run.run(
+            config,
+            splits,
+            workdir,
+            command=command,
+            requested_dataset=requested,
+            overwrite=options.overwrite,
+            echo=_say,
+        )
+    except progress.Stopped as stopped:
+        _say(f"{stopped}; to go on:\n  {command}")
+        return 128 + stopped.signum
+    _say(headline(summary, workdir))
+    return 0
+
+
+def evaluate(options: cli.Options) -> int:
+    """Judges a run's best checkpoint on a split and prints what it is worth."""
+    workdir, split = options.workdir or Path(), options.split
+    epoch, judged = run.evaluate_run(workdir, split, _warn)
+    total = sum(row["support"] for row in judged["per_class"])
+    _say(
+        f"{workdir}: epoch {epoch} on {split}: accuracy {100 * judged['accuracy']:.2f}%  "
+        f"errors {judged['errors']:,} of {total:,}  loss {judged['loss']:.4f}  "
+        f"top-2 {100 * judged['top2_accuracy']:.2f}%  calibration error {judged['ece']:.4f}\n"
+    )
+    rows = [*judged["per_class"]]
+    rows += [
+        {"name": f"{key} average", "support": total, **judged[key]} for key in ("macro", "weighted")
+    ]
+    header = ("class", "precision", "recall", "f1", "support")
+    cells = [
+        [row["name"], *(f"{row[k]:.4f}" for k in header[1:4]), f"{row['support']:,}"]
+        for row in rows
+    ]
+    _say(table(header, cells))
+    return 0
+
+
+def summarize(options: cli.Options) -> int:
+    """Prints a config's model layer by layer."""
+    config = options.config
+    name = config.data.name
+    familiar = name in data.KNOWN or name.startswith("csv:")
+    num_classes = 10 if familiar else len(run.load_splits(config).class_names)
+    layers = models.build(config.model, num_classes).layers()
+    cells = [
+        [
+            row.path,
+            row.kind,
+            "x".join(map(str, row.output_shape)),
+            f"{row.num_params:,}",
+            f"{row.flops:,}",
+        ]
+        for row in layers
+    ]
+    params, flops = (sum(getattr(row, k) for row in layers) for k in ("num_params", "flops"))
+    cells.append(["total", "", "", f"{params:,}", f"{flops:,}"])
+    _say(f"{config.model.name} on 28x28x1, one image forward:\n")
+    _say(table(("layer", "kind", "output", "parameters", "FLOPs"), cells))
+    return 0
+
+
+def headline(summary: Mapping[str, Any], workdir: Path) -> str:
+    """The last line of a run."""
+    data_name = summary["dataset"]
+    if summary["requested_dataset"] != data_name:
+        data_name += f" (NOT {summary['requested_dataset']})"
+    return (
+        f"{data_name}: test accuracy {100 * summary['test_accuracy']:.2f}%  "
+        f"({summary['test_errors']} errors of {summary['num_test']:,})  trained in "
+        f"{summary['train_seconds']:.1f} s  report: {workdir / files.REPORT}"
+    )
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns of text: words to the left, numbers and their headings to the right."""
+    columns = []
+    for heading, *cells in zip(header, *rows, strict=True):
+        numbers = any(cell[:1].isdigit() for cell in cells)
+        width = max(map(len, (heading, *cells)))
+        columns.append(
+            [cell.rjust(width) if numbers else cell.ljust(width) for cell in (heading, *cells)]
+        )
+    return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _warn(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

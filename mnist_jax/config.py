@@ -1,0 +1,161 @@
+"""The configuration: its defaults, what may be in it, and what differs between two."""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from mnist_jax import nets
+from mnist_jax.types import UserError
+
+OPTIMIZERS = ("sgd", "momentum", "adam", "adamw")
+SCHEDULES = ("constant", "cosine", "one_cycle", "step", "exponential", "plateau")
+DTYPES = ("float32", "bfloat16")
+FILLS = ("nearest", "constant")
+
+# Where the data lies is no part of what a run is: its fingerprint is.
+_PLACES = ("data.archives", "data.data_dir", "data.offline_fallback")
+
+
+def default() -> ConfigDict:
+    """Every key with its default; a file in configs/ starts from here."""
+    return ConfigDict(
+        {
+            "seed": 0,
+            "data": {
+                "name": "mnist",  # mnist, fashion_mnist, digits, csv:PATH or a tfds builder
+                "val_size": 0.1,  # a fraction below 1, a number of examples from 1; 0: none
+                "archives": placeholder(str),  # folder of official archives; $MNIST_JAX_ARCHIVES
+                "data_dir": placeholder(str),  # where data is prepared; tfds's own folder
+                "offline_fallback": False,  # train on digits where the data cannot be had
+            },
+            "model": {
+                "name": "mlp",  # a name in nets.NETS; None below: the net's own value
+                "dtype": "float32",  # of the computation; parameters are always float32
+                "widths": placeholder(tuple),  # hidden dense layers
+                "dropout": placeholder(tuple),  # after each of them
+                "activation": placeholder(str),
+                "channels": placeholder(tuple),  # convolutions, one a stage
+                "kernels": placeholder(tuple),  # their sides
+                "pools": placeholder(tuple),  # sides of the max-pooling after them; 1: none
+                "conv_dropout": placeholder(tuple),  # after each stage
+                "padding": placeholder(str),
+                "batch_norm": placeholder(bool),
+            },
+            "train": {
+                "epochs": 10,
+                "batch_size": 128,
+                "augment": {
+                    "rotation": 0.0,  # degrees, uniform in ±
+                    "zoom": 0.0,  # each axis, uniform in 1 ±
+                    "shift": 0.0,  # fraction of the side, uniform in ±
+                    "shear": 0.0,  # degrees, uniform in ±
+                    "erase": 0.0,  # probability of erasing a rectangle
+                    "flip": 0.0,  # probability of mirroring left and right
+                    "fill": "nearest",  # what lies outside the image: nearest or constant (0)
+                },
+            },
+            "optim": {
+                "name": "adam",
+                "learning_rate": 1e-3,  # the schedule's peak
+                "schedule": "constant",
+                "warmup": 0.3,  # cosine and one_cycle: rising share of the steps
+                "decay": 0.1,  # step, exponential and plateau: factor ...
+                "decay_epochs": 10,  # ... every so many epochs (plateau: without improvement)
+                "weight_decay": 0.0,
+                "label_smoothing": 0.0,
+                "clip": 0.0,  # largest norm of the whole gradient; 0: any
+                "ema": 0.0,  # decay of the averaged parameters that are evaluated; 0: off
+                "momentum": 0.9,  # momentum
+                "b1": 0.9,  # adam, adamw
+                "b2": 0.999,
+            },
+        }
+    )
+
+
+def validate(config: ConfigDict) -> None:
+    """Refuses what no run could use.
+
+    Raises:
+      UserError: names the key, its value and what it may be.
+    """
+    data, model, train, optim = config.data, config.model, config.train, config.optim
+    _one_of("model.name", model.name, nets.NETS)
+    _one_of("model.dtype", model.dtype, DTYPES)
+    nets.fields(model)
+    _one_of("train.augment.fill", train.augment.fill, FILLS)
+    _one_of("optim.name", optim.name, OPTIMIZERS)
+    _one_of("optim.schedule", optim.schedule, SCHEDULES)
+    _range("seed", config.seed, 0, 2**32)
+    _range("data.val_size", data.val_size, 0)
+    _range("train.epochs", train.epochs, 1)
+    _range("train.batch_size", train.batch_size, 1)
+    for name in ("rotation", "shift"):
+        _range(f"train.augment.{name}", train.augment[name], 0)
+    _range("train.augment.zoom", train.augment.zoom, 0, 1)
+    _range("train.augment.shear", train.augment.shear, 0, 90)
+    for name in ("erase", "flip"):
+        _range(f"train.augment.{name}", train.augment[name], 0, 1, closed=True)
+    _range("optim.learning_rate", optim.learning_rate, 0, open_below=True)
+    _range("optim.weight_decay", optim.weight_decay, 0)
+    _range("optim.clip", optim.clip, 0)
+    _range("optim.decay_epochs", optim.decay_epochs, 1)
+    _range("optim.decay", optim.decay, 0, 1, open_below=True)
+    for name in ("label_smoothing", "ema", "momentum", "b1", "b2", "warmup"):
+        _range(f"optim.{name}", optim[name], 0, 1)
+    if optim.schedule == "plateau" and data.val_size == 0:
+        raise UserError(
+            "config.optim.schedule: 'plateau' watches the validation loss; "
+            "give config.data.val_size, or take another schedule"
+        )
+
+
+def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """The keys, dotted, whose values differ between two configs; where data lies does not count."""
+    left, right = dict(flatten(a)), dict(flatten(b))
+    return [
+        key
+        for key in sorted(left.keys() | right.keys())
+        if key not in _PLACES and left.get(key) != right.get(key)
+    ]
+
+
+def suggestion(name: str, known: Any) -> str:
+    """A question that ends an error message, where a known name is near; else nothing."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every (dotted key, value) of a plain config; a tuple as the list that JSON makes of it."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value
+
+
+def _one_of(key: str, value: str, known: Any) -> None:
+    if value not in known:
+        hint = suggestion(value, known)
+        raise UserError(f"config.{key}: no '{value}'; there are {', '.join(known)}{hint}")
+
+
+def _range(
+    key: str,
+    value: float,
+    low: float,
+    high: float = float("inf"),
+    *,
+    open_below: bool = False,
+    closed: bool = False,
+) -> None:
+    above = value > low if open_below else value >= low
+    if above and (value < high or (closed and value == high)):
+        return
+    lower = f"more than {low}" if open_below else f"{low} or more"
+    upper = "" if high == float("inf") else f" and {'at most' if closed else 'below'} {high}"
+    raise UserError(f"config.{key}: {value} is impossible; it must be {lower}{upper}")

@@ -1,0 +1,39 @@
+"""`python -m mnist_jax.main --config=configs/cnn.py`: flags, then the command they ask for."""
+
+import sys
+from collections.abc import Sequence
+
+from mnist_jax import cli
+from mnist_jax.types import UserError
+
+
+def main(argv: Sequence[str]) -> int:
+    """Does what the arguments after the program's name say; returns the exit code.
+
+    0: done; 2: a mistake of the user's, told in one line; 128 + n: stopped by signal n.
+    """
+    try:
+        return _dispatch(argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped at once; the same command goes on after the last epoch", file=sys.stderr)
+        return 130
+
+
+def _dispatch(argv: Sequence[str]) -> int:
+    options = cli.parse(argv)
+    if options.help:
+        print(cli.help_text(options.config))
+        return 0
+    # Here, because JAX and what comes with it take a second: help and mistakes do without.
+    from mnist_jax import commands
+
+    if options.mode == "evaluate":
+        return commands.evaluate(options)
+    return commands.summarize(options) if options.summary else commands.train(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,175 @@
+"""What predictions are worth: sums that training adds up, and the full report of a split."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Integer
+
+from mnist_jax.types import Metrics
+
+
+class Scores(NamedTuple):
+    """Precision, recall and their harmonic mean: of each class, or averaged over classes."""
+
+    precision: Float32[Array, "*classes"]
+    recall: Float32[Array, "*classes"]
+    f1: Float32[Array, "*classes"]
+
+
+class Reliability(NamedTuple):
+    """The reliability diagram: bins of equal width over the confidence, 0 where a bin is empty."""
+
+    examples: Int32[Array, "bins"]
+    confidence: Float32[Array, "bins"]  # mean probability of the predicted class
+    accuracy: Float32[Array, "bins"]
+
+
+class Report(NamedTuple):
+    """Everything that a split's logits say; each array may have leading axes of members."""
+
+    loss: Float32[Array, ""]  # mean cross-entropy, in nats
+    accuracy: Float32[Array, ""]
+    errors: Int32[Array, ""]
+    top2_accuracy: Float32[Array, ""]
+    ece: Float32[Array, ""]  # expected calibration error
+    confusion: Int32[Array, "classes classes"]  # rows: true class, columns: predicted
+    support: Int32[Array, "classes"]  # examples of each class
+    per_class: Scores
+    macro: Scores  # every class weighs the same, absent ones too
+    weighted: Scores  # by support
+    reliability: Reliability
+
+
+def zeros() -> Metrics:
+    """The sums over no examples: where a scan starts."""
+    return Metrics(jnp.zeros(()), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+
+
+def merge(a: Metrics, b: Metrics) -> Metrics:
+    """The sums over the examples of both."""
+    return jax.tree.map(jnp.add, a, b)
+
+
+def mean(sums: Metrics) -> dict[str, Array]:
+    """Loss and accuracy per example; NaN over no examples."""
+    count = sums.examples.astype(jnp.float32)
+    return {"loss": sums.loss / count, "accuracy": sums.correct.astype(jnp.float32) / count}
+
+
+def classification(
+    logits: Float[Array, "n k"], labels: Integer[Array, "n"], num_bins: int = 15
+) -> Report:
+    """Judges the predictions of a whole split; every example counts once.
+
+    The predicted class is the first of the largest logits. Precision, recall and F1 are those of
+    scikit-learn with all classes as `labels` and `zero_division=0`: 0 for a class that is never
+    predicted, or never there. The calibration error is equation 3 of Guo et al. 2017, its bins
+    open on the left and closed on the right.
+
+    Args:
+      logits: one row an example, at least two classes.
+      labels: classes in [0, k).
+      num_bins: of the reliability diagram and so of the calibration error; static.
+
+    Returns:
+      The report.
+    """
+    k = logits.shape[1]
+    logits, labels = logits.astype(jnp.float32), labels.astype(jnp.int32)
+    log_probs = jax.nn.log_softmax(logits)
+    loss = -jnp.mean(jnp.take_along_axis(log_probs, labels[:, None], axis=1))
+    # Not lax.top_k, to which 0.0 is more than -0.0 where argmax sees a tie.
+    first = jnp.argmax(logits, axis=1)
+    taken = first[:, None] == jnp.arange(k)[None, :]
+    second = jnp.argmax(jnp.where(taken, -jnp.inf, logits), axis=1)
+    correct = first == labels
+
+    confusion = jnp.zeros((k, k), jnp.int32).at[labels, first].add(1)
+    true_positives = jnp.diagonal(confusion)
+    support, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
+    per_class = Scores(
+        precision=_ratio(true_positives, predicted),
+        recall=_ratio(true_positives, support),
+        f1=_ratio(2 * true_positives, support + predicted),
+    )
+    total = confusion.sum()
+    share = _ratio(support, total)
+    reliability, ece = _calibration(jnp.exp(jnp.max(log_probs, axis=1)), correct, num_bins)
+    return Report(
+        loss=loss,
+        accuracy=_ratio(correct.sum(), total),
+        errors=jnp.sum(~correct),
+        top2_accuracy=_ratio(jnp.sum(correct | (second == labels)), total),
+        ece=ece,
+        confusion=confusion,
+        support=support,
+        per_class=per_class,
+        macro=Scores(*(jnp.mean(score) for score in per_class)),
+        weighted=Scores(*(jnp.sum(share * score) for score in per_class)),
+        reliability=reliability,
+    )
+
+
+def to_python(report: Report, class_names: Sequence[str]) -> dict[str, Any]:
+    """A report as plain numbers, ready for strict JSON.
+
+    Args:
+      report: of one split, without leading axes.
+      class_names: one a class, in the order of the labels.
+
+    Returns:
+      loss, accuracy, errors, top2_accuracy, ece, confusion_matrix, per_class, macro, weighted and
+      reliability. What is not finite (the loss of a run that diverged) becomes None.
+    """
+    plain = jax.tree.map(_plain, report)
+    edges = np.linspace(0, 1, len(plain.reliability.examples) + 1).tolist()
+    return {
+        "loss": plain.loss,
+        "accuracy": plain.accuracy,
+        "errors": plain.errors,
+        "top2_accuracy": plain.top2_accuracy,
+        "ece": plain.ece,
+        "confusion_matrix": plain.confusion,
+        "per_class": [
+            {"name": name, "precision": p, "recall": r, "f1": f, "support": s}
+            for name, p, r, f, s in zip(class_names, *plain.per_class, plain.support, strict=True)
+        ],
+        "macro": plain.macro._asdict(),
+        "weighted": plain.weighted._asdict(),
+        "reliability": [
+            dict(zip(("low", "high", "count", "confidence", "accuracy"), row, strict=True))
+            for row in zip(edges[:-1], edges[1:], *plain.reliability, strict=True)
+        ],
+    }
+
+
+def _ratio(a: Int[Array, "..."], b: Int[Array, "..."]) -> Float32[Array, "..."]:
+    """Quotient of counts; 0 where b is 0."""
+    return a.astype(jnp.float32) / jnp.maximum(b, 1).astype(jnp.float32)
+
+
+def _calibration(
+    confidence: Float32[Array, "n"], correct: Bool[Array, "n"], num_bins: int
+) -> tuple[Reliability, Float32[Array, ""]]:
+    edges = jnp.asarray(np.arange(1, num_bins) / num_bins, jnp.float32)
+    bins = jnp.sum(confidence[:, None] > edges[None, :], axis=1)
+    inside = bins[:, None] == jnp.arange(num_bins)[None, :]
+    count = inside.sum(axis=0)
+    hits = jnp.sum(inside & correct[:, None], axis=0)
+    # Sums of a mask, not a scatter-add: the same bits every time, on GPUs too.
+    total = jnp.sum(jnp.where(inside, confidence[:, None], 0), axis=0)
+    ece = jnp.sum(jnp.abs(hits.astype(jnp.float32) - total)) / len(confidence)
+    mean_confidence = total / jnp.maximum(count, 1).astype(jnp.float32)
+    return Reliability(count, mean_confidence, _ratio(hits, count)), ece
+
+
+def _plain(x: Array | np.ndarray | np.generic) -> Any:
+    """Numbers, nested lists of them, or None; the shortest decimal that names a float32."""
+    if x.ndim:
+        return [_plain(element) for element in np.asarray(x)]
+    if jnp.issubdtype(x.dtype, jnp.integer):
+        return int(x)
+    return float(str(np.float32(x))) if np.isfinite(x) else None

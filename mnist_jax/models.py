@@ -1,0 +1,188 @@
+"""Networks as pure functions: `build(config.model, ...) -> Model(init, apply, ...)`.
+
+The only file that knows Flax. Linen modules, because their `init` and `apply` are stateless and so
+can be jitted, vmapped over members and differentiated like any other function.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Float32
+
+from mnist_jax import layers, nets
+from mnist_jax.types import Key, PyTree
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+class Layer(NamedTuple):
+    """A row of a net's summary."""
+
+    path: str  # as in the tree of parameters: "head/Dense_0"
+    kind: str
+    output_shape: tuple[int, ...]  # of one image
+    num_params: int
+    flops: int  # of one image's forward pass, 2 for a multiplication with its addition
+
+
+class Model(NamedTuple):
+    """A network as pure functions of its variables.
+
+    `variables` are {"params": ...} and, with batch normalisation, {"batch_stats": ...}.
+    """
+
+    init: Callable[[Key], PyTree]  # key -> variables, float32
+    apply: Callable[[PyTree, Float32[Array, "batch 28 28 1"]], Float32[Array, "batch classes"]]
+    apply_train: Callable[[PyTree, Array, Key], tuple[Array, PyTree]]  # -> logits, batch_stats
+    layers: Callable[[], list[Layer]]  # what the net consists of, in order
+
+
+class MLP(nn.Module):
+    """Dense layers of the given widths, each with activation and dropout, then the logits.
+
+    No widths: softmax regression.
+    """
+
+    widths: Sequence[int]
+    dropout: Sequence[float]  # rate after each hidden layer
+    activation: Callable[[Array], Array]
+    num_outputs: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch ..."], train: bool
+    ) -> Float32[Array, "batch outputs"]:
+        x = x.reshape(x.shape[0], -1)
+        for width, rate in zip(self.widths, self.dropout, strict=True):
+            x = self.activation(nn.Dense(width, dtype=self.dtype)(x))
+            x = nn.Dropout(rate, deterministic=not train)(x)
+        return nn.Dense(self.num_outputs, dtype=self.dtype)(x).astype(jnp.float32)
+
+
+class Conv(nn.Module):
+    """Convolution, max-pooling, bias: in this order, which is the cheapest.
+
+    A maximum commutes with adding a bias and with a monotonic activation, so that pooling first
+    gives the same numbers from a quarter of the work.
+    """
+
+    features: int
+    kernel: int
+    pool: int
+    padding: str
+    use_bias: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 features"]:
+        shape = (self.kernel, self.kernel, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        x = layers.conv2d(x.astype(self.dtype), kernel.astype(self.dtype), self.padding)
+        x = layers.max_pool(x, self.pool)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+            x = x + bias.astype(self.dtype)[None, None, None]
+        return x
+
+
+class CNN(nn.Module):
+    """Stages of convolution, pool, batch normalisation or bias, activation, dropout; then an MLP.
+
+    Batch normalisation comes after pooling too, where there is less to normalise.
+    """
+
+    channels: Sequence[int]
+    kernels: Sequence[int]
+    pools: Sequence[int]  # 1: none
+    conv_dropout: Sequence[float]  # rate after each stage
+    padding: str
+    batch_norm: bool
+    head: MLP
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float32[Array, "n outputs"]:
+        dtype = self.head.dtype
+        stages = zip(self.channels, self.kernels, self.pools, self.conv_dropout, strict=True)
+        for features, kernel, pool, rate in stages:
+            x = Conv(features, kernel, pool, self.padding, not self.batch_norm, dtype)(x)
+            if self.batch_norm:
+                x = nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=dtype)(x)
+            x = nn.Dropout(rate, deterministic=not train)(self.head.activation(x))
+        return self.head(x, train)
+
+
+def build(
+    config: Mapping[str, Any], num_outputs: int, image_shape: tuple[int, int, int] = (28, 28, 1)
+) -> Model:
+    """The net that `config.model` names.
+
+    Args:
+      config: `config.model`: a name in `nets.NETS`, a dtype, fields that override the net's own.
+      num_outputs: logits for each image.
+      image_shape: height, width, channels.
+
+    Raises:
+      UserError: a field that the net lacks or cannot have.
+    """
+    net = nets.fields(config)
+    dtype = DTYPES[config["dtype"]]
+    widths, dropout = net.get("widths", ()), net.get("dropout", ())
+    activation = getattr(nn, net.get("activation", "relu"))
+    head = MLP(widths, dropout, activation, num_outputs, dtype)
+    if "channels" not in net:
+        return from_module(head, image_shape)
+    stages = ("channels", "kernels", "pools", "conv_dropout", "padding", "batch_norm")
+    return from_module(CNN(**{field: net[field] for field in stages}, head=head), image_shape)
+
+
+def from_module(module: nn.Module, image_shape: tuple[int, int, int] = (28, 28, 1)) -> Model:
+    """Any Linen module called as `module(images, train)`, as a Model."""
+    example = jnp.zeros((1, *image_shape))
+
+    def init(key: Key) -> PyTree:
+        return module.init(key, example, False)
+
+    def apply(variables: PyTree, images: Array) -> Any:
+        return module.apply(variables, images, False)
+
+    def apply_train(variables: PyTree, images: Array, key: Key) -> tuple[Array, PyTree]:
+        logits, updated = module.apply(
+            variables, images, True, rngs={"dropout": key}, mutable=["batch_stats"]
+        )
+        return logits, updated.get("batch_stats", {})
+
+    return Model(init, apply, apply_train, lambda: _layers(module, example))
+
+
+def _layers(module: nn.Module, example: Array) -> list[Layer]:
+    rows = []
+
+    def record(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
+        out = call(*args, **kwargs)
+        layer = context.module
+        if isinstance(layer, Conv | nn.Dense | nn.BatchNorm):
+            params = layer.variables["params"]
+            own = {name: p for name, p in params.items() if not isinstance(p, Mapping)}
+            flops = (
+                2 * own["kernel"].size * _positions(layer, args[0].shape) if "kernel" in own else 0
+            )
+            num_params = sum(p.size for p in own.values())
+            path = "/".join(layer.path)
+            rows.append(Layer(path, type(layer).__name__, out.shape[1:], num_params, flops))
+        return out
+
+    with nn.intercept_methods(record):
+        jax.eval_shape(lambda: module.init(jax.random.key(0), example, False))
+    return rows
+
+
+def _positions(layer: nn.Module, shape: tuple[int, ...]) -> int:
+    """How many times a layer applies its kernel to one image: once, or at each output pixel."""
+    if isinstance(layer, nn.Dense):
+        return 1
+    lost = layer.kernel - 1 if layer.padding == "VALID" else 0
+    return (shape[1] - lost) * (shape[2] - lost)

@@ -1,0 +1,115 @@
+"""The named nets and the fields each has; plain data, to check a config without Flax."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mnist_jax.types import UserError
+
+ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "sigmoid", "elu", "leaky_relu")
+PADDINGS = ("SAME", "VALID")
+
+_MLP = {"widths": (512, 256), "dropout": (0.0,), "activation": "relu"}
+_CNN = {
+    "channels": (32, 64),
+    "kernels": (3,),
+    "pools": (2,),  # 1: none
+    "conv_dropout": (0.0,),
+    "padding": "SAME",
+    "batch_norm": False,
+    **_MLP,
+    "widths": (256,),
+}
+_CNN_5X5_3X3 = {
+    **_CNN,
+    "channels": (32, 32, 64, 64),
+    "kernels": (5, 5, 3, 3),
+    "pools": (1, 2, 1, 2),
+    "conv_dropout": (0.0, 0.3, 0.0, 0.3),
+    "dropout": (0.5,),
+}
+
+# What `config.model.name` may say, with every field the net has; a tuple of one serves every layer.
+NETS: dict[str, dict[str, Any]] = {
+    "linear": {},
+    "mlp": _MLP,
+    "mlp_512": {**_MLP, "widths": (512,), "activation": "sigmoid"},
+    "mlp_512_256": {**_MLP, "widths": (512, 256)},
+    "mlp_400_200_100": {**_MLP, "widths": (400, 200, 100), "dropout": (0.0, 0.2, 0.2)},
+    "cnn": {**_CNN, "batch_norm": True},
+    "cnn_2x2_32": {**_CNN, "channels": (32,), "kernels": (2,), "padding": "VALID"},
+    "cnn_3x3": _CNN,
+    "cnn_5x5_3x3": _CNN_5X5_3X3,
+    "cnn_5x5_3x3_small": {**_CNN_5X5_3X3, "pools": (2,)},
+    "cnn_6x6_3x3": {
+        **_CNN,
+        "channels": (64, 64, 128, 256, 256),
+        "kernels": (6, 6, 3, 3, 3),
+        "pools": (2, 1, 2, 1, 2),
+        "widths": (128, 64),
+        "dropout": (0.2,),
+    },
+}
+
+# Fields with a value for each layer, and the field that says how many layers there are.
+_PER_LAYER = {
+    "dropout": "widths",
+    "kernels": "channels",
+    "pools": "channels",
+    "conv_dropout": "channels",
+}
+
+
+def fields(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Every field of the net that `config.model` names, the config's own values over the net's.
+
+    Raises:
+      UserError: the net has no such field, or a value is impossible.
+    """
+    net = NETS[config["name"]]
+    given = {k: v for k, v in config.items() if k not in ("name", "dtype") and v is not None}
+    for field in given:
+        if field not in net:
+            has = f"it has {', '.join(net)}" if net else "it has none"
+            raise UserError(
+                f"config.model.{field}: model '{config['name']}' has no such field; {has}"
+            )
+    merged = {**net, **{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}}
+    for field, layers in _PER_LAYER.items():
+        if field in merged:
+            merged[field] = _one_each(field, tuple(merged[field]), layers, len(merged[layers]))
+    _check(merged)
+    return merged
+
+
+def _one_each(field: str, values: tuple, layers: str, count: int) -> tuple:
+    if len(values) == 1:
+        return values * count
+    if len(values) != count:
+        raise UserError(
+            f"config.model.{field}: {len(values)} values for {count} {layers}; "
+            "give one for each, or a single one for all"
+        )
+    return values
+
+
+def _check(net: Mapping[str, Any]) -> None:
+    for field in ("widths", "channels", "kernels", "pools"):
+        for value in net.get(field, ()):
+            if not isinstance(value, int) or value < 1:
+                raise UserError(
+                    f"config.model.{field}: {value!r} is not a whole number of 1 or more"
+                )
+    for field in ("dropout", "conv_dropout"):
+        for value in net.get(field, ()):
+            if not isinstance(value, int | float) or not 0 <= value < 1:
+                raise UserError(f"config.model.{field}: {value!r} is not a rate in [0, 1)")
+    if "channels" not in net:
+        return
+    side = 28
+    for kernel, pool in zip(net["kernels"], net["pools"], strict=True):
+        side = (side - kernel + 1 if net["padding"] == "VALID" else side) // pool
+        if side < 1:
+            raise UserError(
+                "config.model.pools: the convolutions and pools leave no pixel of 28x28; "
+                "take fewer stages or smaller kernels and pools"
+            )

@@ -1,0 +1,66 @@
+"""Optimizers and learning-rate schedules, from Optax; rates are traced, never compiled in."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import optax
+from jaxtyping import Array, Float, Int
+
+from mnist_jax.types import Hparams
+
+Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
+
+
+def schedule(config: Mapping[str, Any], num_epochs: int, steps_per_epoch: int) -> Schedule:
+    """The learning rate at a step, as a fraction of its peak.
+
+    `config.optim.warmup` is the rising part of "cosine" (linear, from 0) and of "one_cycle"
+    (cosine, from 1/25; Smith and Topin 2018), as a fraction of all steps. "step" and "exponential"
+    multiply by `decay` every `decay_epochs` epochs, at once and gradually. "plateau" is constant
+    here: its reductions are `plateau`'s.
+    """
+    total = num_epochs * steps_per_epoch
+    every = config["decay_epochs"] * steps_per_epoch
+    match config["schedule"]:
+        case "constant" | "plateau":
+            return optax.constant_schedule(1.0)
+        case "cosine":
+            warmup = min(round(config["warmup"] * total), total - 1)
+            return optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup, total)
+        case "one_cycle":
+            return optax.cosine_onecycle_schedule(total, 1.0, config["warmup"])
+        case "step":
+            return optax.exponential_decay(1.0, every, config["decay"], staircase=True)
+        case "exponential":
+            return optax.exponential_decay(1.0, every, config["decay"])
+    raise ValueError(config["schedule"])
+
+
+def optimizer(
+    config: Mapping[str, Any], hparams: Hparams, learning_rate: Float[Array, ""]
+) -> optax.GradientTransformation:
+    """The chain that turns gradients into updates, at this step's learning rate.
+
+    Weight decay is decoupled for "adamw" (Loshchilov and Hutter 2019) and an L2 term in the
+    gradient for the others. The chain's state has the same structure whatever the numbers are.
+    """
+    decay = optax.add_decayed_weights(hparams.weight_decay)
+    direction = {
+        "sgd": [decay],
+        "momentum": [decay, optax.trace(config["momentum"])],
+        "adam": [decay, optax.scale_by_adam(config["b1"], config["b2"])],
+        "adamw": [optax.scale_by_adam(config["b1"], config["b2"]), decay],
+    }[config["name"]]
+    clip = [optax.clip_by_global_norm(config["clip"])] if config["clip"] else []
+    return optax.chain(*clip, *direction, optax.scale(-learning_rate))
+
+
+def plateau(config: Mapping[str, Any]) -> optax.GradientTransformationExtraArgs | None:
+    """Multiplies the rate by `decay` after `decay_epochs` epochs without a better validation loss.
+
+    To be updated once an epoch; its state's `scale` is the factor reached. None under other
+    schedules.
+    """
+    if config["schedule"] != "plateau":
+        return None
+    return optax.contrib.reduce_on_plateau(config["decay"], patience=config["decay_epochs"])

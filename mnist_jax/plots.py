@@ -1,0 +1,255 @@
+"""Pictures of a run: data in, a matplotlib `Figure` out; `svg` turns one into a piece of a page.
+
+No pyplot, so no global state to leak figures into. The colours are a small palette that works on
+white; `svg` replaces each by the CSS variable of the same name, so that inside the report the same
+drawing follows the page from light to dark.
+"""
+
+import io
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+from xml.etree import ElementTree
+
+import matplotlib as mpl
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
+
+PALETTE = {
+    "ink": "#22262b",
+    "muted": "#69707a",
+    "line": "#e4e3de",
+    "train": "#8d97a5",
+    "accent": "#0f7a6e",
+    "error": "#d6455d",
+}
+TOOLTIP = "tooltip:"  # an artist whose gid starts so shows the rest of it when hovered
+STYLE: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: one layout everywhere
+    "font.size": 9,
+    "text.color": PALETTE["ink"],
+    "axes.edgecolor": PALETTE["line"],
+    "axes.labelcolor": PALETTE["muted"],
+    "axes.spines.left": False,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": PALETTE["line"],
+    "grid.linewidth": 0.8,
+    "xtick.color": PALETTE["muted"],
+    "ytick.color": PALETTE["muted"],
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 4,
+    "legend.frameon": False,
+}
+
+DASHED: dict[str, Any] = {"color": PALETTE["train"], "linewidth": 0.9, "linestyle": (0, (3, 3))}
+
+
+def learning_curves(history: Sequence[Mapping[str, Any]], best_epoch: int | None = None) -> Figure:
+    """Loss, accuracy and learning rate against the epoch, on one shared axis.
+
+    Args:
+        history: the rows of `metrics.jsonl`. A None or non-finite value leaves a gap.
+        best_epoch: the epoch to mark: the one whose parameters were kept.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(4.5, 5.0), layout="constrained")
+        loss, accuracy, rate = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1])
+        for axes, title, names in (
+            (loss, "Loss", {"train": "train_loss", "validation": "val_loss"}),
+            (accuracy, "Accuracy", {"train": "train_accuracy", "validation": "val_accuracy"}),
+            (rate, "Learning rate", {"muted": "learning_rate"}),
+        ):
+            axes.set_title(title, loc="left", fontsize=9.5, fontweight="bold")
+            axes.grid(visible=False, axis="x")
+            _lines(axes, history, names)
+            if best_epoch is not None:
+                axes.axvline(best_epoch, label=f"best epoch ({best_epoch})", **DASHED)
+        # Once the loss has fallen far, a linear axis would show little but the first epoch.
+        losses = np.concatenate([_column(history, name) for name in ("train_loss", "val_loss")])
+        losses = losses[np.isfinite(losses)]
+        if losses.size and 0 < 8 * losses.min() < losses.max():
+            loss.set_yscale("log")
+            loss.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            loss.yaxis.set_minor_locator(NullLocator())
+            loss.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
+        rate.set_ylim(bottom=0)
+        rate.yaxis.set_major_locator(MaxNLocator(2, steps=[1, 2, 5, 10]))
+        rate.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        rate.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
+        rate.set_xlabel("epoch")
+        if len(history) == 1:  # one point has no extent to scale by
+            rate.set_xlim(history[0]["epoch"] - 1, history[0]["epoch"] + 1)
+        if loss.get_legend_handles_labels()[0]:
+            loss.legend(
+                loc="lower right", bbox_to_anchor=(1.01, 0.98), ncols=3, columnspacing=1.2,
+                handlelength=1.4, handletextpad=0.5, borderaxespad=0,
+            )  # fmt: skip
+    return figure
+
+
+def _column(history: Sequence[Mapping[str, Any]], name: str) -> Float[np.ndarray, "epochs"]:
+    """One column of the history; NaN where there is None."""
+    return np.array([np.nan if row[name] is None else row[name] for row in history], np.float64)
+
+
+def _lines(axes: Axes, history: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> None:
+    """One line a column; a column without a finite value has none, and no place in the legend."""
+    epochs = [row["epoch"] for row in history]
+    # A line of one point is invisible, and a long line does not need its points.
+    marker = "o" if len(epochs) <= 25 else None
+    for name, column in names.items():
+        values = _column(history, column)
+        colour = PALETTE["accent" if name == "validation" else name]
+        if np.isfinite(values).any():
+            axes.plot(epochs, values, marker=marker, color=colour, label=name)
+
+
+def confusion(matrix: Int[np.ndarray, "K K"], class_names: Sequence[str]) -> Figure:
+    """The confusion matrix, drawn for its errors: the diagonal has one pale colour throughout.
+
+    An error's colour is its share of the true class, on a square-root scale up to the largest: a
+    handful of errors still shows beside a hundred. Cells tell their names and count when hovered.
+
+    Args:
+        matrix: how many examples of the row's class were predicted as the column's.
+        class_names: K names, of any length.
+    """
+    classes = len(class_names)
+    names = [_plain(name) for name in class_names]
+    labels = [name if len(name) <= 13 else f"{name[:12]}…" for name in names]
+    support = matrix.sum(axis=1, keepdims=True)
+    share = np.sqrt(matrix / np.maximum(support, 1))
+    largest = np.where(np.eye(classes, dtype=bool), 0.0, share).max(initial=0.0) or 1.0
+    side = max(2.6, classes * (0.4 if classes <= 15 else 0.29))
+    fontsize = 9 if classes <= 15 else 6.5
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(side, side))
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set(xlim=(-0.5, classes - 0.5), ylim=(classes - 0.5, -0.5))
+        axes.set(xlabel="predicted", ylabel="true", aspect="equal")
+        axes.spines[:].set_visible(False)
+        axes.set_xticks(np.arange(-0.5, classes), minor=True)
+        axes.set_yticks(np.arange(-0.5, classes), minor=True)
+        axes.tick_params(which="minor", length=0)
+        axes.grid(visible=False, which="major")
+        axes.grid(visible=True, which="minor")
+        # Without parse_math=False a class called "$" would be typeset as a formula.
+        long = max(map(len, labels)) > 3
+        turned: dict[str, Any] = (
+            {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if long else {}
+        )
+        axes.set_xticks(range(classes), labels, parse_math=False, **turned)
+        axes.set_yticks(range(classes), labels, parse_math=False)
+        for true, predicted in zip(*np.nonzero(matrix), strict=True):
+            count, hit = matrix[true, predicted], true == predicted
+            what = "image" if count == 1 else "images"
+            text = f"true {names[true]}, predicted {names[predicted]}: {count:,} {what}"
+            depth = 0.16 if hit else 0.08 + 0.62 * share[true, predicted] / largest
+            colour = PALETTE["accent" if hit else "error"]
+            cell = Rectangle((predicted - 0.46, true - 0.46), 0.92, 0.92, color=colour, alpha=depth)
+            cell.set_linewidth(0)
+            cell.set_gid(TOOLTIP + text)
+            axes.add_patch(cell)
+            cell.set_clip_on(False)  # nothing to clip, and thousands of cells to say it for
+            weight = "bold" if hit and classes <= 15 else "normal"
+            axes.text(
+                predicted, true, str(count), fontsize=fontsize, fontweight=weight,
+                ha="center", va="center_baseline",
+            )  # fmt: skip
+    return figure
+
+
+def reliability(bins: Sequence[Mapping[str, Any]]) -> Figure:
+    """How often the predictions of a given confidence were right (DeGroot and Fienberg, 1983).
+
+    Args:
+        bins: each with the `count` of predictions in it, their mean `confidence` and their
+            `accuracy`. Empty ones are not drawn, nor those of a diverged run, whose confidence is
+            None or NaN.
+    """
+    seen = [row for row in bins if row["count"] and (row["confidence"] or 0) > 0]
+    total = sum(row["count"] for row in seen)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(3.6, 3.6))
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
+        axes.set(xlabel="confidence", ylabel="share right")
+        axes.plot([0, 1], [0, 1], **DASHED)
+        for row in seen:
+            size, x, y = row["count"], row["confidence"], row["accuracy"]
+            axes.vlines(x, x, y, color=PALETTE["error"], lw=1.4)
+            area = 16 + 100 * (size / total) ** 0.5
+            dot = axes.scatter([x], [y], s=area, color=PALETTE["accent"], lw=0, zorder=3)
+            dot.set_gid(f"{TOOLTIP}{size:,} at confidence {x:.1%}: {y:.1%} right")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(5))
+            axis.set_major_formatter(PercentFormatter(1.0))
+    return figure
+
+
+def _plain(name: str) -> str:
+    """A name on one line, without the control characters that XML cannot hold."""
+    return "".join(letter if letter.isprintable() else " " for letter in name)
+
+
+def svg(figure: Figure, label: str) -> str:
+    """The figure as an `<svg>` element to put inside an HTML page: same figure, same bytes.
+
+    Args:
+        figure: what to draw. Colours of `PALETTE` become `var(--name)`.
+        label: what a screen reader says in its place; distinct on a page, to keep the ids distinct.
+    """
+    buffer = io.StringIO()
+    # Text stays text, in the font that the page chooses. The salt fixes otherwise random ids.
+    style = STYLE | {"svg.fonttype": "none", "svg.hashsalt": label, "savefig.bbox": "tight"}
+    undated = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with mpl.rc_context(style), warnings.catch_warnings():
+        # The browser draws the text: a glyph that matplotlib's own font lacks is no matter.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure.savefig(buffer, format="svg", transparent=True, pad_inches=0.04, metadata=undated)
+    root = ElementTree.fromstring(buffer.getvalue())
+    _make_inline(root, used=set(re.findall(r'(?:url\(#|href="#)(\w+)', buffer.getvalue())))
+    root.attrib.update({"role": "img", "aria-label": label})
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _make_inline(root: ElementTree.Element, used: set[str]) -> None:
+    """Turns a document, in place, into an element that gets on with the page around it."""
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]  # HTML needs no namespaces
+        for key, value in list(element.attrib.items()):
+            del element.attrib[key]
+            element.set(key.rpartition("}")[2], value)
+        if "style" in element.attrib:
+            element.set("style", _COLOURS.sub(_variable, element.attrib["style"]))
+        name = element.get("id", "")
+        if name not in used:  # it would only clash with the next figure's
+            element.attrib.pop("id", None)
+        if name.startswith(TOOLTIP):
+            title = ElementTree.Element("title")
+            title.text = name.removeprefix(TOOLTIP)
+            element.insert(0, title)
+    for parent in list(root.iter()):
+        for sheet in parent.findall("style"):  # its one rule would hold for the whole page
+            parent.remove(sheet)
+
+
+_COLOURS = re.compile("|".join(PALETTE.values()))
+_NAMES = {colour: name for name, colour in PALETTE.items()}
+
+
+def _variable(colour: re.Match[str]) -> str:
+    """The CSS variable for a colour of the palette, and the colour for where there is none."""
+    return f"var(--{_NAMES[colour[0]]}, {colour[0]})"

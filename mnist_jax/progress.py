@@ -1,0 +1,115 @@
+"""What a person sees while a run goes on, and how they stop it."""
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import jax
+from tqdm import tqdm
+
+from mnist_jax.types import PyTree
+
+Echo = Callable[[str], None]
+
+
+class Stopped(Exception):  # noqa: N818
+    """A signal ended the run between two epochs; everything up to there is saved."""
+
+    def __init__(self, signum: int, epoch: int, epochs: int):
+        super().__init__(f"stopped after epoch {epoch} of {epochs}, which is saved")
+        self.signum = signum
+
+
+def epoch_line(row: Mapping[str, Any], num_epochs: int) -> str:
+    """An epoch in one line."""
+    val = ""
+    if row["val_loss"] is not None:
+        val = f"  val loss {row['val_loss']:.4f} accuracy {100 * row['val_accuracy']:.2f}%"
+    return (
+        f"epoch {row['epoch']}/{num_epochs}  loss {row['train_loss']:.4f} "
+        f"accuracy {100 * row['train_accuracy']:.2f}%{val}  "
+        f"{row['seconds']:.1f} s  {row['examples_per_second']:,.0f} examples/s"
+    )
+
+
+class Bar:
+    """A progress bar over the examples of all epochs on a terminal; a line an epoch elsewhere."""
+
+    def __init__(self, num_epochs: int, epochs_done: int, examples: int, echo: Echo):
+        self.num_epochs, self.examples, self.echo = num_epochs, examples, echo
+        self.bar = tqdm(
+            total=num_epochs * examples,
+            initial=epochs_done * examples,
+            unit=" examples",
+            unit_scale=True,
+            disable=not sys.stderr.isatty(),
+            dynamic_ncols=True,
+        )
+
+    def say(self, what: str) -> None:
+        """Says what is going on."""
+        self.bar.set_description_str(what)
+
+    def tick(self) -> None:
+        """Moves the clock on."""
+        self.bar.refresh()
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """Shows an epoch that is done."""
+        if self.bar.disable:
+            self.echo(epoch_line(row, self.num_epochs))
+        shown = {"loss": f"{row['train_loss']:.4f}", "acc": f"{100 * row['train_accuracy']:.2f}%"}
+        if row["val_accuracy"] is not None:
+            shown["val acc"] = f"{100 * row['val_accuracy']:.2f}%"
+        self.bar.set_postfix(shown, refresh=False)
+        self.bar.update(self.examples)
+
+    def write(self, line: str) -> None:
+        """Shows a line above the bar."""
+        self.bar.write(line, file=sys.stderr)
+
+    def __enter__(self) -> "Bar":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.bar.close()
+
+
+def wait(values: PyTree, tick: Callable[[], None]) -> None:
+    """Waits until the device has computed all of `values`, with `tick` called now and then."""
+    for value in jax.tree.leaves(values):
+        while not value.is_ready():
+            time.sleep(0.02)
+            tick()
+
+
+@contextmanager
+def interruptible(echo: Echo) -> Iterator[Callable[[], int]]:
+    """Turns the first SIGINT or SIGTERM into a request; the second acts at once.
+
+    Yields:
+      A function that returns the signal that asked to stop, 0 for none.
+    """
+    asked = 0
+
+    def ask(signum: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = signum
+        echo("stopping once this epoch is done and saved; the same again stops at once")
+
+    if threading.current_thread() is not threading.main_thread():  # where Python allows no handlers
+        yield lambda: 0
+        return
+    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

@@ -1,0 +1,58 @@
+"""Where a result comes from: machine, versions, revision."""
+
+import os
+import platform
+import resource
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+
+PACKAGES = (
+    "mnist_jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "tensorflow-datasets",
+    "ml-collections",
+    "numpy",
+)
+
+
+def device() -> str:
+    """The accelerators in use, or the processor and its cores: "2 cores of x86_64"."""
+    devices = jax.devices()
+    if devices[0].platform == "cpu":
+        return f"{len(os.sched_getaffinity(0))} cores of {platform.machine()}"
+    return f"{len(devices)} x {devices[0].device_kind}"
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a result depends on."""
+    return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+
+
+def git_revision() -> str | None:
+    """The commit this code is at, "-dirty" with changes; None outside a checkout of it."""
+    here = Path(__file__)
+    try:
+        # An environment inside another project's checkout must not report that project's commit.
+        _git(here.parent, "ls-files", "--error-unmatch", here.name)
+        return _git(here.parent, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def peak_rss_bytes() -> int:
+    """The most memory that this process has held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _git(folder: Path, *words: str) -> str:
+    command = ["git", "-C", str(folder), *words]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()

@@ -1,0 +1,317 @@
+"""The host loop: load, train, evaluate, save, report."""
+
+import io
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jaxtyping import Array, Int32, UInt8
+from ml_collections import ConfigDict
+from tensorboardX import SummaryWriter
+
+from mnist_jax import checkpoint, data, evaluate, metrics, progress, provenance, report, train
+from mnist_jax import workdir as files
+from mnist_jax.types import Metrics, State, UserError
+
+Row = dict[str, Any]
+
+
+class Split(NamedTuple):
+    """Examples on the host."""
+
+    images: UInt8[np.ndarray, "n 28 28 1"]
+    labels: Int32[np.ndarray, " n"]
+
+
+class Splits(NamedTuple):
+    """What a run learns from and is judged by."""
+
+    name: str  # the data set really used
+    class_names: tuple[str, ...]
+    fingerprint: str
+    train: Split
+    val: Split  # of no examples when config.data.val_size is 0
+    test: Split
+
+
+class Program(NamedTuple):
+    """A config compiled for its data, which is on the device."""
+
+    recipe: train.Recipe
+    initial: State
+    epoch: Callable[[State], tuple[State, Metrics]]
+    validate: Callable[[State], metrics.Report] | None
+    learning_rate: Callable[[State], Array]
+    compile_seconds: float
+
+
+def load_splits(config: ConfigDict) -> Splits:
+    """Loads a config's data set and splits validation off, by the config's seed.
+
+    Raises:
+      UserError: the data cannot be had, or the config asks for more of it than there is.
+    """
+    found = data.load(
+        config.data.name, data_dir=config.data.data_dir, archives=config.data.archives
+    )
+    images, labels = found.train_images, found.train_labels
+    train_index, val_index = data.split(labels, config.data.val_size, config.seed)
+    if config.train.batch_size > len(train_index):
+        raise UserError(
+            f"config.train.batch_size: {config.train.batch_size} is more than the "
+            f"{len(train_index):,} training examples of {found.name}"
+        )
+    return Splits(
+        name=found.name,
+        class_names=found.class_names,
+        fingerprint=found.fingerprint,
+        train=Split(images[train_index], labels[train_index]),
+        val=Split(images[val_index], labels[val_index]),
+        test=Split(found.test_images, found.test_labels),
+    )
+
+
+def run(
+    config: ConfigDict,
+    splits: Splits,
+    workdir: Path,
+    *,
+    command: str = "",
+    requested_dataset: str | None = None,
+    overwrite: bool = False,
+    echo: progress.Echo = print,
+) -> dict[str, Any]:
+    """Trains a config to its end, going on from whatever is in the workdir, and reports.
+
+    Args:
+      config: valid, see `config.validate`.
+      splits: from `load_splits`.
+      workdir: where everything goes; created if it is not there.
+      command: what a person types to do the run again; shown in the report.
+      requested_dataset: the data set that was asked for, where another one had to do.
+      overwrite: delete the run that is in the workdir first.
+      echo: told lines for a person.
+
+    Returns:
+      The summary, as in summary.json.
+
+    Raises:
+      UserError: the workdir cannot be used, or training diverged.
+      progress.Stopped: a signal asked to stop; everything so far is saved.
+    """
+    files.prepare(workdir, config.to_dict(), splits.fingerprint, overwrite=overwrite)
+    if (workdir / files.SUMMARY).exists():
+        echo(f"{workdir}: is finished; --overwrite starts it anew")
+        return files.read_json(workdir / files.SUMMARY)
+    program = compile_program(config, splits)
+    with checkpoint.open_directory(workdir / files.CHECKPOINTS) as manager:
+        history = _fit(config, program, splits, workdir, manager, echo)
+        best = checkpoint.restore_best(manager, program.initial, echo)
+    assert best is not None, "training saves at least one epoch"
+    test = splits.test
+    logits, judged = evaluate.judge(
+        program.recipe.model, train.variables(best.state), *map(jnp.asarray, test)
+    )
+    summary = summarize(config, splits, program, best, history, judged)
+    summary["requested_dataset"] = requested_dataset or splits.name
+    _publish(workdir, summary, history, config, test, np.asarray(logits), command)
+    return summary
+
+
+def compile_program(config: ConfigDict, splits: Splits) -> Program:
+    """Puts the data on the device and compiles an epoch of training and of validation."""
+    recipe = train.make_recipe(config, len(splits.class_names), len(splits.train.labels))
+    hparams, root = train.make_hparams(config), jax.random.key(config.seed)
+    state = jax.jit(train.init_state, static_argnums=0)(recipe, hparams, root)
+    examples = tuple(map(jnp.asarray, splits.train))
+    start = time.perf_counter()
+    epoch = train.train_epoch.lower(recipe, state, *examples, hparams, root).compile()
+    validate = None
+    if len(splits.val.labels):
+        held_out = tuple(map(jnp.asarray, splits.val))
+        judge = evaluate.judge.lower(recipe.model, train.variables(state), *held_out).compile()
+        validate = lambda state: judge(train.variables(state), *held_out)[1]  # noqa: E731
+    return Program(
+        recipe=recipe,
+        initial=state,
+        epoch=lambda state: epoch(state, *examples, hparams, root),
+        validate=validate,
+        learning_rate=lambda state: train.learning_rate(recipe, state, hparams),
+        compile_seconds=time.perf_counter() - start,
+    )
+
+
+def _fit(
+    config: ConfigDict,
+    program: Program,
+    splits: Splits,
+    workdir: Path,
+    manager: ocp.CheckpointManager,
+    echo: progress.Echo,
+) -> list[Row]:
+    """Trains the epochs that the checkpoints do not have yet; returns the rows of all."""
+    last = checkpoint.restore_latest(manager, program.initial, echo)
+    state, history = (last.state, last.history) if last else (program.initial, [])
+    done, epochs = len(history), config.train.epochs
+    if done:
+        echo(f"{workdir}: goes on after epoch {done} of {epochs}")
+    board = SummaryWriter(str(workdir / files.TENSORBOARD), purge_step=done + 1)
+    bar = progress.Bar(epochs, done, len(splits.train.labels), echo)
+    with board, bar, progress.interruptible(bar.write) as stop_signal:
+        for epoch in range(done + 1, epochs + 1):
+            bar.say(f"epoch {epoch}/{epochs}")
+            state, row, score = _train_epoch(program, state, epoch, bar.tick)
+            history = [*history, row]
+            checkpoint.save(manager, epoch, state, history, score)
+            files.write(workdir / files.METRICS, files.to_rows(history))
+            for name, value in row.items():
+                if value is not None and name not in ("epoch", "step"):
+                    board.add_scalar(name, value, epoch)
+            bar.epoch(row)
+            if stop_signal() and epoch < epochs:
+                checkpoint.wait(manager)
+                raise progress.Stopped(stop_signal(), epoch, epochs)
+    return history
+
+
+def _train_epoch(
+    program: Program, state: State, epoch: int, tick: Callable[[], None]
+) -> tuple[State, Row, float | None]:
+    """Trains and validates an epoch: the new state, its row of metrics, its selection score."""
+    start = time.perf_counter()
+    state, sums = program.epoch(state)
+    progress.wait(sums, tick)
+    seconds = time.perf_counter() - start
+    last_step = state._replace(step=state.step - 1)
+    judged = program.validate(state) if program.validate else None
+    progress.wait(judged, tick)
+    fetched = jax.device_get(
+        (state.step, metrics.mean(sums), program.learning_rate(last_step), judged)
+    )
+    step, means, rate, judged = fetched
+    row = {
+        "epoch": epoch,
+        "step": int(step),
+        "train_loss": float(means["loss"]),
+        "train_accuracy": float(means["accuracy"]),
+        "val_loss": None if judged is None else float(judged.loss),
+        "val_accuracy": None if judged is None else float(judged.accuracy),
+        "learning_rate": float(rate),
+        "seconds": seconds,
+        "examples_per_second": int(sums.examples) / seconds,
+    }
+    losses = [means["loss"]] + ([] if judged is None else [judged.loss])
+    if not np.isfinite(losses).all():
+        raise UserError(
+            f"diverged: the loss of epoch {epoch} is not finite; the last good checkpoint is kept; "
+            "try a lower config.optim.learning_rate, or config.optim.clip=1"
+        )
+    if judged is None:
+        return state, row, None
+    state = train.end_epoch(program.recipe, state, jnp.asarray(judged.loss))
+    # Fewer errors are better; of equals, the lower loss.
+    return state, row, -float(judged.errors + judged.loss / (1 + judged.loss))
+
+
+def summarize(
+    config: ConfigDict,
+    splits: Splits,
+    program: Program,
+    best: checkpoint.Checkpoint,
+    history: list[Row],
+    judged: metrics.Report,
+) -> dict[str, Any]:
+    """What summary.json says of a finished run."""
+    test = metrics.to_python(jax.device_get(judged), splits.class_names)
+    train_seconds = sum(row["seconds"] for row in history)
+    return {
+        "dataset": splits.name,
+        "model": config.model.name,
+        "seed": config.seed,
+        "num_params": sum(x.size for x in jax.tree.leaves(program.initial.params)),
+        "num_train": len(splits.train.labels),
+        "num_val": len(splits.val.labels),
+        "num_test": len(splits.test.labels),
+        "best_epoch": best.epoch,
+        "val_accuracy": history[best.epoch - 1]["val_accuracy"],
+        "test_accuracy": test["accuracy"],
+        "test_loss": test["loss"],
+        "test_errors": test["errors"],
+        "test_top2_accuracy": test["top2_accuracy"],
+        **{key: test[key] for key in ("ece", "reliability", "confusion_matrix")},
+        **{key: test[key] for key in ("per_class", "macro", "weighted")},
+        "class_names": list(splits.class_names),
+        "train_seconds": train_seconds,
+        "compile_seconds": program.compile_seconds,
+        "seconds_per_epoch": train_seconds / len(history),
+        "peak_rss_bytes": provenance.peak_rss_bytes(),
+        "device": provenance.device(),
+        "backend": jax.default_backend(),
+        "versions": provenance.versions(),
+        "git_revision": provenance.git_revision(),
+        "data_fingerprint": splits.fingerprint,
+    }
+
+
+def _publish(
+    workdir: Path,
+    summary: dict[str, Any],
+    history: list[Row],
+    config: ConfigDict,
+    test: Split,
+    logits: np.ndarray,
+    command: str,
+) -> None:
+    """Writes what a finished run leaves; the summary last, for it says that the rest is there."""
+    packed = io.BytesIO()
+    np.savez(packed, logits=logits, labels=test.labels, images_index=np.arange(len(logits)))
+    files.write(workdir / files.PREDICTIONS, packed.getvalue())
+    page = report.render(
+        summary=summary,
+        history=history,
+        config=config.to_dict(),
+        images=test.images,
+        logits=logits,
+        labels=test.labels,
+        command=command,
+    )
+    files.write(workdir / files.REPORT, page)
+    files.write(workdir / files.SUMMARY, files.to_json(summary))
+
+
+def evaluate_run(workdir: Path, split: str, echo: progress.Echo = print) -> tuple[int, Row]:
+    """Judges the best checkpoint of a run, finished or not, on a split of its data.
+
+    Args:
+      workdir: of the run.
+      split: "train", "val" or "test".
+      echo: told of damaged checkpoints.
+
+    Returns:
+      The checkpoint's epoch, and the report as `metrics.to_python` gives it.
+
+    Raises:
+      UserError: there is no such run, its data has changed, or the split is empty.
+    """
+    config, fingerprint = files.read_config(workdir)
+    splits = load_splits(config)
+    if splits.fingerprint != fingerprint:
+        raise UserError(f"{workdir}: was trained on other data than the {splits.name} found here")
+    examples: Split = getattr(splits, split)
+    if not len(examples.labels):
+        raise UserError(f"{workdir}: has no {split} examples (config.data.val_size is 0)")
+    recipe = train.make_recipe(config, len(splits.class_names), len(splits.train.labels))
+    root = jax.random.key(config.seed)
+    like = jax.eval_shape(lambda: train.init_state(recipe, train.make_hparams(config), root))
+    with checkpoint.open_directory(workdir / files.CHECKPOINTS, read_only=True) as manager:
+        best = checkpoint.restore_best(manager, like, echo)
+    if best is None:
+        raise UserError(f"{workdir}: has no checkpoint yet")
+    variables = train.variables(best.state)
+    _, judged = evaluate.judge(recipe.model, variables, *map(jnp.asarray, examples))
+    return best.epoch, metrics.to_python(jax.device_get(judged), splits.class_names)

@@ -1,0 +1,306 @@
+"""Examples from tensorflow-datasets: found or prepared, and read, without TensorFlow.
+
+`data.py` is the way in; this half of it imports tfds only when it has to.
+"""
+
+import contextlib
+import difflib
+import gzip
+import hashlib
+import io
+import os
+import threading
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int32, UInt8
+
+from mnist_jax.types import UserError
+
+KNOWN = ("mnist", "fashion_mnist", "digits", "csv:PATH")
+# `_digest` of the published examples, computed from the official archives.
+PUBLISHED = {
+    "mnist": "adb567574fe7fb5b95c57b68ebd03c3533913f0387530f619d797b8045684dd5",
+    "fashion_mnist": "ba7685e59617a3bf56596062195c1719494ccb62165fe7c84b6fa6b123263b70",
+}
+
+
+class DataError(UserError):
+    """Something is wrong with the data: the message says what, where, and what to do."""
+
+
+class DataNotFound(DataError):  # noqa: N818 (said as FileNotFound is)
+    """There is no prepared copy, no archive and no network: a caller may use other data instead."""
+
+
+def find_builder(name: str) -> Any:
+    """The tfds builder class called `name`, which may be followed by a config: `emnist/letters`.
+
+    Raises:
+        DataError: tfds has no such builder or config.
+    """
+    from tensorflow_datasets.core import registered
+
+    base, _, config = name.partition("/")
+    try:
+        cls = registered.imported_builder_cls(base)
+    except registered.DatasetNotFoundError as error:
+        wanted = "csv:PATH" if "csv" in base.lower() else base.lower()
+        near = difflib.get_close_matches(wanted, KNOWN)
+        near += difflib.get_close_matches(wanted, registered.list_imported_builders(), 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise DataError(
+            f"unknown data set {name!r}: {hint}There are {', '.join(KNOWN)}, and the "
+            "image classification data sets of tensorflow-datasets"
+        ) from error
+    if config and config not in cls.builder_configs:
+        known = ", ".join(cls.builder_configs) or "none"
+        raise DataError(f"unknown data set {name!r}: the configs of {base} are: {known}")
+    return cls
+
+
+def read_tfds(
+    name: str, data_dir: Path, archives: str | None
+) -> tuple[
+    tuple[UInt8[np.ndarray, "train 28 28 1"], Int32[np.ndarray, " train"]],
+    tuple[UInt8[np.ndarray, "test 28 28 1"], Int32[np.ndarray, " test"]],
+    tuple[str, ...],
+]:
+    """The train and test examples of a tfds data set, in tfds's order, and its class names.
+
+    It is read from its prepared copy in `data_dir`; without one, that copy is made first: from the
+    archives in `archives`/name (else `$MNIST_JAX_ARCHIVES`/name), else by download.
+
+    Raises:
+        DataNotFound: there is no copy and no archive, and the download cannot begin.
+        DataError: anything else: an archive that is not the published one, a disk that is full, ...
+    """
+    cls = _without_tensorflow(find_builder(name))
+    config = name.partition("/")[2] or None
+    with _quiet():
+        builder = cls(data_dir=str(data_dir), config=config)
+        keys = _keys(builder, name)
+        if not builder.is_prepared():
+            _prepare(builder, name, data_dir, archives)
+            builder = cls(data_dir=str(data_dir), config=config)
+        if not {"train", "test"} <= set(builder.info.splits):
+            raise DataError(f"{name}: lacks a split train or test: has {set(builder.info.splits)}")
+        try:
+            train, test = (_read_split(builder, split, *keys) for split in ("train", "test"))
+        except Exception as error:  # every file format has its own
+            raise DataError(
+                f"{builder.data_dir}: the prepared copy of {name} cannot be read "
+                f"({_reason(error)}): delete that folder and start again"
+            ) from error
+    if min(train[1].min(), test[1].min()) < 0:
+        raise DataError(f"{name}: some of its examples have no label")
+    if name in PUBLISHED and _digest(train, test) != PUBLISHED[name]:
+        raise DataError(
+            f"{builder.data_dir}: the prepared copy does not hold {name} as it was published: "
+            "delete that folder and start again"
+        )
+    return train, test, tuple(builder.info.features[keys[1]].names)
+
+
+def _without_tensorflow(cls: Any) -> Any:
+    """`cls` itself, or for MNIST and its kin a builder of the same data without TensorFlow.
+
+    The official ones open archives and encode arrays with TensorFlow. They also extract by file
+    name, so that two of them in one `data_dir` can be given each other's archives.
+    """
+    from tensorflow_datasets.core.registered import skip_registration
+    from tensorflow_datasets.image_classification.mnist import MNIST
+
+    if not issubclass(cls, MNIST):
+        return cls
+
+    def split_generators(self: Any, dl: Any) -> Any:
+        def download_and_extract(urls: Any) -> Any:
+            paths = dl.download(urls)
+            if isinstance(paths, dict):
+                return paths
+            with zipfile.ZipFile(paths) as archive:
+                archive.extractall(folder := f"{dl.download_dir}/extracted/{self.name}")
+            return folder
+
+        dl_for_cls = SimpleNamespace(download_and_extract=download_and_extract, extract=lambda x: x)
+        return cls._split_generators(self, dl_for_cls)
+
+    def generate_examples(self: Any, num_examples: int, data_path: Any, label_path: Any) -> Any:
+        from PIL import Image
+
+        with gzip.open(data_path) as data, gzip.open(label_path) as label:
+            images = np.frombuffer(data.read(), np.uint8, offset=16).reshape(-1, 28, 28)
+            labels = np.frombuffer(label.read(), np.uint8, offset=8)
+        for index, (x, y) in enumerate(zip(images, labels, strict=True)):
+            yield index, {"image": Image.fromarray(x), "label": int(y)}
+
+    members = {
+        "__module__": cls.__module__,  # tfds finds the pinned checksums through it
+        "name": cls.name,
+        "_split_generators": split_generators,
+        "_generate_examples": generate_examples,
+    }
+    with skip_registration():
+        return type(cls.__name__, (cls,), members)
+
+
+def _prepare(builder: Any, name: str, data_dir: Path, archives: str | None) -> None:
+    import requests
+    import tensorflow_datasets as tfds
+
+    pinned = builder.url_infos or {}
+    folder = _archives(name, pinned, archives)
+    missing = (
+        f"{name}: there is no prepared copy in {data_dir}, no archive (--config.data.archives or "
+        f"$MNIST_JAX_ARCHIVES: a folder holding {name.partition('/')[0]}/), and the download fails"
+    )
+    if folder is None and pinned and not _reachable(url := next(iter(pinned))):
+        raise DataNotFound(f"{missing}: no answer from {url}")
+    try:
+        builder.download_and_prepare(
+            file_format="array_record",  # the one tfds writes without TensorFlow
+            download_config=tfds.download.DownloadConfig(
+                manual_dir=folder, try_download_gcs=False, force_checksums_validation=True
+            ),
+        )
+    except (requests.RequestException, tfds.download.DownloadError) as error:
+        raise DataNotFound(f"{missing}: {_reason(error)}") from error
+    except Exception as error:  # whatever a builder, a file system or a file format raises
+        if not builder.is_prepared():  # else another process has just done it
+            raise DataError(
+                f"{name}: cannot be prepared in {data_dir}: {_reason(error)}"
+            ) from error
+
+
+def _archives(name: str, pinned: dict[str, Any], archives: str | None) -> Path | None:
+    """The folder of the data set's archives, each of them checked; None when there is none."""
+    from tensorflow_datasets.core.download.checksums import compute_url_info
+
+    root = archives or os.environ.get("MNIST_JAX_ARCHIVES")
+    if not root:
+        return None
+    folder = Path(root).expanduser() / name.partition("/")[0]
+    if not folder.is_dir():
+        if archives:
+            raise DataError(f"{folder}: there is no such folder of archives")
+        return None
+    for url, info in pinned.items():
+        file = folder / (info.filename or Path(url).name)
+        if not file.is_file():
+            raise DataError(f"{file}: missing archive: copy it from {url}")
+        if compute_url_info(file) != info:
+            raise DataError(
+                f"{file}: truncated or altered: its sha256 is not the one tensorflow-datasets "
+                f"pins: copy it again from {url}"
+            )
+    return folder
+
+
+def _reachable(url: str) -> bool:
+    """Whether a download of `url` begins within 3 seconds; tfds would keep trying for minutes."""
+    import requests  # what tfds downloads with, so that proxies and certificates count alike
+
+    answers = []
+
+    def ask() -> None:
+        # Nothing that can go wrong here is worth more than "no".
+        with contextlib.suppress(Exception), requests.get(url, stream=True, timeout=3) as response:
+            answers.append(response.status_code == 200)
+
+    # A thread, because no timeout bounds the look-up of a host name.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(3)
+    return answers == [True]
+
+
+def _keys(builder: Any, name: str) -> tuple[str, str]:
+    """The features that hold the image and the label."""
+    from tensorflow_datasets import features
+
+    has = builder.info.features
+    match builder.info.supervised_keys:
+        case (str(image), str(label)) if (
+            isinstance(has[image], features.Image)
+            and has[image].np_dtype == np.uint8
+            and isinstance(has[label], features.ClassLabel)
+        ):
+            return image, label
+    raise DataError(f"{name}: not a data set of 8-bit images with one class label each")
+
+
+def _read_split(
+    builder: Any, split: str, image: str, label: str
+) -> tuple[UInt8[np.ndarray, "n 28 28 1"], Int32[np.ndarray, " n"]]:
+    from tensorflow_datasets.core import FileFormat
+
+    info = builder.info
+    if info.file_format is FileFormat.TFRECORD:  # tfds reads these with TensorFlow only
+        records = _tfrecords(info.splits[split].filepaths)
+        examples: Iterable[Any] = map(info.features.deserialize_example_np, records)
+    else:
+        examples = builder.as_data_source(split)
+    pairs = [(_grey(example[image]), example[label]) for example in examples]
+    if len(pairs) != info.splits[split].num_examples:
+        raise ValueError(f"{len(pairs)} examples in {split}")
+    images, labels = zip(*pairs, strict=True)
+    return np.stack(images), np.array(labels, np.int32)
+
+
+def _tfrecords(paths: Iterable[os.PathLike[str]]) -> Iterator[bytes]:
+    """Records of TFRecord files: length (8 bytes) and its checksum (4), record, checksum (4)."""
+    for path in paths:
+        with Path(path).open("rb") as file:
+            while header := file.read(12):
+                yield file.read(int.from_bytes(header[:8], "little"))
+                file.read(4)
+
+
+def _grey(image: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "28 28 1"]:
+    if image.shape == (28, 28, 1):
+        return image
+    from PIL import Image
+
+    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+    grey = picture.convert("L").resize((28, 28), Image.Resampling.BILINEAR)
+    return np.asarray(grey)[..., None]
+
+
+def _digest(*splits: tuple[UInt8[np.ndarray, "_ 28 28 1"], Int32[np.ndarray, " _"]]) -> str:
+    """sha256 over the sorted sha256 of the examples of each split: their order does not matter."""
+    digest = hashlib.sha256()
+    for images, labels in splits:
+        pairs = zip(images, labels, strict=True)
+        each = (hashlib.sha256(x.tobytes() + y.tobytes()).digest() for x, y in pairs)
+        digest.update(b"".join(sorted(each)))
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without tfds's prints, progress bars and logs: what matters of them comes as an exception."""
+    import tensorflow_datasets as tfds
+    from absl import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.FATAL)
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        tfds.enable_progress_bar()
+        logging.set_verbosity(verbosity)
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what started it: tfds adds to a message, whole examples included."""
+    while error.__cause__:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,173 @@
+"""Training as pure functions: a state, a step, and an epoch that is one program.
+
+Everything fixed at compile time is in a `Recipe`; every number that may vary is an argument. There
+is no I/O here, and no randomness but that of the root key.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jaxtyping import Array, Float, Int32, UInt8
+from ml_collections import ConfigDict
+
+from mnist_jax import augment, metrics, models, optim, tasks
+from mnist_jax.keys import stream
+from mnist_jax.models import Model
+from mnist_jax.optim import Schedule
+from mnist_jax.types import Hparams, Key, Metrics, PyTree, State
+
+
+class Recipe(NamedTuple):
+    """What training is made of: static, hashable, an argument of `jit` that is never traced."""
+
+    model: Model
+    optimizer: Callable[[Hparams, Float[Array, ""]], optax.GradientTransformation]
+    schedule: Schedule
+    plateau: optax.GradientTransformationExtraArgs | None
+    augment: augment.Transform | None
+    batch_size: int
+    ema: float  # decay of the average of parameters; 0 turns it off
+
+
+def make_recipe(config: ConfigDict, num_classes: int, num_train: int) -> Recipe:
+    """The recipe of a config, for data of so many classes and training examples."""
+    steps_per_epoch = num_train // config.train.batch_size
+    return Recipe(
+        model=models.build(config.model, num_classes),
+        optimizer=partial(optim.optimizer, config.optim),
+        schedule=optim.schedule(config.optim, config.train.epochs, steps_per_epoch),
+        plateau=optim.plateau(config.optim),
+        augment=augment.make_transform(
+            augment.read_strength(config.train.augment), config.train.augment.fill
+        ),
+        batch_size=config.train.batch_size,
+        ema=config.optim.ema,
+    )
+
+
+def make_hparams(config: ConfigDict) -> Hparams:
+    """The numbers of a config that training reads as traced values."""
+    c = config.optim
+    return Hparams(
+        learning_rate=jnp.float32(c.learning_rate),
+        weight_decay=jnp.float32(c.weight_decay),
+        label_smoothing=jnp.float32(c.label_smoothing),
+        augment=augment.read_strength(config.train.augment),
+    )
+
+
+def init_state(recipe: Recipe, hparams: Hparams, root: Key) -> State:
+    """The state before the first step."""
+    variables = recipe.model.init(stream(root, "init", 0))
+    params = variables["params"]
+    return State(
+        step=jnp.int32(0),
+        params=params,
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=recipe.optimizer(hparams, hparams.learning_rate).init(params),
+        ema_params=jax.tree.map(jnp.copy, params) if recipe.ema else None,
+        plateau=recipe.plateau.init(params) if recipe.plateau else None,
+    )
+
+
+def train_step(
+    recipe: Recipe,
+    state: State,
+    images: UInt8[Array, "batch 28 28 1"],
+    labels: Int32[Array, "batch"],
+    hparams: Hparams,
+    root: Key,
+) -> tuple[State, Metrics]:
+    """One step of the optimizer on one batch; the metrics are of the parameters before it."""
+    pixels = augment.normalize(images)
+    if recipe.augment:
+        pixels = recipe.augment(stream(root, "augment", state.step), pixels, hparams.augment)
+
+    def loss(params: PyTree) -> tuple[Array, tuple[Array, PyTree]]:
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        dropout_key = stream(root, "dropout", state.step)
+        logits, batch_stats = recipe.model.apply_train(variables, pixels, dropout_key)
+        losses = tasks.cross_entropy(logits, labels, hparams.label_smoothing)
+        return losses.mean(), (logits, batch_stats)
+
+    gradients, (logits, batch_stats) = jax.grad(loss, has_aux=True)(state.params)
+    optimizer = recipe.optimizer(hparams, learning_rate(recipe, state, hparams))
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    state = state._replace(
+        step=state.step + 1,
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+        ema_params=_average(recipe, state, params),
+    )
+    return state, measure(logits, labels)
+
+
+@partial(jax.jit, static_argnames="recipe", donate_argnames="state")
+def train_epoch(
+    recipe: Recipe,
+    state: State,
+    images: UInt8[Array, "train 28 28 1"],
+    labels: Int32[Array, "train"],
+    hparams: Hparams,
+    root: Key,
+) -> tuple[State, Metrics]:
+    """One pass over the examples in a new order, as one program.
+
+    The examples that do not fill a last batch are left out, other ones each epoch.
+    """
+    steps = len(labels) // recipe.batch_size
+    order = jax.random.permutation(stream(root, "shuffle", state.step // steps), len(labels))
+    batches = order[: steps * recipe.batch_size].reshape(steps, recipe.batch_size)
+
+    def step(carry: tuple[State, Metrics], batch: Int32[Array, "batch"]) -> tuple:
+        state, total = carry
+        state, new = train_step(recipe, state, images[batch], labels[batch], hparams, root)
+        return (state, metrics.merge(total, new)), None
+
+    (state, total), _ = lax.scan(step, (state, metrics.zeros()), batches)
+    return state, total
+
+
+def measure(logits: Float[Array, "batch classes"], labels: Int32[Array, "batch"]) -> Metrics:
+    """The sums of a batch; the loss is the plain cross-entropy, as in validation."""
+    return Metrics(
+        loss=tasks.cross_entropy(logits, labels).sum(),
+        correct=(tasks.decide(logits) == labels).sum(),
+        examples=jnp.int32(len(labels)),
+    )
+
+
+def learning_rate(recipe: Recipe, state: State, hparams: Hparams) -> Float[Array, ""]:
+    """The learning rate of the step that the state comes to next."""
+    rate = hparams.learning_rate * recipe.schedule(state.step)
+    return rate * state.plateau.scale if recipe.plateau else rate
+
+
+def end_epoch(recipe: Recipe, state: State, val_loss: Float[Array, ""]) -> State:
+    """What validation changes in the state: the learning rate, when it falls on a plateau."""
+    if recipe.plateau is None:
+        return state
+    _, plateau = recipe.plateau.update({}, state.plateau, value=val_loss)
+    return state._replace(plateau=plateau)
+
+
+def variables(state: State) -> PyTree:
+    """What the model is evaluated with: the averaged parameters where there are any."""
+    params = state.params if state.ema_params is None else state.ema_params
+    return {"params": params, "batch_stats": state.batch_stats}
+
+
+def _average(recipe: Recipe, state: State, params: PyTree) -> PyTree:
+    if not recipe.ema:
+        return None
+    # The first steps' parameters would linger: the average starts short and grows.
+    step = state.step.astype(jnp.float32)
+    decay = jnp.minimum(recipe.ema, (1.0 + step) / (10.0 + step))
+    return optax.incremental_update(params, state.ema_params, 1.0 - decay)

@@ -1,0 +1,117 @@
+"""What a run leaves in its directory, and when a directory may be used for a run."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mnist_jax import config as configs
+from mnist_jax.types import UserError
+
+CONFIG = "config.json"
+FINGERPRINT = "data_fingerprint"  # a key in it beside the config's own
+METRICS = "metrics.jsonl"
+SUMMARY = "summary.json"
+PREDICTIONS = "predictions.npz"
+REPORT = "report.html"
+CHECKPOINTS = "checkpoints"
+TENSORBOARD = "tensorboard"
+
+
+def prepare(workdir: Path, config: Mapping[str, Any], fingerprint: str, *, overwrite: bool) -> None:
+    """Makes the directory this config's: new, to be resumed, or finished.
+
+    Args:
+      workdir: created if it is not there.
+      config: a plain dict.
+      fingerprint: of the data; `config.json` holds it with the config.
+      overwrite: delete the run that is there.
+
+    Raises:
+      UserError: it holds another config's run or other people's files, or cannot be written.
+    """
+    try:
+        files = list(workdir.iterdir()) if workdir.exists() else []
+        if files and not (workdir / CONFIG).exists():
+            raise UserError(f"{workdir}: holds files but no run; give another --workdir")
+        if files and overwrite:
+            shutil.rmtree(workdir)
+        elif files:
+            _check_same(workdir, config, fingerprint)
+            return
+        workdir.mkdir(parents=True, exist_ok=True)
+        write(workdir / CONFIG, to_json({**config, FINGERPRINT: fingerprint}))
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(
+            f"{workdir}: cannot write there ({reason}); give another --workdir"
+        ) from error
+
+
+def read_config(workdir: Path) -> tuple[ConfigDict, str]:
+    """The config of the run in a workdir, and the fingerprint of its data.
+
+    Raises:
+      UserError: there is no run.
+    """
+    if not (workdir / CONFIG).exists():
+        raise UserError(f"{workdir}: there is no run ({CONFIG} is missing)")
+    there = read_json(workdir / CONFIG)
+    fingerprint = there.pop(FINGERPRINT)
+    return ConfigDict(there), fingerprint
+
+
+def _check_same(workdir: Path, config: Mapping[str, Any], fingerprint: str) -> None:
+    there = read_json(workdir / CONFIG)
+    other_data = there.pop(FINGERPRINT) != fingerprint
+    differ = [f"config.{key}" for key in configs.differences(there, config)]
+    if other_data and not differ:
+        differ = ["the data (another fingerprint)"]
+    if differ:
+        raise UserError(
+            f"{workdir}: holds another run, which differs in {', '.join(differ)}; "
+            "give another --workdir, or --overwrite to start anew"
+        )
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Writes a whole file or none: aside, then renamed."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        aside.write_bytes(content.encode() if isinstance(content, str) else content)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def to_json(value: Any) -> str:
+    """Indented JSON with a last newline; NaN is refused."""
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
+
+
+def to_rows(rows: Iterable[Mapping[str, Any]]) -> str:
+    """A line of JSON for each row."""
+    return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+      UserError: it is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise UserError(f"{path}: is not JSON ({error})") from error
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
