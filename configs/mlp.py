@@ -1,4 +1,7 @@
-"""X."""
+"""Two hidden layers, 512 and 256 ReLUs, with dropout: quick on any machine.
+
+python -m mnist_jax.main --config=configs/mlp.py[:fashion_mnist|:digits|:csv:PATH]
+"""
 
 from ml_collections import ConfigDict
 
@@ -11,4 +14,8 @@ def get_config(dataset: str = "mnist") -> ConfigDict:
     config.data.name = dataset
     config.data.offline_fallback = True
     config.model.name = "mlp"
+    config.model.dropout = (0.2,)
+    config.train.epochs = 60 if dataset == "digits" else 20
+    config.optim.schedule = "one_cycle"
+    config.optim.learning_rate = 0.001 if dataset == "fashion_mnist" else 0.003
     return config

@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import shutil
+import sys
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -289,10 +290,16 @@ def _explained(directory: Any) -> Iterator[None]:
         ) from error
 
 
-def _wanted(record: logging.LogRecord) -> bool:
+def _not_noise(record: logging.LogRecord) -> bool:
     """Of what orbax logs, only warnings: progress is noise, and errors are raised or told here."""
     told = record.levelno != logging.WARNING or str(record.msg).startswith("Metadata file does not")
     return not (told and "/orbax/checkpoint/" in record.pathname)
 
 
-logging.getLogger("absl").addFilter(_wanted)
+def _not_too_late(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """When one array fails, orbax closes the event loop that the others still report to."""
+    return lambda info: None if str(info.exc_value) == "Event loop is closed" else hook(info)
+
+
+logging.getLogger("absl").addFilter(_not_noise)
+sys.unraisablehook = _not_too_late(sys.unraisablehook)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mnist_jax import cli, data, models, progress, run
+from mnist_jax import cli, data, models, progress, run, splits
 from mnist_jax import workdir as files
 
 
@@ -19,21 +19,21 @@ def train(options: cli.Options) -> int:
     config = options.config
     requested = config.data.name
     try:
-        splits = run.load_splits(config)
+        examples = splits.load(config)
     except data.DataNotFound as error:
         if not config.data.offline_fallback:
             raise
         _warn(f"{error}")
         _warn(f"*** NOT {requested}: training on scikit-learn's small 'digits' instead ***")
         config = cli.parse(options.argv, dataset="digits").config
-        splits = run.load_splits(config)
-    data_name = Path(splits.name).name.split(".")[0].replace(":", "-")
+        examples = splits.load(config)
+    data_name = Path(examples.name).name.split(".")[0].replace(":", "-")
     workdir = options.workdir or Path("runs", f"{options.config_name}-{data_name}-s{config.seed}")
     command = shlex.join(["python", "-m", "mnist_jax.main", *options.argv])
     try:
         summary = run.run(
             config,
-            splits,
+            examples,
             workdir,
             command=command,
             requested_dataset=requested,
@@ -75,7 +75,7 @@ def summarize(options: cli.Options) -> int:
     config = options.config
     name = config.data.name
     familiar = name in data.KNOWN or name.startswith("csv:")
-    num_classes = 10 if familiar else len(run.load_splits(config).class_names)
+    num_classes = 10 if familiar else len(splits.load(config).class_names)
     layers = models.build(config.model, num_classes).layers()
     cells = [
         [

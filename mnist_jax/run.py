@@ -1,6 +1,5 @@
 """The host loop: load, train, evaluate, save, report."""
 
-import io
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,33 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from jaxtyping import Array, Int32, UInt8
+from jaxtyping import Array
 from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 
-from mnist_jax import checkpoint, data, evaluate, metrics, progress, provenance, report, train
+from mnist_jax import checkpoint, evaluate, metrics, progress, results, train
+from mnist_jax import splits as data_splits
 from mnist_jax import workdir as files
+from mnist_jax.results import Row
+from mnist_jax.splits import Split, Splits
 from mnist_jax.types import Metrics, State, UserError
-
-Row = dict[str, Any]
-
-
-class Split(NamedTuple):
-    """Examples on the host."""
-
-    images: UInt8[np.ndarray, "n 28 28 1"]
-    labels: Int32[np.ndarray, " n"]
-
-
-class Splits(NamedTuple):
-    """What a run learns from and is judged by."""
-
-    name: str  # the data set really used
-    class_names: tuple[str, ...]
-    fingerprint: str
-    train: Split
-    val: Split  # of no examples when config.data.val_size is 0
-    test: Split
 
 
 class Program(NamedTuple):
@@ -48,32 +30,6 @@ class Program(NamedTuple):
     validate: Callable[[State], metrics.Report] | None
     learning_rate: Callable[[State], Array]
     compile_seconds: float
-
-
-def load_splits(config: ConfigDict) -> Splits:
-    """Loads a config's data set and splits validation off, by the config's seed.
-
-    Raises:
-      UserError: the data cannot be had, or the config asks for more of it than there is.
-    """
-    found = data.load(
-        config.data.name, data_dir=config.data.data_dir, archives=config.data.archives
-    )
-    images, labels = found.train_images, found.train_labels
-    train_index, val_index = data.split(labels, config.data.val_size, config.seed)
-    if config.train.batch_size > len(train_index):
-        raise UserError(
-            f"config.train.batch_size: {config.train.batch_size} is more than the "
-            f"{len(train_index):,} training examples of {found.name}"
-        )
-    return Splits(
-        name=found.name,
-        class_names=found.class_names,
-        fingerprint=found.fingerprint,
-        train=Split(images[train_index], labels[train_index]),
-        val=Split(images[val_index], labels[val_index]),
-        test=Split(found.test_images, found.test_labels),
-    )
 
 
 def run(
@@ -90,7 +46,7 @@ def run(
 
     Args:
       config: valid, see `config.validate`.
-      splits: from `load_splits`.
+      splits: from `splits.load`.
       workdir: where everything goes; created if it is not there.
       command: what a person types to do the run again; shown in the report.
       requested_dataset: the data set that was asked for, where another one had to do.
@@ -117,9 +73,17 @@ def run(
     logits, judged = evaluate.judge(
         program.recipe.model, train.variables(best.state), *map(jnp.asarray, test)
     )
-    summary = summarize(config, splits, program, best, history, judged)
-    summary["requested_dataset"] = requested_dataset or splits.name
-    _publish(workdir, summary, history, config, test, np.asarray(logits), command)
+    summary = results.summarize(
+        config,
+        splits,
+        requested_dataset=requested_dataset or splits.name,
+        num_params=sum(x.size for x in jax.tree.leaves(best.state.params)),
+        history=history,
+        best_epoch=best.epoch,
+        test=judged,
+        compile_seconds=program.compile_seconds,
+    )
+    results.publish(workdir, summary, history, config, test, np.asarray(logits), command)
     return summary
 
 
@@ -218,72 +182,6 @@ def _train_epoch(
     return state, row, -float(judged.errors + judged.loss / (1 + judged.loss))
 
 
-def summarize(
-    config: ConfigDict,
-    splits: Splits,
-    program: Program,
-    best: checkpoint.Checkpoint,
-    history: list[Row],
-    judged: metrics.Report,
-) -> dict[str, Any]:
-    """What summary.json says of a finished run."""
-    test = metrics.to_python(jax.device_get(judged), splits.class_names)
-    train_seconds = sum(row["seconds"] for row in history)
-    return {
-        "dataset": splits.name,
-        "model": config.model.name,
-        "seed": config.seed,
-        "num_params": sum(x.size for x in jax.tree.leaves(program.initial.params)),
-        "num_train": len(splits.train.labels),
-        "num_val": len(splits.val.labels),
-        "num_test": len(splits.test.labels),
-        "best_epoch": best.epoch,
-        "val_accuracy": history[best.epoch - 1]["val_accuracy"],
-        "test_accuracy": test["accuracy"],
-        "test_loss": test["loss"],
-        "test_errors": test["errors"],
-        "test_top2_accuracy": test["top2_accuracy"],
-        **{key: test[key] for key in ("ece", "reliability", "confusion_matrix")},
-        **{key: test[key] for key in ("per_class", "macro", "weighted")},
-        "class_names": list(splits.class_names),
-        "train_seconds": train_seconds,
-        "compile_seconds": program.compile_seconds,
-        "seconds_per_epoch": train_seconds / len(history),
-        "peak_rss_bytes": provenance.peak_rss_bytes(),
-        "device": provenance.device(),
-        "backend": jax.default_backend(),
-        "versions": provenance.versions(),
-        "git_revision": provenance.git_revision(),
-        "data_fingerprint": splits.fingerprint,
-    }
-
-
-def _publish(
-    workdir: Path,
-    summary: dict[str, Any],
-    history: list[Row],
-    config: ConfigDict,
-    test: Split,
-    logits: np.ndarray,
-    command: str,
-) -> None:
-    """Writes what a finished run leaves; the summary last, for it says that the rest is there."""
-    packed = io.BytesIO()
-    np.savez(packed, logits=logits, labels=test.labels, images_index=np.arange(len(logits)))
-    files.write(workdir / files.PREDICTIONS, packed.getvalue())
-    page = report.render(
-        summary=summary,
-        history=history,
-        config=config.to_dict(),
-        images=test.images,
-        logits=logits,
-        labels=test.labels,
-        command=command,
-    )
-    files.write(workdir / files.REPORT, page)
-    files.write(workdir / files.SUMMARY, files.to_json(summary))
-
-
 def evaluate_run(workdir: Path, split: str, echo: progress.Echo = print) -> tuple[int, Row]:
     """Judges the best checkpoint of a run, finished or not, on a split of its data.
 
@@ -299,7 +197,7 @@ def evaluate_run(workdir: Path, split: str, echo: progress.Echo = print) -> tupl
       UserError: there is no such run, its data has changed, or the split is empty.
     """
     config, fingerprint = files.read_config(workdir)
-    splits = load_splits(config)
+    splits = data_splits.load(config)
     if splits.fingerprint != fingerprint:
         raise UserError(f"{workdir}: was trained on other data than the {splits.name} found here")
     examples: Split = getattr(splits, split)

@@ -79,13 +79,20 @@ def _check_same(workdir: Path, config: Mapping[str, Any], fingerprint: str) -> N
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Writes a whole file or none: aside, then renamed."""
+    """Writes a whole file or none: aside, then renamed.
+
+    Raises:
+      UserError: it cannot be written.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        aside.write_bytes(content.encode() if isinstance(content, str) else content)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+        try:
+            aside.write_bytes(content.encode() if isinstance(content, str) else content)
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); make room") from error
 
 
 def to_json(value: Any) -> str:

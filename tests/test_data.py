@@ -304,6 +304,7 @@ def test_csv_refuses_by_line(tmp_path, lines, says):
         ("cut.csv.gz", gzip.compress("\n".join(LINES).encode())[:5000]),
         ("spoiled.csv.gz", gzip.compress(b"1,2,3")[:10] + b"\xff" * 30),
     ],
+    ids=["missing", "binary", "cut", "spoiled"],  # gzip's time stamps are no names
 )
 def test_csv_refuses_unreadable_files(tmp_path, file, content):
     if content is not None:

@@ -99,7 +99,7 @@ def test_the_real_archives_are_checked(name, tmp_path):
     spoil(spoiled, lambda content: content[:-1])
     with pytest.raises(data.DataError) as error:
         data.load(name, data_dir=str(tmp_path / "data"), archives=str(archives))
-    assert f"{spoiled}: truncated or altered" in message(error)
+    assert f"{spoiled}: altered or truncated" in message(error)
 
 
 # --- archives
@@ -148,7 +148,7 @@ def test_altered_archives_are_refused_by_name(tiny, tmp_path, monkeypatch, chang
     monkeypatch.setenv("MNIST_JAX_ARCHIVES", str(tmp_path / "archives"))
     path = tmp_path / "archives/tiny_mnist/t10k-images-idx3-ubyte.gz"
     spoil(path, change)
-    with pytest.raises(data.DataError, match="truncated or altered") as error:
+    with pytest.raises(data.DataError, match="altered or truncated") as error:
         tiny() if given else tiny(archives=None)
     assert str(path) in message(error)
     assert not (tmp_path / "data").exists()

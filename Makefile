@@ -1,0 +1,47 @@
+# Everything goes through a virtual environment in .venv, made on first use from pinned versions.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CONFIG ?= configs/cnn.py
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help train test lint types pytest baselines clean
+
+help: ## this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+train: $(VENV)/core ## train CONFIG (configs/cnn.py)
+	$(BIN)/python -m mnist_jax.main --config=$(CONFIG)
+
+test: lint types pytest ## check everything: style, types, tests
+
+lint: $(VENV)/dev ## ruff: rules and format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(VENV)/dev ## mypy
+	$(BIN)/mypy
+
+pytest: $(VENV)/dev ## the tests alone
+	$(BIN)/python -m pytest -n 2 --dist=loadfile
+
+baselines: $(VENV)/core ## measure the shipped configs again: experiments/results/baselines.md
+	$(BIN)/python -m experiments.baselines
+
+clean: ## remove the environment and the caches, keep the runs
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; name one with 'make PYTHON=python3.12 ...'" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+# Stamps: the environment as these files describe it.
+$(VENV)/core: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/dev: $(VENV)/core
+	$(PIP) --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,95 @@
+"""What a finished run says of itself: summary.json, predictions.npz, report.html."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float32
+from ml_collections import ConfigDict
+
+from mnist_jax import metrics, provenance, report
+from mnist_jax import workdir as files
+from mnist_jax.splits import Split, Splits
+
+Row = dict[str, Any]
+
+
+def summarize(
+    config: ConfigDict,
+    splits: Splits,
+    *,
+    requested_dataset: str,
+    num_params: int,
+    history: Sequence[Row],
+    best_epoch: int,
+    test: metrics.Report,
+    compile_seconds: float,
+) -> dict[str, Any]:
+    """The content of summary.json.
+
+    Args:
+      config: of the run.
+      splits: what it learnt from and was judged by.
+      requested_dataset: the data set that was asked for.
+      num_params: trained numbers of the model.
+      history: the rows of metrics.jsonl.
+      best_epoch: the one whose parameters were judged.
+      test: their report on the whole test split.
+      compile_seconds: what compiling took in this process.
+    """
+    tested = metrics.to_python(jax.device_get(test), splits.class_names)
+    train_seconds = sum(row["seconds"] for row in history)
+    return {
+        "dataset": splits.name,
+        "requested_dataset": requested_dataset,
+        "model": config.model.name,
+        "seed": config.seed,
+        "num_params": num_params,
+        "num_train": len(splits.train.labels),
+        "num_val": len(splits.val.labels),
+        "num_test": len(splits.test.labels),
+        "best_epoch": best_epoch,
+        "val_accuracy": history[best_epoch - 1]["val_accuracy"],
+        **{f"test_{key}": tested[key] for key in ("accuracy", "loss", "errors", "top2_accuracy")},
+        **{key: tested[key] for key in ("ece", "confusion_matrix", "per_class", "macro")},
+        **{key: tested[key] for key in ("weighted", "reliability")},
+        "class_names": list(splits.class_names),
+        "train_seconds": train_seconds,
+        "compile_seconds": compile_seconds,
+        "seconds_per_epoch": train_seconds / len(history),
+        "peak_rss_bytes": provenance.peak_rss_bytes(),
+        "device": provenance.device(),
+        "backend": jax.default_backend(),
+        "versions": provenance.versions(),
+        "git_revision": provenance.git_revision(),
+        "data_fingerprint": splits.fingerprint,
+    }
+
+
+def publish(
+    workdir: Path,
+    summary: dict[str, Any],
+    history: Sequence[Row],
+    config: ConfigDict,
+    test: Split,
+    logits: Float32[np.ndarray, "test classes"],
+    command: str,
+) -> None:
+    """Writes what a finished run leaves; the summary last, for it says that the rest is there."""
+    packed = io.BytesIO()
+    np.savez(packed, logits=logits, labels=test.labels, images_index=np.arange(len(logits)))
+    files.write(workdir / files.PREDICTIONS, packed.getvalue())
+    page = report.render(
+        summary=summary,
+        history=history,
+        config=config.to_dict(),
+        images=test.images,
+        logits=logits,
+        labels=test.labels,
+        command=command,
+    )
+    files.write(workdir / files.REPORT, page)
+    files.write(workdir / files.SUMMARY, files.to_json(summary))

@@ -1,0 +1,54 @@
+"""The examples that a config's run learns from and is judged by."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int32, UInt8
+from ml_collections import ConfigDict
+
+from mnist_jax import data
+from mnist_jax.types import UserError
+
+
+class Split(NamedTuple):
+    """Examples on the host."""
+
+    images: UInt8[np.ndarray, "n 28 28 1"]
+    labels: Int32[np.ndarray, " n"]
+
+
+class Splits(NamedTuple):
+    """What a run learns from and is judged by."""
+
+    name: str  # the data set really used
+    class_names: tuple[str, ...]
+    fingerprint: str
+    train: Split
+    val: Split  # of no examples when config.data.val_size is 0
+    test: Split
+
+
+def load(config: ConfigDict) -> Splits:
+    """Loads a config's data set and splits validation off, by the config's seed.
+
+    Raises:
+      UserError: the data cannot be had, or the config asks for more of it than there is.
+    """
+    found = data.load(
+        config.data.name, data_dir=config.data.data_dir, archives=config.data.archives
+    )
+    images, labels = found.train_images, found.train_labels
+    train_index, val_index = data.split(labels, config.data.val_size, config.seed)
+    if config.train.batch_size > len(train_index):
+        raise UserError(
+            f"config.train.batch_size: {config.train.batch_size} is more than the "
+            f"{len(train_index):,} training examples of {found.name}"
+        )
+    return Splits(
+        name=found.name,
+        class_names=found.class_names,
+        fingerprint=found.fingerprint,
+        train=Split(images[train_index], labels[train_index]),
+        val=Split(images[val_index], labels[val_index]),
+        test=Split(found.test_images, found.test_labels),
+    )
