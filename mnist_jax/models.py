@@ -13,7 +13,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Float32
 
 from mnist_jax import layers, nets
-from mnist_jax.types import Key, PyTree
+from mnist_jax.types import Fields, Key, PyTree
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -116,7 +116,7 @@ class CNN(nn.Module):
 
 
 def build(
-    config: Mapping[str, Any], num_outputs: int, image_shape: tuple[int, int, int] = (28, 28, 1)
+    config: Fields, num_outputs: int, image_shape: tuple[int, int, int] = (28, 28, 1)
 ) -> Model:
     """The net that `config.model` names.
 

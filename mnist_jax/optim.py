@@ -1,17 +1,19 @@
 """Optimizers and learning-rate schedules, from Optax; rates are traced, never compiled in."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from mnist_jax.types import Hparams
+from mnist_jax.types import Fields, Hparams
 
 Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
 
 
-def schedule(config: Mapping[str, Any], num_epochs: int, steps_per_epoch: int) -> Schedule:
+def schedule(config: Fields, num_epochs: int, steps_per_epoch: int) -> Schedule:
     """The learning rate at a step, as a fraction of its peak.
 
     `config.optim.warmup` is the rising part of "cosine" (linear, from 0) and of "one_cycle"
@@ -23,21 +25,33 @@ def schedule(config: Mapping[str, Any], num_epochs: int, steps_per_epoch: int) -
     every = config["decay_epochs"] * steps_per_epoch
     match config["schedule"]:
         case "constant" | "plateau":
-            return optax.constant_schedule(1.0)
+            fraction = optax.constant_schedule(1.0)
         case "cosine":
             warmup = min(round(config["warmup"] * total), total - 1)
-            return optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup, total)
+            fraction = optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup, total)
         case "one_cycle":
-            return optax.cosine_onecycle_schedule(total, 1.0, config["warmup"])
+            fraction = optax.cosine_onecycle_schedule(total, 1.0, config["warmup"])
         case "step":
-            return optax.exponential_decay(1.0, every, config["decay"], staircase=True)
+            fraction = optax.exponential_decay(1.0, every, config["decay"], staircase=True)
         case "exponential":
-            return optax.exponential_decay(1.0, every, config["decay"])
-    raise ValueError(config["schedule"])
+            fraction = optax.exponential_decay(1.0, every, config["decay"])
+        case unknown:
+            raise ValueError(unknown)
+    return loosely(lambda step: jnp.asarray(fraction(step), jnp.float32))
+
+
+def loosely(optax_function: Callable) -> Callable:
+    """Lets Optax, which mixes dtypes freely, be called where promotion is strict."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with jax.numpy_dtype_promotion("standard"):
+            return optax_function(*args, **kwargs)
+
+    return call
 
 
 def optimizer(
-    config: Mapping[str, Any], hparams: Hparams, learning_rate: Float[Array, ""]
+    config: Fields, hparams: Hparams, learning_rate: Float[Array, ""]
 ) -> optax.GradientTransformation:
     """The chain that turns gradients into updates, at this step's learning rate.
 
@@ -52,10 +66,11 @@ def optimizer(
         "adamw": [optax.scale_by_adam(config["b1"], config["b2"]), decay],
     }[config["name"]]
     clip = [optax.clip_by_global_norm(config["clip"])] if config["clip"] else []
-    return optax.chain(*clip, *direction, optax.scale(-learning_rate))
+    chain = optax.chain(*clip, *direction, optax.scale(-learning_rate))
+    return optax.GradientTransformation(chain.init, loosely(chain.update))
 
 
-def plateau(config: Mapping[str, Any]) -> optax.GradientTransformationExtraArgs | None:
+def plateau(config: Fields) -> optax.GradientTransformationExtraArgs | None:
     """Multiplies the rate by `decay` after `decay_epochs` epochs without a better validation loss.
 
     To be updated once an epoch; its state's `scale` is the factor reached. None under other
@@ -63,4 +78,5 @@ def plateau(config: Mapping[str, Any]) -> optax.GradientTransformationExtraArgs 
     """
     if config["schedule"] != "plateau":
         return None
-    return optax.contrib.reduce_on_plateau(config["decay"], patience=config["decay_epochs"])
+    reduce = optax.contrib.reduce_on_plateau(config["decay"], patience=config["decay_epochs"])
+    return optax.GradientTransformationExtraArgs(reduce.init, loosely(reduce.update))

@@ -3,13 +3,16 @@
 Shapes are written with jaxtyping: `Float[Array, "batch classes"]` is a float array of two axes.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import optax
 from jaxtyping import Array, Float, Float32, Int, PRNGKeyArray
+from ml_collections import ConfigDict
 
 Key = PRNGKeyArray
 PyTree = Any
+Fields = ConfigDict | Mapping[str, Any]  # a part of the config, such as `config.optim`
 
 
 class UserError(Exception):

@@ -105,7 +105,8 @@ def test_the_official_address_is_asked_through_a_proxy(tmp_path, monkeypatch, se
     monkeypatch.setenv("http_proxy", served(send, requests=5))
     with pytest.raises(data.DataError, match="wrong checksum"):
         data.load("fashion_mnist", data_dir=str(tmp_path))
-    assert asked == set(official.FashionMNIST.url_infos)
+    assert asked
+    assert asked <= set(official.FashionMNIST.url_infos)  # the first wrong one ends it
 
 
 @pytest.mark.parametrize("case", ["refused", "no route", "unresolved", "slow names", "hangs", 503])

@@ -1,0 +1,69 @@
+"""Imports go one way: a module imports only from the lines above it in this list."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ORDER = [
+    ["__init__", "types"],
+    ["nets", "keys", "tfds_source"],
+    ["config", "data", "augment", "layers", "tasks", "metrics"],
+    ["models", "optim", "splits", "workdir", "provenance", "plots"],
+    ["train", "evaluate", "checkpoint", "report", "progress", "cli"],
+    ["results"],
+    ["run"],
+    ["commands"],
+    ["main"],
+]
+LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
+PACKAGE = Path(__file__).parent.parent / "mnist_jax"
+MODULES = sorted(PACKAGE.glob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """The modules of the package that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "mnist_jax":
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mnist_jax."):
+            names.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            parts = [alias.name.split(".") for alias in node.names]
+            names |= {p[1] for p in parts if p[0] == "mnist_jax" and len(p) > 1}
+    return names
+
+
+def test_every_module_has_a_level():
+    assert {path.stem for path in MODULES} == set(LEVEL)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_imports_go_one_way(path):
+    upward = {name for name in imported(path) if LEVEL[name] >= LEVEL[path.stem]}
+    assert not upward, f"{path.stem} imports {upward}, which are not above it"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_no_file_is_long(path):
+    assert len(path.read_text().splitlines()) <= 310
+
+
+def test_only_the_edges_know_their_libraries():
+    """Flax in models, tensorflow-datasets in its source, orbax where checkpoints are handled."""
+    homes = {
+        "flax": {"models"},
+        "tensorflow_datasets": {"tfds_source"},
+        "orbax": {"checkpoint", "run"},
+        "matplotlib": {"plots"},
+        "jinja2": {"report"},
+        "sklearn": {"data"},
+    }
+    for library, allowed in homes.items():
+        users = {
+            path.stem
+            for path in MODULES
+            if f"import {library}" in (t := path.read_text()) or f"from {library}" in t
+        }
+        assert users <= allowed, library

@@ -1,0 +1,140 @@
+"""The nets: what they compute, against PyTorch-style loops in NumPy and each other."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mnist_jax import models, nets
+
+KEY = jax.random.key(0)
+TINY_CNN = {"name": "cnn_3x3", "dtype": "float32", "channels": (3, 4), "widths": (5,)}
+
+
+def images(n=4, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).random((n, 28, 28, 1)), jnp.float32)
+
+
+def params_of(variables):
+    return jax.tree.map(np.asarray, variables["params"])
+
+
+def test_mlp_is_what_numpy_computes():
+    model = models.build({"name": "mlp_512", "dtype": "float32", "widths": (7, 6)}, 10)
+    variables = model.init(KEY)
+    p, x = params_of(variables), np.asarray(images()).reshape(4, -1)
+    for layer in ("Dense_0", "Dense_1"):
+        x = 1 / (1 + np.exp(-(x @ p[layer]["kernel"] + p[layer]["bias"])))
+    expected = x @ p["Dense_2"]["kernel"] + p["Dense_2"]["bias"]
+    np.testing.assert_allclose(model.apply(variables, images()), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_cnn_is_convolution_then_bias_then_activation_then_pool():
+    """The textbook order, from SciPy, though we pool first: the same for a monotonic activation."""
+    from scipy.signal import correlate2d
+
+    model = models.build(TINY_CNN, 10)
+    variables = model.init(KEY)
+    variables["params"]["Conv_0"]["bias"] = jnp.asarray([0.3, -0.2, 0.1])
+    p = params_of(variables)
+
+    def stage(maps, kernel, bias):
+        out = np.stack(
+            [
+                sum(
+                    correlate2d(maps[:, :, i], kernel[:, :, i, o], "same")
+                    for i in range(maps.shape[2])
+                )
+                for o in range(kernel.shape[3])
+            ],
+            axis=2,
+        )
+        out = np.maximum(out + bias, 0)
+        height, width = (side // 2 for side in out.shape[:2])
+        return out.reshape(height, 2, width, 2, -1).max(axis=(1, 3))
+
+    x = np.asarray(images(1))[0]
+    for layer in ("Conv_0", "Conv_1"):
+        x = stage(x, p[layer]["kernel"], p[layer]["bias"])
+    dense = p["head"]
+    x = np.maximum(x.reshape(-1) @ dense["Dense_0"]["kernel"] + dense["Dense_0"]["bias"], 0)
+    expected = x @ dense["Dense_1"]["kernel"] + dense["Dense_1"]["bias"]
+    np.testing.assert_allclose(model.apply(variables, images(1))[0], expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(nets.NETS))
+def test_the_summary_counts_every_parameter(name):
+    model = models.build({"name": name, "dtype": "float32"}, 10)
+    shapes = jax.eval_shape(model.init, KEY)["params"]
+    total = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+    assert sum(layer.num_params for layer in model.layers()) == total
+
+
+def test_the_summary_counts_flops():
+    layers = models.build({"name": "cnn_2x2_32", "dtype": "float32"}, 10).layers()
+    assert [(row.path, row.output_shape, row.flops) for row in layers] == [
+        ("Conv_0", (13, 13, 32), 2 * 27 * 27 * 2 * 2 * 32),  # before pooling: 27 x 27 places
+        ("head/Dense_0", (256,), 2 * 5408 * 256),
+        ("head/Dense_1", (10,), 2 * 256 * 10),
+    ]
+
+
+def test_dropout_only_in_training_and_by_its_key():
+    model = models.build({**TINY_CNN, "dropout": (0.5,), "conv_dropout": (0.5,)}, 10)
+    variables = model.init(KEY)
+    calm = model.apply(variables, images())
+    np.testing.assert_array_equal(calm, model.apply(variables, images()))
+    one, _ = model.apply_train(variables, images(), jax.random.key(1))
+    same, _ = model.apply_train(variables, images(), jax.random.key(1))
+    other, _ = model.apply_train(variables, images(), jax.random.key(2))
+    np.testing.assert_array_equal(one, same)
+    assert not np.allclose(one, other)
+    assert not np.allclose(one, calm)
+
+
+def test_batch_normalisation_uses_the_batch_in_training_and_its_average_later():
+    model = models.build({**TINY_CNN, "batch_norm": True}, 10)
+    variables = model.init(KEY)
+    _, stats = model.apply_train(variables, images(), KEY)
+    before = variables["batch_stats"]["BatchNorm_0"]
+    after = stats["BatchNorm_0"]
+    assert not np.allclose(before["mean"], after["mean"])
+    moved = model.apply({"params": variables["params"], "batch_stats": stats}, images())
+    assert not np.allclose(model.apply(variables, images()), moved)
+    # One example's prediction does not depend on its neighbours.
+    np.testing.assert_allclose(
+        model.apply(variables, images())[:1],
+        model.apply(variables, images()[:1]),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+def test_bfloat16_keeps_float32_parameters_and_logits_close():
+    full = models.build(TINY_CNN, 10)
+    half = models.build({**TINY_CNN, "dtype": "bfloat16"}, 10)
+    variables = half.init(KEY)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    ours, oracle = half.apply(variables, images()), full.apply(variables, images())
+    assert ours.dtype == jnp.float32
+    np.testing.assert_allclose(ours, oracle, atol=0.05)
+    assert not np.array_equal(ours, oracle)  # it did compute in bfloat16
+
+
+@pytest.mark.parametrize("activation", nets.ACTIVATIONS)
+def test_every_activation(activation):
+    config = {"name": "mlp", "dtype": "float32", "widths": (5,), "activation": activation}
+    model = models.build(config, 3)
+    logits = model.apply(model.init(KEY), images())
+    assert logits.shape == (4, 3)
+    assert np.isfinite(logits).all()
+
+
+def test_members_vmap():
+    model = models.build({**TINY_CNN, "batch_norm": True}, 10)
+    keys = jax.random.split(KEY, 3)
+    together = jax.vmap(model.apply, (0, None))(jax.vmap(model.init)(keys), images())
+    alone = jnp.stack([model.apply(model.init(key), images()) for key in keys])
+    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,260 @@
+"""Training: a golden step, an epoch as one program, and what it must be equal to."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mnist_jax import augment, metrics, train
+from mnist_jax import config as configs
+from mnist_jax.keys import stream
+
+N, BATCH = 50, 16  # 3 steps an epoch; 2 examples are left out, others each time
+
+
+SMALL = {"model.name": "mlp", "model.widths": (8,)}
+
+
+def make(**overrides):
+    config = configs.default()
+    config.update_from_flattened_dict(
+        {"train.batch_size": BATCH, **({} if "model.name" in overrides else SMALL), **overrides}
+    )
+    configs.validate(config)
+    recipe = train.make_recipe(config, 10, N)
+    hparams, root = train.make_hparams(config), jax.random.key(config.seed)
+    return recipe, hparams, root, train.init_state(recipe, hparams, root)
+
+
+EVERYTHING = {
+    "model.name": "cnn",
+    "model.channels": (2, 3),
+    "model.widths": (8,),
+    "model.dropout": (0.3,),
+    "train.augment.rotation": 10.0,
+    "train.augment.erase": 0.5,
+    "optim.name": "adamw",
+    "optim.schedule": "one_cycle",
+    "optim.weight_decay": 0.01,
+    "optim.label_smoothing": 0.1,
+    "optim.clip": 1.0,
+    "optim.ema": 0.9,
+}
+
+
+@pytest.fixture(scope="module")
+def examples():
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.integers(0, 256, (N, 28, 28, 1), dtype=np.uint8))
+    return images, jnp.asarray(rng.integers(0, 10, N, dtype=np.int32))
+
+
+def leaves_equal(a, b):
+    same = jax.tree.map(lambda x, y: bool((x == y).all()), a, b)
+    return all(jax.tree.leaves(same))
+
+
+def copy(state):
+    return jax.tree.map(jnp.copy, state)
+
+
+def test_golden_step(examples):
+    """One step of softmax regression by gradient descent, by hand."""
+    recipe, hparams, root, state = make(**{"model.name": "linear", "optim.name": "sgd"})
+    images, labels = (x[:BATCH] for x in examples)
+    after, sums = train.train_step(recipe, state, images, labels, hparams, root)
+    kernel, bias = (np.asarray(state.params["Dense_0"][k], np.float64) for k in ("kernel", "bias"))
+    x = np.asarray(images, np.float64).reshape(BATCH, -1) / 255
+    logits = x @ kernel + bias
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    error = (p - np.eye(10)[labels]) / BATCH
+    message = "the step changed: if it was meant to, say so in the commit and write it out here"
+    ours = after.params["Dense_0"]
+    np.testing.assert_allclose(
+        ours["kernel"], kernel - 1e-3 * x.T @ error, atol=1e-6, err_msg=message
+    )
+    np.testing.assert_allclose(ours["bias"], bias - 1e-3 * error.sum(0), atol=1e-6, err_msg=message)
+    nll = -np.log(p[np.arange(BATCH), np.asarray(labels)])
+    np.testing.assert_allclose(sums.loss, nll.sum(), rtol=1e-5)
+    assert int(sums.correct) == (logits.argmax(1) == np.asarray(labels)).sum()
+    assert int(sums.examples) == BATCH
+    assert int(after.step) == 1
+
+
+def test_an_epoch_is_its_steps_in_the_drawn_order(examples):
+    recipe, hparams, root, state = make(**EVERYTHING)
+    images, labels = examples
+    expected, total = copy(state), metrics.zeros()
+    order = jax.random.permutation(stream(root, "shuffle", 0), N)
+    for indices in order[: 3 * BATCH].reshape(3, BATCH):
+        step = (images[indices], labels[indices], hparams, root)
+        expected, sums = train.train_step(recipe, expected, *step)
+        total = metrics.merge(total, sums)
+    state, sums = train.train_epoch(recipe, state, images, labels, hparams, root)
+    close = jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), state, expected
+    )
+    assert jax.tree.leaves(close) == []  # every leaf was compared, and there is the same tree
+    np.testing.assert_allclose(sums.loss, total.loss, rtol=1e-5)
+    assert int(sums.examples) == 3 * BATCH
+    assert int(state.step) == 3
+
+
+def test_each_epoch_has_its_own_order(examples):
+    root = make()[2]
+    first = jax.random.permutation(stream(root, "shuffle", 0), N)
+    second = jax.random.permutation(stream(root, "shuffle", 1), N)
+    assert not (first == second).all()
+
+
+def test_same_seed_same_bits_other_seed_other_bits(examples):
+    def trained(seed):
+        recipe, hparams, root, state = make(seed=seed, **EVERYTHING)
+        return train.train_epoch(recipe, state, *examples, hparams, root)
+
+    assert leaves_equal(trained(0), trained(0))
+    assert not leaves_equal(trained(0), trained(1))
+
+
+def test_resuming_from_a_state_is_going_on(examples):
+    recipe, hparams, root, state = make(**EVERYTHING)
+    state, _ = train.train_epoch(recipe, state, *examples, hparams, root)
+    saved = jax.tree.map(np.asarray, copy(state))
+    unbroken = train.train_epoch(recipe, state, *examples, hparams, root)
+    resumed = train.train_epoch(recipe, jax.tree.map(jnp.asarray, saved), *examples, hparams, root)
+    assert leaves_equal(unbroken, resumed)
+
+
+def test_members_vmapped_equal_members_alone(examples):
+    """Seeds, rates, decay, smoothing and augmentation strengths as one vmapped axis."""
+    recipe, hparams, _, _ = make(**EVERYTHING)
+    roots = jax.random.split(jax.random.key(7), 3)
+    scale = jnp.asarray([1.0, 0.5, 2.0])
+    members = jax.tree.map(lambda value: value * scale, hparams)
+
+    def trained(root, hparams):
+        state = train.init_state(recipe, hparams, root)
+        # Not the jitted function: under vmap its donation has nothing to donate to.
+        return train.train_epoch.__wrapped__(recipe, state, *examples, hparams, root)
+
+    together = jax.jit(jax.vmap(trained))(roots, members)
+    one = jax.jit(trained)
+    for i in range(3):
+        alone = one(roots[i], jax.tree.map(lambda value: value[i], members))  # noqa: B023
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a[i], b, rtol=1e-3, atol=1e-4),  # noqa: B023
+            together,
+            alone,
+        )
+
+
+def test_new_numbers_do_not_compile_again(examples, monkeypatch):
+    traces = 0
+    step = train.train_step
+
+    def counted(*args):
+        nonlocal traces
+        traces += 1
+        return step(*args)
+
+    monkeypatch.setattr(train, "train_step", counted)
+    recipe, hparams, root, state = make(**EVERYTHING)
+    for factor in (1.0, 0.5, 3.0):
+        numbers = jax.tree.map(lambda value: value * jnp.float32(factor), hparams)  # noqa: B023
+        state, _ = train.train_epoch(recipe, state, *examples, numbers, root)
+    assert traces == 1
+
+
+def test_it_learns(examples):
+    recipe, hparams, root, state = make(
+        **SMALL | {"model.widths": (64,), "optim.learning_rate": 0.003}
+    )
+    losses = []
+    for _ in range(30):
+        state, sums = train.train_epoch(recipe, state, *examples, hparams, root)
+        losses.append(float(metrics.mean(sums)["loss"]))
+    assert losses[-1] < losses[0] / 5
+
+
+def test_the_average_of_parameters(examples):
+    recipe, hparams, root, state = make(**{"optim.ema": 0.15})
+    images, labels = (x[:BATCH] for x in examples)
+    expected = state.params
+    for t in range(3):
+        state, _ = train.train_step(recipe, state, images, labels, hparams, root)
+        decay = min(0.15, (1 + t) / (10 + t))
+        expected = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, expected, state.params)  # noqa: B023
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), state.ema_params, expected
+    )
+    assert train.variables(state)["params"] is state.ema_params
+
+
+def test_without_an_average_the_parameters_are_evaluated():
+    state = make()[3]
+    assert state.ema_params is None
+    assert train.variables(state)["params"] is state.params
+
+
+def test_plateau_lowers_the_rate(examples):
+    recipe, hparams, _, state = make(
+        **{"optim.schedule": "plateau", "optim.decay": 0.5, "optim.decay_epochs": 1}
+    )
+    rates = []
+    for loss in (1.0, 1.0, 0.5, 0.6):
+        state = train.end_epoch(recipe, state, jnp.float32(loss))
+        rates.append(float(train.learning_rate(recipe, state, hparams)))
+    np.testing.assert_allclose(rates, [1e-3, 0.5e-3, 0.5e-3, 0.25e-3], rtol=1e-6)
+
+
+def test_smoothing_changes_the_gradient_not_the_reported_loss(examples):
+    images, labels = (x[:BATCH] for x in examples)
+    results = []
+    for smoothing in (0.0, 0.3):
+        recipe, hparams, root, state = make(**{"optim.label_smoothing": smoothing})
+        results.append(train.train_step(recipe, state, images, labels, hparams, root))
+    (plain, plain_sums), (smooth, smooth_sums) = results
+    assert float(plain_sums.loss) == float(smooth_sums.loss)
+    assert not leaves_equal(plain.params, smooth.params)
+
+
+def test_augmentation_is_in_the_step(examples):
+    images, labels = (x[:BATCH] for x in examples)
+    recipe, hparams, root, state = make(**{"train.augment.shift": 0.2})
+    shifted, _ = train.train_step(recipe, state, images, labels, hparams, root)
+    plain = recipe._replace(augment=None)
+    still, _ = train.train_step(plain, state, images, labels, hparams, root)
+    assert not leaves_equal(shifted.params, still.params)
+    # A strength of nothing is no augmentation at all.
+    calm = hparams._replace(augment=augment.Strength(*[jnp.float32(0)] * 6))
+    unmoved, _ = train.train_step(recipe, state, images, labels, calm, root)
+    assert leaves_equal(unmoved.params, still.params)
+
+
+def test_batch_normalisation_statistics_are_carried(examples):
+    recipe, hparams, root, state = make(**{"model.name": "cnn", "model.channels": (2,)})
+    before = jax.tree.map(np.asarray, state.batch_stats)
+    state, _ = train.train_epoch(recipe, state, *examples, hparams, root)
+    assert not leaves_equal(before, state.batch_stats)
+    assert set(train.variables(state)) == {"params", "batch_stats"}
+
+
+def test_gradient_is_the_one_of_optax_on_the_whole_batch(examples):
+    """The mean over the batch, so that the rate does not depend on its size."""
+    recipe, hparams, root, state = make(**{"optim.name": "sgd", "optim.learning_rate": 1.0})
+    images, labels = (x[:BATCH] for x in examples)
+
+    def loss(params):
+        logits = recipe.model.apply({"params": params}, augment.normalize(images))
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    gradients = jax.grad(loss)(state.params)
+    after, _ = train.train_step(recipe, state, images, labels, hparams, root)
+    jax.tree.map(
+        lambda p, g, q: np.testing.assert_allclose(p - g, q, rtol=1e-4, atol=1e-6),
+        state.params,
+        gradients,
+        after.params,
+    )
