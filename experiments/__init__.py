@@ -1,0 +1,1 @@
+"""Questions asked of the package; each file is one, its answer is committed in results/."""
