@@ -60,27 +60,37 @@ class _BestAndLatest(NamedTuple):
 
 
 @contextmanager
-def open_directory(directory: Path) -> Iterator[ocp.CheckpointManager]:
+def open_directory(directory: Path, *, read_only: bool = False) -> Iterator[ocp.CheckpointManager]:
     """Opens a run's checkpoints, creating the directory; on leaving, waits for the last save.
 
     What a killed process left half done is removed, at the latest by the first save.
+
+    Args:
+        directory: Where the checkpoints are, or shall be.
+        read_only: For `restore_best` only: nothing is created or removed, so that the run may be
+            training meanwhile.
 
     Raises:
         CheckpointError: The directory can not be used, or the last save failed.
     """
     directory = directory.absolute()  # orbax takes no relative path
     options = ocp.CheckpointManagerOptions(
+        # Else, when it can not make one, its threads keep the process from ending for 5 minutes.
         async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
-        cleanup_tmp_directories=True,
+        cleanup_tmp_directories=not read_only,
+        create=not read_only,
         preservation_policy=_BestAndLatest(directory),
         todelete_subdir=_TRASH,
     )
     with _explained(directory):
-        directory.mkdir(parents=True, exist_ok=True)
+        if not read_only:
+            directory.mkdir(parents=True, exist_ok=True)
         manager = ocp.CheckpointManager(directory, options=options)
     try:
         yield manager
         wait(manager)
+        if not read_only:
+            _empty_trash(manager)
     finally:
         with _explained(directory):
             manager.close()
@@ -107,8 +117,9 @@ def save(
             already. Checkpoints that were complete are untouched.
     """
     wait(manager)
-    # Not device_get: its view of a CPU buffer would keep the buffer from being donated.
-    host = jax.tree.map(lambda leaf: np.array(leaf, order="C"), state)
+    _empty_trash(manager)
+    # Copies, and our own: nobody can change them, and a mere view keeps its buffer from donation.
+    host = jax.tree.map(np.array, state)
     leaves = _by_path(host)
     score = float(score) if score is not None and math.isfinite(score) else None
     record = {"score": score, "history": history, "layout": _layout(leaves)}
@@ -126,14 +137,13 @@ def save(
 
 
 def wait(manager: ocp.CheckpointManager) -> None:
-    """Waits until the last save is complete and what it supersedes is deleted.
+    """Waits until the last save is complete.
 
     Raises:
         CheckpointError: The save failed. Checkpoints that were complete are untouched.
     """
     with _explained(manager.directory):
         manager.wait_until_finished()
-    shutil.rmtree(_path(manager, _TRASH), ignore_errors=True)
 
 
 def restore_latest(
@@ -184,6 +194,10 @@ def restore_best(
 
 def _path(manager: ocp.CheckpointManager, name: int | str) -> Path:
     return Path(manager.directory, str(name))
+
+
+def _empty_trash(manager: ocp.CheckpointManager) -> None:
+    shutil.rmtree(_path(manager, _TRASH), ignore_errors=True)
 
 
 def _epochs(manager: ocp.CheckpointManager) -> list[int]:
@@ -273,9 +287,10 @@ def _place(value: np.ndarray, like: Any) -> Any:
 
 
 def _line(error: Exception) -> str:
-    """One line of an error: the ends of it, for orbax may print whole arrays in between."""
-    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    return text if len(text) <= 300 else f"{text[:100]} ... {text[-200:]}"
+    """One line of an error, the reason at its end; orbax may print whole arrays in between."""
+    text = " ".join(str(error).partition("[tensorstore_spec")[0].split())
+    text = text if len(text) <= 300 else f"{text[:100]} ... {text[-200:]}"
+    return f"{type(error).__name__}: {text}"
 
 
 @contextmanager
@@ -292,14 +307,16 @@ def _explained(directory: Any) -> Iterator[None]:
 
 def _not_noise(record: logging.LogRecord) -> bool:
     """Of what orbax logs, only warnings: progress is noise, and errors are raised or told here."""
+    source = record.getMessage() if record.name == "asyncio" else record.pathname
     told = record.levelno != logging.WARNING or str(record.msg).startswith("Metadata file does not")
-    return not (told and "/orbax/checkpoint/" in record.pathname)
+    return not (told and "/orbax/checkpoint/" in source)
 
 
 def _not_too_late(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """When one array fails, orbax closes the event loop that the others still report to."""
+    """Once one array has failed, orbax closes the event loop that the others still report to."""
     return lambda info: None if str(info.exc_value) == "Event loop is closed" else hook(info)
 
 
 logging.getLogger("absl").addFilter(_not_noise)
+logging.getLogger("asyncio").addFilter(_not_noise)  # names the tasks that orbax has abandoned
 sys.unraisablehook = _not_too_late(sys.unraisablehook)

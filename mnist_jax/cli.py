@@ -1,7 +1,8 @@
 """The command line: flags in, options out, and a user's mistakes in one line."""
 
-import difflib
 import re
+import runpy
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +26,8 @@ The same command goes on with a run that was stopped.
   --workdir=DIR            where the run lives (default: runs/<config>-<dataset>-s<seed>)
   --overwrite              delete the run that is there and start anew
   --summary                only print the model, layer by layer
-  --mode=train|evaluate    evaluate: judge the best checkpoint of a workdir, finished or running
+  --mode=train|evaluate    evaluate: judge the best checkpoint of a workdir, finished or running,
+                           by the config that it was trained with
   --split=train|val|test   what to judge it on (default: test)
   --help                   this text; with --config, every key of it and its value too
 """
@@ -59,17 +61,19 @@ def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
     if dataset and file:
         file = f"{file.partition(':')[0]}:{dataset}"
         rest = [*rest, f"--config.data.name={dataset}"]
-    if file:
-        _check_keys(rest, _read(file, _define([f"--config={file}"])))
-        rest = [f"--config={file}", *rest]
-    elif any(re.match(_OVERRIDE, arg) for arg in rest):
+    overrides = [match[1] for arg in rest if (match := re.match(_OVERRIDE, arg))]
+    if overrides and not file:
         raise UserError("--config.KEY=VALUE: overrides a config; give --config=configs/cnn.py too")
-    values = _define(rest)
-    config = _read(file, values) if file else ConfigDict()
+    config = _read(file) if file else ConfigDict()
+    known = dict(configs.flatten(config.to_dict()))
+    for key in overrides:
+        if key not in known:
+            raise configs.no_such_key(key, known)
+    values = _define(rest, config)
     if not values.help and not (file if values.mode == "train" else values.workdir):
         needed = "--config=configs/cnn.py" if values.mode == "train" else "--workdir=runs/NAME"
         raise UserError(f"{needed}: is needed to {values.mode}; see --help")
-    if config:
+    if file:
         configs.validate(config)
     return Options(
         mode=values.mode,
@@ -87,13 +91,10 @@ def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
 _OVERRIDE = r"--?(?:no)?config\.([^=]*)"
 
 
-def _define(args: Sequence[str]) -> flags.FlagValues:
-    """Our flags, parsed; absl's own hundred are not among them."""
+def _define(args: Sequence[str], config: ConfigDict) -> flags.FlagValues:
+    """Our flags, parsed, and the config overridden; absl's own hundred are not among them."""
     values = flags.FlagValues()
     typed = ["mnist_jax", *args]
-    config_flags.DEFINE_config_file(
-        "config", None, "what to train", flag_values=values, sys_argv=typed
-    )
     flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "", flag_values=values)
     flags.DEFINE_enum("split", "test", ["train", "val", "test"], "", flag_values=values)
     flags.DEFINE_string("workdir", None, "", flag_values=values)
@@ -101,10 +102,11 @@ def _define(args: Sequence[str]) -> flags.FlagValues:
     flags.DEFINE_bool("summary", False, "", flag_values=values)
     flags.DEFINE_bool("help", False, "", short_name="h", flag_values=values)
     try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=typed)
         extra = values(typed)[1:]
     except flags.UnrecognizedFlagError as error:
-        near = configs.suggestion(error.flagname, values)
-        raise UserError(f"--{error.flagname}: no such flag{near}; see --help") from error
+        hint = configs.suggestion(error.flagname, values) or "; see --help"
+        raise UserError(f"--{error.flagname}: no such flag{hint}") from error
     except flags.Error as error:
         raise UserError(_plain(str(error))) from error
     if extra:
@@ -118,6 +120,7 @@ def _plain(message: str) -> str:
         "invalid literal for int": "is not a whole number",
         "could not convert string to float": "is not a number",
         "Non-boolean argument": "is not true or false",
+        "Error while parsing string": "is not a tuple such as 64,32",
         "value should be one of": "is none of " + message.partition("<")[2].rstrip(">"),
     }
     for theirs, ours in reasons.items():
@@ -127,17 +130,25 @@ def _plain(message: str) -> str:
     return " ".join(message.removeprefix("flag ").split())
 
 
-def _read(file: str, values: flags.FlagValues) -> ConfigDict:
-    """The config of --config=file."""
-    path = Path(file.partition(":")[0])
-    if not path.is_file():
+def _read(file: str) -> ConfigDict:
+    """What the get_config() of --config=file returns."""
+    path, colon, dataset = file.partition(":")
+    if not Path(path).is_file():
         shipped = ", ".join(sorted(map(str, Path("configs").glob("*.py"))))
         raise UserError(
             f"--config={file}: no such file" + (f"; there are {shipped}" * bool(shipped))
         )
-    if not isinstance(values.config, ConfigDict):
+    try:
+        get_config = runpy.run_path(path).get("get_config", lambda *_: None)
+        config = get_config(*[dataset] * bool(colon))
+    except Exception as error:  # whatever the user's own code raises
+        frames = traceback.extract_tb(error.__traceback__)
+        where = [path, *(f"{path}:{frame.lineno}" for frame in frames if frame.filename == path)]
+        what = " ".join(str(error).split())
+        raise UserError(f"{where[-1]}: {type(error).__name__}: {what}") from error
+    if not isinstance(config, ConfigDict):
         raise UserError(f"--config={file}: has no get_config() that returns a ConfigDict")
-    return values.config
+    return config
 
 
 def _take_config(argv: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -151,18 +162,6 @@ def _take_config(argv: Sequence[str]) -> tuple[str | None, list[str]]:
         else:
             rest.append(arg)
     return file, rest
-
-
-def _check_keys(args: Sequence[str], config: ConfigDict) -> None:
-    known = dict(configs.flatten(config.to_dict()))
-    for arg in args:
-        match = re.match(_OVERRIDE, arg)
-        if match and match[1] not in known:
-            leaf = match[1].rpartition(".")[2]
-            namesakes = [key for key in known if key.rpartition(".")[2] == leaf]
-            near = namesakes or difflib.get_close_matches(match[1], known, n=1, cutoff=0.5)
-            hint = f"did you mean config.{near[0]}?" if near else f"there are {', '.join(known)}"
-            raise UserError(f"config.{match[1]}: no such key; {hint}")
 
 
 def help_text(config: ConfigDict) -> str:

@@ -27,7 +27,8 @@ def train(options: cli.Options) -> int:
         _warn(f"*** NOT {requested}: training on scikit-learn's small 'digits' instead ***")
         config = cli.parse(options.argv, dataset="digits").config
         examples = splits.load(config)
-    data_name = Path(examples.name).name.split(".")[0].replace(":", "-")
+    kind, _, path = examples.name.partition(":")
+    data_name = f"csv-{Path(path).name.partition('.')[0]}" if path else kind.replace("/", "-")
     workdir = options.workdir or Path("runs", f"{options.config_name}-{data_name}-s{config.seed}")
     command = shlex.join(["python", "-m", "mnist_jax.main", *options.argv])
     try:
@@ -110,7 +111,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns of text: words to the left, numbers and their headings to the right."""
     columns = []
     for heading, *cells in zip(header, *rows, strict=True):
-        numbers = any(cell[:1].isdigit() for cell in cells)
+        numbers = all(cell[:1].isdigit() for cell in cells if cell)
         width = max(map(len, (heading, *cells)))
         columns.append(
             [cell.rjust(width) if numbers else cell.ljust(width) for cell in (heading, *cells)]

@@ -1,7 +1,7 @@
 """The configuration: its defaults, what may be in it, and what differs between two."""
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -82,6 +82,7 @@ def validate(config: ConfigDict) -> None:
     Raises:
       UserError: names the key, its value and what it may be.
     """
+    _same_keys(config)
     data, model, train, optim = config.data, config.model, config.train, config.optim
     _one_of("model.name", model.name, nets.NETS)
     _one_of("model.dtype", model.dtype, DTYPES)
@@ -123,6 +124,15 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def no_such_key(key: str, known: Iterable[str]) -> UserError:
+    """What to raise for a key, dotted, that no config has; it names the nearest one."""
+    known, leaf = list(known), key.rpartition(".")[2]
+    namesakes = [there for there in known if there.rpartition(".")[2] == leaf]
+    near = namesakes or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f"did you mean config.{near[0]}?" if near else f"there are {', '.join(known)}"
+    return UserError(f"config.{key}: no such key; {hint}")
+
+
 def suggestion(name: str, known: Any) -> str:
     """A question that ends an error message, where a known name is near; else nothing."""
     near = difflib.get_close_matches(name, list(known), n=1)
@@ -138,6 +148,16 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value
 
 
+def _same_keys(config: ConfigDict) -> None:
+    known, given = (dict(flatten(c.to_dict())) for c in (default(), config))
+    for key in given:
+        if key not in known:
+            raise no_such_key(key, known)
+    for key in known:
+        if key not in given:
+            raise UserError(f"config.{key}: is missing; start from mnist_jax.config.default()")
+
+
 def _one_of(key: str, value: str, known: Any) -> None:
     if value not in known:
         hint = suggestion(value, known)
@@ -146,9 +166,9 @@ def _one_of(key: str, value: str, known: Any) -> None:
 
 def _range(
     key: str,
-    value: float,
-    low: float,
-    high: float = float("inf"),
+    value: int | float,
+    low: int | float,
+    high: int | float = float("inf"),
     *,
     open_below: bool = False,
     closed: bool = False,
@@ -157,5 +177,7 @@ def _range(
     if above and (value < high or (closed and value == high)):
         return
     lower = f"more than {low}" if open_below else f"{low} or more"
-    upper = "" if high == float("inf") else f" and {'at most' if closed else 'below'} {high}"
+    upper = f" and {'at most' if closed else 'below'} {high}"
+    if high == float("inf"):
+        upper = " and finite" if value == high else ""
     raise UserError(f"config.{key}: {value} is impossible; it must be {lower}{upper}")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mnist_jax.types import UserError
+from mnist_jax.types import Fields, UserError
 
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "sigmoid", "elu", "leaky_relu")
 PADDINGS = ("SAME", "VALID")
@@ -58,8 +58,11 @@ _PER_LAYER = {
     "conv_dropout": "channels",
 }
 
+# Fields with one value out of a few.
+_CHOICES = {"activation": ACTIVATIONS, "padding": PADDINGS}
 
-def fields(config: Mapping[str, Any]) -> dict[str, Any]:
+
+def fields(config: Fields) -> dict[str, Any]:
     """Every field of the net that `config.model` names, the config's own values over the net's.
 
     Raises:
@@ -93,9 +96,14 @@ def _one_each(field: str, values: tuple, layers: str, count: int) -> tuple:
 
 
 def _check(net: Mapping[str, Any]) -> None:
+    for field, known in _CHOICES.items():
+        if field in net and net[field] not in known:
+            raise UserError(
+                f"config.model.{field}: no '{net[field]}'; there are {', '.join(known)}"
+            )
     for field in ("widths", "channels", "kernels", "pools"):
         for value in net.get(field, ()):
-            if not isinstance(value, int) or value < 1:
+            if type(value) is not int or value < 1:  # True is an int to isinstance
                 raise UserError(
                     f"config.model.{field}: {value!r} is not a whole number of 1 or more"
                 )

@@ -5,7 +5,7 @@ import platform
 import resource
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import jax
@@ -27,13 +27,15 @@ def device() -> str:
     """The accelerators in use, or the processor and its cores: "2 cores of x86_64"."""
     devices = jax.devices()
     if devices[0].platform == "cpu":
-        return f"{len(os.sched_getaffinity(0))} cores of {platform.machine()}"
+        # What we may use, which in a container is less than there is; macOS does not say.
+        cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
+        return f"{cores} cores of {platform.machine()}"
     return f"{len(devices)} x {devices[0].device_kind}"
 
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that a result depends on."""
-    return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+    return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
 
 
 def git_revision() -> str | None:
@@ -51,6 +53,13 @@ def peak_rss_bytes() -> int:
     """The most memory that this process has held."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # a checkout that is used as it is
+        return "not installed"
 
 
 def _git(folder: Path, *words: str) -> str:

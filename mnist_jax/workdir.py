@@ -20,6 +20,8 @@ PREDICTIONS = "predictions.npz"
 REPORT = "report.html"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
+# What goes when a run starts anew. The summary first: while it is there, all the rest is.
+_RESULTS = (SUMMARY, REPORT, PREDICTIONS, METRICS, TENSORBOARD, CHECKPOINTS)
 
 
 def prepare(workdir: Path, config: Mapping[str, Any], fingerprint: str, *, overwrite: bool) -> None:
@@ -29,20 +31,20 @@ def prepare(workdir: Path, config: Mapping[str, Any], fingerprint: str, *, overw
       workdir: created if it is not there.
       config: a plain dict.
       fingerprint: of the data; `config.json` holds it with the config.
-      overwrite: delete the run that is there.
+      overwrite: delete the run that is there, and nothing that it did not make.
 
     Raises:
       UserError: it holds another config's run or other people's files, or cannot be written.
     """
     try:
-        files = list(workdir.iterdir()) if workdir.exists() else []
-        if files and not (workdir / CONFIG).exists():
+        there = _stored(workdir)
+        if there is None and workdir.exists() and any(map(_not_ours, workdir.iterdir())):
             raise UserError(f"{workdir}: holds files but no run; give another --workdir")
-        if files and overwrite:
-            shutil.rmtree(workdir)
-        elif files:
-            _check_same(workdir, config, fingerprint)
+        if there is not None and not overwrite:
+            _check_same(workdir, there, config, fingerprint)
             return
+        for path in (workdir / name for name in _RESULTS):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         workdir.mkdir(parents=True, exist_ok=True)
         write(workdir / CONFIG, to_json({**config, FINGERPRINT: fingerprint}))
     except OSError as error:
@@ -58,15 +60,32 @@ def read_config(workdir: Path) -> tuple[ConfigDict, str]:
     Raises:
       UserError: there is no run.
     """
-    if not (workdir / CONFIG).exists():
-        raise UserError(f"{workdir}: there is no run ({CONFIG} is missing)")
-    there = read_json(workdir / CONFIG)
+    there = _stored(workdir)
+    if there is None:
+        raise UserError(f"{workdir}: there is no run (no {CONFIG} that a run wrote)")
     fingerprint = there.pop(FINGERPRINT)
     return ConfigDict(there), fingerprint
 
 
-def _check_same(workdir: Path, config: Mapping[str, Any], fingerprint: str) -> None:
-    there = read_json(workdir / CONFIG)
+def _stored(workdir: Path) -> dict[str, Any] | None:
+    """A run's config.json; None where there is none, or that of another program."""
+    try:
+        there = read_json(workdir / CONFIG)
+    except UserError as error:
+        if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            return None
+        raise
+    return there if isinstance(there, dict) and FINGERPRINT in there else None
+
+
+def _not_ours(path: Path) -> bool:
+    """Of a directory's entries: not what `write` leaves when it is killed."""
+    return not path.name.startswith(f".{CONFIG}.")
+
+
+def _check_same(
+    workdir: Path, there: dict[str, Any], config: Mapping[str, Any], fingerprint: str
+) -> None:
     other_data = there.pop(FINGERPRINT) != fingerprint
     differ = [f"config.{key}" for key in configs.differences(there, config)]
     if other_data and not differ:
@@ -92,7 +111,10 @@ def write(path: Path, content: str | bytes) -> None:
         finally:
             aside.unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); make room") from error
+        reason = error.strerror or error
+        raise UserError(
+            f"{path}: cannot be written ({reason}); make room, or give another --workdir"
+        ) from error
 
 
 def to_json(value: Any) -> str:

@@ -1,12 +1,14 @@
 """Checkpoints: bit-exact, the best and the latest kept, no damage or kill goes unnoticed."""
 
 import json
+import logging
 import os
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -74,6 +76,7 @@ def odd_state(xp):
         "half": xp.asarray([1.5, -0.0, 3e38], ml_dtypes.bfloat16),
         "nan": xp.asarray(np.array([0x7FC00001, 0xFF800000], np.uint32).view(np.float32)),
         "flags": xp.asarray([True, False]),
+        "fortran": xp.asarray(np.asfortranarray(np.arange(12, dtype=np.int8).reshape(3, 4))),
         "bytes": xp.arange(256, dtype=xp.uint8).reshape(2, 1, 128),
         "nothing": {},
     }
@@ -134,6 +137,24 @@ def test_no_checkpoint_is_none(tmp_path):
     with checkpoint.open_directory(tmp_path) as manager:
         assert checkpoint.restore_latest(manager, LIKE) is None
         assert checkpoint.restore_best(manager, LIKE) is None
+
+
+def test_read_only_leaves_all_as_it_is(tmp_path):
+    with checkpoint.open_directory(tmp_path / "none", read_only=True) as manager:
+        assert checkpoint.restore_best(manager, LIKE) is None
+    assert names(tmp_path) == []
+    save_run(tmp_path, [0.9, 0.1, 0.2])
+    one_bit(tmp_path / "1")
+    # What a process that is training has for moments.
+    (tmp_path / "4.orbax-checkpoint-tmp").mkdir()
+    (tmp_path / "deleted" / "2").mkdir(parents=True)
+    before = names(tmp_path)
+    told = []
+    with checkpoint.open_directory(tmp_path, read_only=True) as manager:
+        assert_is_epoch(checkpoint.restore_best(manager, LIKE, told.append), 3)
+    time.sleep(0.1)  # orbax cleans up in a thread
+    assert len(told) == 1
+    assert names(tmp_path) == before
 
 
 def test_a_relative_directory_and_foreign_files(tmp_path, monkeypatch):
@@ -203,9 +224,9 @@ def test_the_state_may_be_donated_and_the_history_changed_at_once(tmp_path):
     history = make_history(1)
     with checkpoint.open_directory(tmp_path) as manager:
         checkpoint.save(manager, 1, state, history, None)
-        after = update(state)
         history[0]["loss"] = "changed"
         history.append({})
+        after = update(state)
         assert state.params["w"].is_deleted()
         assert after.params["w"].unsafe_buffer_pointer() == address, "a save must not hold a buffer"
         numpy_state = make_state(2)
@@ -451,7 +472,7 @@ from mnist_jax import checkpoint
 from mnist_jax.types import State, UserError
 
 absl.logging.set_verbosity("info")  # as a run would log that is told to
-directory, file_limit = Path(sys.argv[1]), int(sys.argv[2])
+directory, trouble = Path(sys.argv[1]), sys.argv[2]
 
 def state_of(epoch):
     draw = np.random.default_rng(epoch).normal
@@ -472,9 +493,13 @@ def epochs():
             check(checkpoint.restore_best(manager, state_of(0)))
         first = 1 if last is None else last.epoch + 1
         for epoch in range(first, 100_000):
-            if file_limit and epoch == first + 3:  # as a full disk
+            if trouble and epoch == first + 3:
                 checkpoint.wait(manager)
-                resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+                if trouble == "full disk":
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+                else:
+                    directory.rename(f"{directory}.moved")
+                    directory.write_text("")
             history = [{"epoch": e} for e in range(1, epoch + 1)]
             checkpoint.save(manager, epoch, state_of(epoch), history, float(epoch % 7))
             print(epoch, flush=True)
@@ -486,9 +511,9 @@ except UserError as error:
 """
 
 
-def start(directory, file_limit=0):
+def start(directory, trouble=""):
     return subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", CHILD, str(directory), str(file_limit)],
+        [sys.executable, "-W", "error", "-c", CHILD, str(directory), trouble],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -503,18 +528,50 @@ def started_in(process):
     return int(line)
 
 
-def test_a_full_disk_is_one_line_and_the_earlier_are_intact(tmp_path):
-    process = start(tmp_path, file_limit=2000)
-    _, stderr = process.communicate(timeout=60)
-    assert stderr.startswith(f"{tmp_path}: can not write checkpoints (")
-    assert "File too large" in stderr
+@pytest.mark.parametrize(
+    ("trouble", "reason"), [("full disk", "File too large"), ("gone", "Not a directory")]
+)
+def test_trouble_is_one_line_and_the_earlier_are_intact(tmp_path, trouble, reason):
+    directory = tmp_path / "run"
+    process = start(directory, trouble)
+    try:
+        _, stderr = process.communicate(timeout=60)  # orbax's threads may wait five minutes
+    finally:
+        process.kill()
+    assert stderr.startswith(f"{directory}: can not write checkpoints (")
+    assert reason in stderr
     assert stderr.count("\n") == 1, stderr
     assert process.returncode == 1
-    assert {"2", "3"} <= set(names(tmp_path))
-    process = start(tmp_path)  # there is room again: it checks epoch 3 and goes on
+    if trouble == "gone":
+        directory.unlink()
+        Path(f"{directory}.moved").rename(directory)
+    assert {"2", "3"} <= set(names(directory))
+    process = start(directory)  # all is well again: it checks epoch 3 and goes on
     assert started_in(process) == 4
     process.kill()
     process.communicate()
+
+
+def test_only_orbax_is_hushed():
+    def passes(message, level, path, logger="absl"):
+        record = logging.LogRecord(logger, level, path, 1, message, None, None)
+        return bool(logging.getLogger(logger).filter(record))
+
+    orbax = checkpoint.ocp.__file__
+    assert not passes("Saving checkpoint", logging.INFO, orbax)
+    assert not passes("Thread failed", logging.ERROR, orbax)  # raised as CheckpointError
+    assert passes("Waiting for previous save took long", logging.WARNING, orbax)
+    assert passes("Anything", logging.INFO, "/site-packages/other/module.py")
+    assert passes("Anything", logging.ERROR, "/site-packages/other/module.py")
+    lost = "Task exception was never retrieved\nfuture: <Task finished coro=<f() defined at {}:1>>"
+    assert not passes(lost.format(orbax), logging.ERROR, "/asyncio/events.py", "asyncio")
+    assert passes(lost.format("/my/file.py"), logging.ERROR, "/asyncio/events.py", "asyncio")
+    told = []
+    hook = checkpoint._not_too_late(told.append)
+    hook(SimpleNamespace(exc_value=RuntimeError("Event loop is closed")))
+    assert told == []
+    hook(SimpleNamespace(exc_value=RuntimeError("else")))
+    assert len(told) == 1
 
 
 def test_killed_at_any_moment(tmp_path):
@@ -530,7 +587,8 @@ def test_killed_at_any_moment(tmp_path):
         # That a save has returned says that the one before it is complete.
         done = max([done, *(int(line) - 1 for line in stdout.split())])
         left_over |= {name for name in names(tmp_path) if not name.isdigit()}
-        assert max(int(n) for n in names(tmp_path) if n.isdigit()) >= done, f"after {delay} s"
+        latest = max((int(name) for name in names(tmp_path) if name.isdigit()), default=0)
+        assert latest >= done, f"killed after {delay} s"
     assert any("tmp" in name for name in left_over), "no kill was in the middle of a save"
     process = start(tmp_path)
     assert started_in(process) > done - 1

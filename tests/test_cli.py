@@ -1,0 +1,592 @@
+"""The command line, as a person meets it: what it prints, its exit codes, what it leaves behind."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+import pytest
+
+from mnist_jax import cli, commands, main, progress
+from mnist_jax import run as host_loop
+from mnist_jax.types import UserError
+
+ROOT = Path(__file__).parent.parent
+LINEAR, MLP, CNN = (f"--config={ROOT / 'configs' / name}.py" for name in ("linear", "mlp", "cnn"))
+DIGITS = f"{LINEAR}:digits"
+# Downloads go to a proxy that is not there: no network, on whatever machine.
+OFFLINE = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+
+
+def typed(*args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """What `python -m mnist_jax.main` does in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "mnist_jax.main", *args],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """An empty working directory."""
+    path = tmp_path / "here"
+    path.mkdir()
+    monkeypatch.chdir(path)
+    return path
+
+
+@pytest.fixture
+def no_data(tmp_path, monkeypatch) -> dict[str, str]:
+    """A machine with neither prepared data nor archives nor network, as environment variables."""
+    monkeypatch.delenv("MNIST_JAX_ARCHIVES", raising=False)
+    env = {
+        **OFFLINE,
+        "HOME": str(tmp_path / "home"),
+        "TFDS_DATA_DIR": str(tmp_path / "tfds"),
+        "MPLCONFIGDIR": mpl.get_cachedir(),  # or matplotlib looks for fonts in a new home
+    }
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    return env
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A run of two epochs on digits; not to be changed."""
+    folder = tmp_path_factory.mktemp("cli")
+    done = typed(DIGITS, "--config.train.epochs=2", "--workdir=run", cwd=folder)
+    (folder / "out").write_text(done.stdout)
+    (folder / "err").write_text(done.stderr)
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
+
+
+def read(run: Path) -> dict:
+    return json.loads((run / "summary.json").read_text())
+
+
+def content(path: Path) -> dict[str, tuple[bytes, int]]:
+    """Every file's bytes and time of change."""
+    files = (file for file in path.rglob("*") if file.is_file())
+    return {str(file): (file.read_bytes(), file.stat().st_mtime_ns) for file in files}
+
+
+def refusal(capsys, *args: str) -> str:
+    """The one line that a mistake is told in."""
+    assert main.main(args) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(r"error: .+\n", err), f"not one line: {err!r}"
+    return err.removeprefix("error: ").rstrip("\n")
+
+
+# Help
+
+
+def test_help_shows_our_flags_and_not_absls():
+    done = typed("--help", cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: python -m mnist_jax.main --config=")
+    options = set(re.findall(r"^  --(\w+)", done.stdout, re.MULTILINE))
+    ours = {"config", "workdir", "overwrite", "summary", "mode", "split", "help"}
+    assert options == ours
+    assert "alsologtostderr" not in done.stdout
+
+
+CHEAP = """
+import sys
+from mnist_jax import main
+code = main.main(sys.argv[1:])
+heavy = {"tensorflow_datasets", "orbax", "flax", "matplotlib", "scipy.stats", "sklearn", "PIL"}
+print("imported:", sorted(heavy & set(sys.modules)), code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [(["--help"], 0), ([CNN, "--help"], 0), ([DIGITS, "--config.train.epocs=3"], 2)],
+    ids=["help", "help of a config", "mistake"],
+)
+def test_help_and_mistakes_are_quick(args, code):
+    """No wall time, which proves nothing on a busy machine: nothing slow is even imported."""
+    command = [sys.executable, "-c", CHEAP, *args]
+    # To start JAX on a platform that is none would fail.
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "none"}
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    assert done.stdout.splitlines()[-1] == f"imported: [] {code}", done.stderr
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h", "-help"])
+def test_help_with_a_config_shows_its_keys_and_their_values(capsys, flag):
+    assert main.main([DIGITS, "--config.train.augment.zoom=0.25", flag]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(cli.USAGE)
+    assert "  --config.train.augment.zoom=0.25\n" in out
+    assert "  --config.data.name=digits\n" in out
+    assert err == ""
+
+
+# What is understood
+
+
+@pytest.mark.parametrize(
+    ("args", "key", "value"),
+    [
+        (["--config.train.epochs=3"], "train.epochs", 3),
+        (["--config.train.epochs", "3"], "train.epochs", 3),
+        (["-config.train.epochs=3"], "train.epochs", 3),
+        (["--config.train.epochs=3", "--config.train.epochs=4"], "train.epochs", 4),
+        (["--config.optim.learning_rate=1"], "optim.learning_rate", 1.0),
+        (["--config.optim.learning_rate=1e-4"], "optim.learning_rate", 1e-4),
+        (["--config.data.val_size=100"], "data.val_size", 100.0),
+        (["--noconfig.data.offline_fallback"], "data.offline_fallback", False),
+        (["--config.data.offline_fallback=false"], "data.offline_fallback", False),
+        (["--config.model.widths=64"], "model.widths", (64,)),
+        (["--config.model.widths=64,32"], "model.widths", (64, 32)),
+        (["--config.model.widths=(64, 32)"], "model.widths", (64, 32)),
+        (["--config.model.dropout=.1"], "model.dropout", (0.1,)),
+        (["--config.data.archives=/some/where"], "data.archives", "/some/where"),
+    ],
+)
+def test_a_value_of_the_config_is_overridden(args, key, value):
+    for argv in ([f"{MLP}:digits", *args], [*args, f"{MLP}:digits"]):
+        found = cli.parse(argv).config
+        for part in key.split("."):
+            found = found[part]
+        assert found == value
+        assert type(found) is type(value)
+
+
+def test_all_that_is_typed_is_in_the_options():
+    args = ["--workdir", "a/b", "--config", DIGITS.partition("=")[2], "--overwrite", "--summary"]
+    options = cli.parse([*args, "--split=val"])
+    assert options.workdir == Path("a/b")
+    assert (options.mode, options.split, options.config_name) == ("train", "val", "linear")
+    assert options.overwrite
+    assert options.summary
+    assert not options.help
+    assert options.config.data.name == "digits"
+    assert list(options.argv) == [*args, "--split=val"]
+
+
+def test_of_two_configs_the_last_counts():
+    assert cli.parse([f"{CNN}:digits", DIGITS]).config.model.name == "linear"
+
+
+def test_another_data_set_takes_the_place_of_the_one_that_was_typed():
+    """And with it come its own values, except for those that were typed."""
+    for argv in ([LINEAR], [f"{LINEAR}:fashion_mnist"], [LINEAR, "--config.data.name=mnist"]):
+        other = cli.parse([*argv, "--config.seed=7"], dataset="digits").config
+        assert other.data.name == "digits"
+        assert other.train.epochs == cli.parse([DIGITS]).config.train.epochs
+        assert other.seed == 7
+
+
+def test_a_second_config_file_is_read_afresh(tmp_path):
+    """Files of configs have no memory of each other, in a notebook for instance."""
+    empty = tmp_path / "empty.py"
+    empty.write_text("")
+    cli.parse([DIGITS])
+    with pytest.raises(UserError, match="has no get_config"):
+        cli.parse([f"--config={empty}"])
+
+
+# Mistakes
+
+
+MISTAKES = [
+    ([DIGITS, "--config.train.epocs=3"], "config.train.epocs: no such key; did you mean config."),
+    ([DIGITS, "--config.epochs=3"], "did you mean config.train.epochs?"),
+    ([DIGITS, "--config.epochs", "3"], "did you mean config.train.epochs?"),
+    ([DIGITS, "--noconfig.data.offline_falback"], "did you mean config.data.offline_fallback?"),
+    ([DIGITS, "--config.train=3"], "config.train: no such key"),
+    ([DIGITS, "--config.train.epochs=abc"], "--config.train.epochs=abc: is not a whole number"),
+    ([DIGITS, "--config.train.epochs=2.5"], "--config.train.epochs=2.5: is not a whole number"),
+    ([DIGITS, "--config.train.epochs"], "Missing value for flag --config.train.epochs"),
+    ([DIGITS, "--config.optim.learning_rate=fast"], "learning_rate=fast: is not a number"),
+    ([DIGITS, "--config.data.offline_fallback=maybe"], "=maybe: is not true or false"),
+    ([f"{MLP}:digits", "--config.model.widths=(1,2"], "=(1,2: is not a tuple such as 64,32"),
+    ([f"{MLP}:digits", "--config.model.widths=wide"], "'wide' is not a whole number of 1 or more"),
+    ([f"{MLP}:digits", "--config.model.dropout=.1,.2,.3"], "3 values for 2 widths"),
+    ([f"{MLP}:digits", "--config.model.dropout=1.0"], "1.0 is not a rate in [0, 1)"),
+    ([f"{MLP}:digits", "--config.model.activation=rellu"], "no 'rellu'; there are relu,"),
+    ([f"{CNN}:digits", "--config.model.batch_norm=perhaps"], "=perhaps: is not true or false"),
+    ([DIGITS, "--config.model.widths=64"], "model 'linear' has no such field"),
+    ([DIGITS, "--config.model.name=mpl"], "did you mean 'mlp'?"),
+    ([DIGITS, "--config.optim.name=adma"], "did you mean 'adam'?"),
+    ([DIGITS, "--config.optim.schedule=cosin"], "did you mean 'cosine'?"),
+    ([DIGITS, "--config.optim.schedule=plateau", "--config.data.val_size=0"], "'plateau' watches"),
+    ([DIGITS, "--config.train.batch_size=0"], "config.train.batch_size: 0 is impossible"),
+    ([DIGITS, "--config.optim.learning_rate=-1"], "config.optim.learning_rate: -1.0 is impossible"),
+    ([DIGITS, "--config.data.val_size=-1"], "config.data.val_size: -1.0 is impossible"),
+    ([DIGITS, "--config.data.val_size=1437"], "leaves nothing of 1437 examples to train on"),
+    ([DIGITS, "--config.train.batch_size=1294"], "1294 is more than the 1,293 training examples"),
+    ([f"{LINEAR}:digts"], "unknown data set 'digts': did you mean 'digits'?"),
+    ([f"{LINEAR}:fashon_mnist"], "did you mean 'fashion_mnist'?"),
+    ([DIGITS, "--config.data.name=minst"], "did you mean 'mnist'?"),
+    ([f"{LINEAR}:nosuchset", "--summary"], "unknown data set 'nosuchset'"),
+    ([f"{LINEAR}:csv:nothing.csv"], "nothing.csv: cannot be read as CSV"),
+    (["--config=nothing.py"], "--config=nothing.py: no such file"),
+    (["--config=."], "--config=.: no such file"),
+    (["--config="], "--config=configs/cnn.py: is needed to train; see --help"),
+    ([], "--config=configs/cnn.py: is needed to train; see --help"),
+    (["--workdir=new"], "--config=configs/cnn.py: is needed to train; see --help"),
+    (["--config.train.epochs=3"], "overrides a config; give --config=configs/cnn.py too"),
+    (["--noconfig.data.offline_fallback"], "overrides a config; give --config=configs/cnn.py too"),
+    ([DIGITS, "--workdri=new"], "--workdri: no such flag; did you mean 'workdir'?"),
+    ([DIGITS, "--xyzzy"], "--xyzzy: no such flag; see --help"),
+    ([DIGITS, "--noconfig.train.epochs"], "--noconfig.train.epochs: no such flag"),
+    ([DIGITS, "stray"], "stray: unexpected argument; flags are --NAME=VALUE, see --help"),
+    ([DIGITS, "--", "stray"], "stray: unexpected argument"),
+    (["stray", DIGITS], "stray: unexpected argument"),
+    (["--help", "stray"], "stray: unexpected argument"),
+    ([DIGITS, "--mode=tain"], "--mode=tain: is none of train|evaluate"),
+    ([DIGITS, "--split=tset"], "--split=tset: is none of train|val|test"),
+    ([DIGITS, "--overwrite=perhaps"], "--overwrite=perhaps: is not true or false"),
+    ([DIGITS, "--workdir"], "Missing value for flag --workdir"),
+    ([DIGITS, "--flagfile=nothing"], "Unable to open flagfile"),
+    ([DIGITS, "--workdir=../file"], "../file: cannot write there (Not a directory)"),
+    ([DIGITS, "--workdir=../file/new"], "../file/new: cannot write there (Not a directory)"),
+    ([DIGITS, "--workdir=..", "--overwrite"], "..: holds files but no run; give another --workdir"),
+    (["--mode=evaluate"], "--workdir=runs/NAME: is needed to evaluate; see --help"),
+    (["--mode=evaluate", "--workdir=new"], "new: there is no run"),
+    (["--mode=evaluate", "--workdir=../file"], "../file: there is no run"),
+    (["--mode=evaluate", "--workdir=.."], "..: there is no run"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("args", "complaint"), MISTAKES, ids=[x[-1][:40] for x in MISTAKES])
+def test_a_mistake_is_told_in_one_line_and_leaves_nothing(here, capsys, args, complaint):
+    (here.parent / "file").write_text("mine")
+    before = content(here.parent)
+    assert complaint in refusal(capsys, *args)
+    assert content(here.parent) == before
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "complaint"),
+    [
+        ("x = 1\n", "has no get_config() that returns a ConfigDict"),
+        ("def get_config(dataset): return {'seed': 1}\n", "has no get_config() that returns"),
+        ("def get_config(dataset): pass\n", "has no get_config() that returns"),
+        ("def get_config(): pass\n", "mine.py: TypeError: get_config() takes 0 positional"),
+        ("def get_config(:\n", "mine.py: SyntaxError: invalid syntax (mine.py, line 1)"),
+        ("import nosuchmodule\n", "mine.py:1: ModuleNotFoundError: No module named"),
+        ("\ndef get_config(dataset):\n  return 1 / 0\n", "mine.py:3: ZeroDivisionError: "),
+        ("def get_config(d):\n  raise OSError('two\\nlines')\n", "mine.py:2: OSError: two lines"),
+        ("c.train.epocs = 3", "config.train.epocs: no such key; did you mean config.train.epochs?"),
+        ("c.train.epochs = 0", "config.train.epochs: 0 is impossible"),
+        ("c.train.epochs = 'ten'", "mine.py:4: TypeError: "),
+        ("del c.optim", "config.optim.b1: is missing; start from mnist_jax.config.default()"),
+    ],
+)
+def test_a_mistake_in_a_config_file_is_told_in_one_line(here, capsys, source, complaint):
+    if "c." in source:
+        source = (
+            "from mnist_jax import config\ndef get_config(dataset):\n"
+            f"  c = config.default()\n  {source}\n  return c\n"
+        )
+    (here / "mine.py").write_text(source)
+    assert complaint in refusal(capsys, "--config=mine.py:digits")
+    assert [file.name for file in here.iterdir()] == ["mine.py"]
+
+
+def test_a_config_file_without_data_set_gets_none(here, capsys):
+    """Then its own default counts, and it need not take any."""
+    (here / "mine.py").write_text(
+        "from mnist_jax import config\ndef get_config():\n  return config.default()\n"
+    )
+    assert cli.parse(["--config=mine.py"]).config.data.name == "mnist"
+
+
+def test_a_missing_config_is_answered_with_those_that_are_there(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(UserError, match=r"configs/liner\.py: no such file; there are .*linear\.py"):
+        cli.parse(["--config=configs/liner.py"])
+
+
+@pytest.mark.parametrize(
+    ("args", "complaint"),
+    [
+        ([DIGITS, "--config.epochs=3"], "config.epochs: no such key; did you mean config.train"),
+        ([DIGITS, "--workdir=../file"], "../file: cannot write there (Not a directory)"),
+    ],
+    ids=["of the command", "of the directory"],  # and of the data, below
+)
+def test_a_mistake_in_a_process_of_its_own(here, args, complaint):
+    (here.parent / "file").write_text("mine")
+    done = typed(*args, cwd=here)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"error: .+\n", done.stderr), done.stderr
+    assert complaint in done.stderr
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [RuntimeError("ours"), KeyError("ours"), OSError("ours")])
+def test_a_crash_that_is_ours_is_no_mistake_of_the_users(here, monkeypatch, error):
+    def crash(options):
+        raise error
+
+    monkeypatch.setattr(commands, "train", crash)
+    with pytest.raises(type(error), match="ours"):
+        main.main([DIGITS])
+
+
+# Summary
+
+
+@pytest.mark.parametrize(
+    ("args", "kinds", "total"),
+    [
+        ([LINEAR], ["Dense"], 7_850),
+        ([MLP], ["Dense"] * 3, 535_818),
+        ([CNN], ["Conv", "BatchNorm", "Conv", "BatchNorm", "Dense", "Dense"], 824_554),
+        ([LINEAR, "--config.model.name=mlp_512"], ["Dense"] * 2, 407_050),
+        ([LINEAR, "--config.model.name=cnn_2x2_32"], ["Conv", "Dense", "Dense"], 1_387_434),
+    ],
+    ids=["linear", "mlp", "cnn", "mlp_512", "cnn_2x2_32"],
+)
+def test_summary_prints_the_layers_and_their_total(here, no_data, capsys, args, kinds, total):
+    assert main.main([*args, "--summary"]) == 0
+    out, err = capsys.readouterr()
+    title, _, header, *rows, last = out.splitlines()
+    assert title.endswith(" on 28x28x1, one image forward:")
+    assert header.split() == ["layer", "kind", "output", "parameters", "FLOPs"]
+    assert [row.split()[1] for row in rows] == kinds
+    numbers = [[int(cell.replace(",", "")) for cell in row.split()[-2:]] for row in (*rows, last)]
+    *each, (params, flops) = numbers
+    assert params == sum(row[0] for row in each) == total
+    assert flops == sum(row[1] for row in each) > 0
+    assert err == ""
+    assert list(here.parent.iterdir()) == [here]  # no data was needed, and none was looked for
+
+
+# A run
+
+
+def test_a_run_tells_its_epochs_and_its_result(finished):
+    out = (finished.parent / "out").read_text().splitlines()
+    summary = read(finished)
+    assert [line.split()[:2] for line in out[:2]] == [["epoch", "1/2"], ["epoch", "2/2"]]
+    assert len(out) == 3
+    assert out[2].startswith(
+        f"digits: test accuracy {100 * summary['test_accuracy']:.2f}%  "
+        f"({summary['test_errors']} errors of 360)  trained in "
+    )
+    assert out[2].endswith("report: run/report.html")
+    assert (finished.parent / "err").read_text() == ""
+
+
+def test_a_finished_run_is_not_trained_again(finished, capsys, monkeypatch):
+    before = content(finished)
+    monkeypatch.chdir(finished.parent)
+    # Where the data is now makes no other run of it.
+    elsewhere = ["--config.data.archives=/else/where", "--config.data.data_dir=/else/where"]
+    assert main.main([DIGITS, "--config.train.epochs=2", "--workdir=run", *elsewhere]) == 0
+    told, headline = capsys.readouterr().out.splitlines()
+    assert told == "run: is finished; --overwrite starts it anew"
+    assert headline == (finished.parent / "out").read_text().splitlines()[-1]
+    assert content(finished) == before
+
+
+def test_a_run_of_another_config_is_refused(finished, capsys):
+    before = content(finished)
+    changes = ["--config.train.epochs=3", "--config.optim.learning_rate=0.5"]
+    message = refusal(capsys, DIGITS, *changes, f"--workdir={finished}")
+    differing = "config.optim.learning_rate, config.train.epochs"
+    assert f"{finished}: holds another run, which differs in {differing}; " in message
+    assert content(finished) == before
+
+
+def test_overwrite_starts_anew(finished, tmp_path):
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    options = [DIGITS, "--config.train.epochs=1", "--config.seed=1", f"--workdir={copy}"]
+    assert main.main([*options, "--overwrite"]) == 0
+    assert (read(copy)["seed"], read(copy)["best_epoch"]) == (1, 1)
+    assert len((copy / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name"),
+    [
+        ("digits", "cnn-digits-s5"),
+        ("csv:/some/where/train.v2.csv.gz", "cnn-csv-train-s5"),
+        ("csv:train.csv", "cnn-csv-train-s5"),
+        ("emnist/letters", "cnn-emnist-letters-s5"),
+    ],
+)
+def test_the_name_of_a_run_says_what_it_is(here, monkeypatch, dataset, name):
+    places = []
+
+    class Examples:
+        name = dataset
+
+    def run(config, examples, workdir, **_):
+        places.append(workdir)
+        raise UserError("that is all we want to know")
+
+    monkeypatch.setattr(commands.splits, "load", lambda config: Examples)
+    monkeypatch.setattr(host_loop, "run", run)
+    assert main.main([f"{CNN}:{dataset}", "--config.seed=5"]) == 2
+    assert places == [Path("runs", name)]
+
+
+def test_a_run_without_validation(here, capsys):
+    options = ["--config.train.epochs=1", "--config.data.val_size=0", "--config.seed=3"]
+    assert main.main([DIGITS, *options]) == 0
+    assert [path.name for path in (here / "runs").iterdir()] == ["linear-digits-s3"]
+    summary = read(here / "runs" / "linear-digits-s3")
+    assert (summary["val_accuracy"], summary["num_val"]) == (None, 0)
+    assert summary["num_train"] == 1437
+    assert "val" not in capsys.readouterr().out
+    evaluate = ["--mode=evaluate", "--workdir=runs/linear-digits-s3", "--split=val"]
+    assert "has no val examples" in refusal(capsys, *evaluate)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_says_how_to_go_on(here, monkeypatch, capsys, signum):
+    def run(*_, **__):
+        raise progress.Stopped(signum, 1, 2)
+
+    monkeypatch.setattr(host_loop, "run", run)
+    assert main.main([DIGITS, "--workdir=a b"]) == 128 + signum
+    out, err = capsys.readouterr()
+    saved, command = out.splitlines()
+    assert saved == "stopped after epoch 1 of 2, which is saved; to go on:"
+    assert command == f"  python -m mnist_jax.main {DIGITS} '--workdir=a b'"
+    assert err == ""
+
+
+def test_a_run_that_is_stopped_at_once_is_no_crash(here, monkeypatch, capsys):
+    def run(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(host_loop, "run", run)
+    assert main.main([DIGITS]) == 130
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+# No data
+
+
+def assert_fallen_back(run: Path, out: str, err: str) -> None:
+    banners = [line for line in err.splitlines() if "***" in line]
+    assert banners == ["*** NOT mnist: training on scikit-learn's small 'digits' instead ***"]
+    assert "Traceback" not in err
+    assert out.splitlines()[-1].startswith("digits (NOT mnist): test accuracy ")
+    summary = read(run)
+    assert (summary["dataset"], summary["requested_dataset"]) == ("digits", "mnist")
+    assert summary["num_test"] == 360
+    page = (run / "report.html").read_text()
+    assert 'role="alert"' in page
+    assert "This run did not use mnist." in page
+
+
+def test_without_data_a_shipped_config_trains_on_digits_and_says_so(here, no_data):
+    done = typed(LINEAR, "--config.train.epochs=1", cwd=here, **no_data)
+    assert done.returncode == 0, done.stderr
+    assert_fallen_back(here / "runs" / "linear-digits-s0", done.stdout, done.stderr)
+
+
+def test_so_it_does_for_a_data_set_that_was_typed(here, no_data, capsys):
+    options = ["--config.data.name=mnist", "--config.train.epochs=1", "--workdir=mine"]
+    assert main.main([LINEAR, *options]) == 0
+    assert_fallen_back(here / "mine", *capsys.readouterr())
+    # The values are those for digits, except for the one that was typed.
+    stored = json.loads((here / "mine" / "config.json").read_text())
+    assert stored["data"]["name"] == "digits"
+    assert stored["optim"]["learning_rate"] == cli.parse([DIGITS]).config.optim.learning_rate
+    assert stored["train"]["epochs"] == 1
+
+
+def test_without_data_and_fallback_it_is_a_mistake(here, no_data):
+    done = typed(LINEAR, "--noconfig.data.offline_fallback", cwd=here, **no_data)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"error: mnist: there is no prepared copy in .+\n", done.stderr)
+    assert "--config.data.archives or $MNIST_JAX_ARCHIVES" in done.stderr
+    assert list(here.iterdir()) == []
+    assert not Path(no_data["TFDS_DATA_DIR"]).exists()
+
+
+# Evaluation
+
+
+def judged(capsys, run: Path, split: str) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """The numbers of the first line, and the rows of the table by class."""
+    assert main.main(["--mode=evaluate", f"--workdir={run}", f"--split={split}"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    first, _, header, *rows = out.splitlines()
+    assert header.split() == ["class", "precision", "recall", "f1", "support"]
+    pattern = (
+        rf"{re.escape(str(run))}: epoch (?P<epoch>\d+) on {split}: accuracy (?P<accuracy>[\d.]+)%  "
+        r"errors (?P<errors>[\d,]+) of (?P<total>[\d,]+)  loss (?P<loss>[\d.]+)  "
+        r"top-2 (?P<top2>[\d.]+)%  calibration error (?P<ece>[\d.]+)"
+    )
+    match = re.fullmatch(pattern, first)
+    assert match, first
+    cells = [re.split(r"\s\s+", row) for row in rows]
+    return match.groupdict(), {name: numbers for name, *numbers in cells}
+
+
+def test_evaluation_on_the_test_split_is_what_the_run_says_of_itself(finished, capsys):
+    before = content(finished)
+    summary = read(finished)
+    line, table = judged(capsys, finished, "test")
+    assert line == {
+        "epoch": f"{summary['best_epoch']}",
+        "accuracy": f"{100 * summary['test_accuracy']:.2f}",
+        "errors": f"{summary['test_errors']}",
+        "total": "360",
+        "loss": f"{summary['test_loss']:.4f}",
+        "top2": f"{100 * summary['test_top2_accuracy']:.2f}",
+        "ece": f"{summary['ece']:.4f}",
+    }
+    rows = {row["name"]: row for row in summary["per_class"]}
+    rows |= {f"{key} average": {**summary[key], "support": 360} for key in ("macro", "weighted")}
+    assert list(table) == list(rows)
+    for name, row in rows.items():
+        scores = [f"{row[key]:.4f}" for key in ("precision", "recall", "f1")]
+        assert table[name] == [*scores, f"{row['support']}"]
+    assert content(finished) == before
+
+
+def test_evaluation_on_the_validation_split_is_what_chose_the_epoch(finished, capsys):
+    line, table = judged(capsys, finished, "val")
+    assert line["accuracy"] == f"{100 * read(finished)['val_accuracy']:.2f}"
+    assert line["total"] == table["macro average"][-1] == "144"
+
+
+def test_evaluation_on_the_training_split_counts_all_of_it(finished, capsys):
+    line, table = judged(capsys, finished, "train")
+    assert line["total"] == "1,293"
+    assert sum(int(table[name][-1]) for name in "0123456789") == 1293
+
+
+def test_evaluation_in_a_process_of_its_own(finished):
+    done = typed("--mode=evaluate", "--workdir=run", cwd=finished.parent)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"accuracy {100 * read(finished)['test_accuracy']:.2f}%" in done.stdout
+
+
+def test_evaluation_on_other_data_is_refused(finished, tmp_path, capsys):
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    stored = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**stored, "data_fingerprint": "another"}))
+    message = refusal(capsys, "--mode=evaluate", f"--workdir={copy}")
+    assert "was trained on other data than the digits found here" in message
+
+
+def test_evaluation_before_the_first_epoch_is_refused(finished, tmp_path, capsys):
+    shutil.copy(finished / "config.json", tmp_path / "config.json")
+    assert "has no checkpoint yet" in refusal(capsys, "--mode=evaluate", f"--workdir={tmp_path}")
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]

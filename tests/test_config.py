@@ -1,0 +1,246 @@
+"""The configuration: what is refused, what differs, and the files in configs/."""
+
+import copy
+import json
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mnist_jax import cli, config, nets
+from mnist_jax.types import UserError
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+def changed(key: str, value):
+    """The default config with another value, whatever its type."""
+    whole = config.default()
+    fields = whole.to_dict()
+    *groups, leaf = key.split(".")
+    inner = fields
+    for group in groups:
+        inner = inner[group]
+    inner[leaf] = value
+    return type(whole)(fields)
+
+
+def refusal(key: str, value) -> str:
+    with pytest.raises(UserError) as refused:
+        config.validate(changed(key, value))
+    return str(refused.value)
+
+
+def test_the_default_is_valid():
+    config.validate(config.default())
+
+
+def test_two_defaults_share_nothing():
+    config.default().train.augment.flip = 1.0
+    assert config.default().train.augment.flip == 0.0
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "must"),
+    [
+        ("seed", -1, "0 or more and below 4294967296"),
+        ("seed", 2**32, "0 or more and below 4294967296"),
+        ("data.val_size", -1, "0 or more"),
+        ("data.val_size", math.nan, "0 or more"),
+        ("train.epochs", 0, "1 or more"),
+        ("train.batch_size", 0, "1 or more"),
+        ("train.batch_size", -128, "1 or more"),
+        ("train.augment.rotation", -1.0, "0 or more"),
+        ("train.augment.rotation", math.inf, "0 or more and finite"),
+        ("train.augment.shift", -0.1, "0 or more"),
+        ("train.augment.zoom", 1.0, "0 or more and below 1"),
+        ("train.augment.shear", 90.0, "0 or more and below 90"),
+        ("train.augment.erase", 1.1, "0 or more and at most 1"),
+        ("train.augment.flip", -0.5, "0 or more and at most 1"),
+        ("optim.learning_rate", 0.0, "more than 0"),
+        ("optim.learning_rate", -1e-3, "more than 0"),
+        ("optim.learning_rate", math.nan, "more than 0"),
+        ("optim.learning_rate", math.inf, "more than 0 and finite"),
+        ("optim.weight_decay", -1e-4, "0 or more"),
+        ("optim.clip", -1.0, "0 or more"),
+        ("optim.decay", 0.0, "more than 0 and below 1"),
+        ("optim.decay", 1.0, "more than 0 and below 1"),
+        ("optim.decay_epochs", 0, "1 or more"),
+        ("optim.warmup", 1.0, "0 or more and below 1"),
+        ("optim.label_smoothing", 1.0, "0 or more and below 1"),
+        ("optim.ema", 1.0, "0 or more and below 1"),
+        ("optim.momentum", 1.0, "0 or more and below 1"),
+        ("optim.b1", 1.0, "0 or more and below 1"),
+        ("optim.b2", 1.0, "0 or more and below 1"),
+    ],
+)
+def test_an_impossible_value_is_refused(key, value, must):
+    assert refusal(key, value) == f"config.{key}: {value} is impossible; it must be {must}"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed", 2**32 - 1),
+        ("data.val_size", 0),
+        ("train.batch_size", 1),
+        ("train.augment.erase", 1.0),
+        ("train.augment.flip", 1.0),
+        ("train.augment.zoom", 0.99),
+        ("optim.label_smoothing", 0.0),
+        ("optim.ema", 0.999),
+        ("optim.weight_decay", 0.0),
+    ],
+)
+def test_a_value_at_the_edge_is_allowed(key, value):
+    config.validate(changed(key, value))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "nearest", "known"),
+    [
+        ("model.name", "mpl", "mlp", nets.NETS),
+        ("model.name", "cnn_3x4", "cnn_3x3", nets.NETS),
+        ("model.dtype", "float16", "bfloat16", config.DTYPES),
+        ("optim.name", "adma", "adam", config.OPTIMIZERS),
+        ("optim.schedule", "cosin", "cosine", config.SCHEDULES),
+        ("train.augment.fill", "nearby", "nearest", config.FILLS),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest(key, value, nearest, known):
+    message = refusal(key, value)
+    assert message.startswith(f"config.{key}: no '{value}'; there are {', '.join(known)}")
+    assert message.endswith(f"; did you mean '{nearest}'?")
+
+
+def test_no_name_is_suggested_where_none_is_near():
+    assert "did you mean" not in refusal("optim.name", "xyzzy")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("model.widths", (8,)), ("model.batch_norm", True), ("model.padding", "SAME")],
+)
+def test_a_field_that_the_model_lacks_is_refused(key, value):
+    fields = changed(key, value)
+    fields.model.name = "linear"
+    with pytest.raises(UserError, match=f"config.{key}: model 'linear' has no such field"):
+        config.validate(fields)
+
+
+def test_plateau_needs_validation_examples():
+    fields = changed("optim.schedule", "plateau")
+    config.validate(fields)
+    fields.data.val_size = 0.0
+    with pytest.raises(UserError, match="'plateau' watches the validation loss"):
+        config.validate(fields)
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("train.epocs", "train.epochs"),
+        ("epochs", "train.epochs"),
+        ("optim.batch_size", "train.batch_size"),
+        ("optim.learning_rte", "optim.learning_rate"),
+        ("sed", "seed"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest(key, nearest):
+    """Also where no command line was involved: a typo in a file of configs must not pass."""
+    assert refusal(key, 3) == f"config.{key}: no such key; did you mean config.{nearest}?"
+
+
+def test_an_unknown_key_that_is_near_to_none_is_refused_with_all():
+    message = refusal("qqqqq", 3)
+    assert "there are data.archives, " in message
+    assert ", train.epochs" in message
+
+
+def test_a_missing_key_is_refused():
+    fields = config.default()
+    del fields.optim.clip
+    with pytest.raises(UserError, match=r"config\.optim\.clip: is missing"):
+        config.validate(fields)
+
+
+values = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+leaves = values | st.lists(values, max_size=3).map(tuple)
+keys = st.text(st.characters(exclude_characters=".", codec="utf-8"), min_size=1, max_size=4)
+trees = st.recursive(leaves, lambda inner: st.dictionaries(keys, inner, max_size=3), max_leaves=9)
+plain_configs = st.dictionaries(keys, trees, max_size=4)
+
+
+@settings(deadline=None)  # the machine may be busy
+@given(plain_configs)
+def test_a_config_does_not_differ_from_itself_nor_from_what_json_makes_of_it(fields):
+    assert config.differences(fields, copy.deepcopy(fields)) == []
+    assert config.differences(fields, json.loads(json.dumps(fields))) == []
+
+
+@settings(deadline=None)
+@given(plain_configs, plain_configs)
+def test_differences_are_the_same_from_both_sides(a, b):
+    assert config.differences(a, b) == config.differences(b, a)
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_the_one_key_that_is_changed_is_the_one_that_differs(data):
+    fields = config.default().to_dict()
+    key = data.draw(st.sampled_from([key for key, _ in config.flatten(fields)]))
+    other = changed(key, "something else").to_dict()
+    places = {"data.archives", "data.data_dir", "data.offline_fallback"}
+    assert config.differences(fields, other) == ([] if key in places else [key])
+
+
+def test_a_key_that_one_side_lacks_differs_unless_it_is_none():
+    a, b = {"model": {"widths": (3,), "dropout": None}}, {"model": {}}
+    assert config.differences(a, b) == ["model.widths"]
+
+
+def test_flatten_gives_every_leaf_once_with_dots():
+    nested = {"seed": 0, "train": {"epochs": 3, "augment": {"zoom": 0.1}}, "widths": (1, 2)}
+    flat = [("seed", 0), ("train.epochs", 3), ("train.augment.zoom", 0.1), ("widths", [1, 2])]
+    assert list(config.flatten(nested)) == flat
+
+
+STABLE_KEYS = {
+    "seed",
+    "data.name",
+    "data.archives",
+    "data.val_size",
+    "data.offline_fallback",
+    "model.name",
+    "train.epochs",
+    "train.batch_size",
+    *(f"train.augment.{x}" for x in ("rotation", "zoom", "shift", "shear", "erase", "flip")),
+    "optim.name",
+    "optim.learning_rate",
+    "optim.schedule",
+    "optim.weight_decay",
+}
+
+
+@pytest.mark.parametrize("dataset", ["", "mnist", "fashion_mnist", "digits", "csv:some/file.csv"])
+@pytest.mark.parametrize("model", ["linear", "mlp", "cnn"])
+def test_every_shipped_config(model, dataset):
+    """`parse` validates it; what its keys are called is what people have typed into scripts."""
+    options = cli.parse([f"--config={CONFIGS / model}.py" + f":{dataset}" * bool(dataset)])
+    fields = dict(config.flatten(options.config.to_dict()))
+    assert fields.keys() >= STABLE_KEYS
+    assert fields["data.name"] == (dataset or "mnist")
+    assert fields["model.name"] == model == options.config_name
+    assert fields["data.offline_fallback"] is True
+
+
+def test_every_file_of_configs_is_tested_above_and_says_how_it_is_run():
+    assert {path.stem for path in CONFIGS.glob("*.py")} == {"linear", "mlp", "cnn"}
+    for path in CONFIGS.glob("*.py"):
+        assert f"python -m mnist_jax.main --config=configs/{path.name}" in path.read_text()
+
+
+def test_only_a_config_says_that_other_data_will_do():
+    assert config.default().data.offline_fallback is False
