@@ -74,7 +74,8 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     lines += [
         "",
         f"Mean ± standard deviation over {r['n']} seeds, each judged once on all {r['num_test']:,}",
-        f"test images; {r['device']}, jax {r['versions']['jax']}; `python -m experiments.baselines`.",
+        f"test images; {r['device']}, jax {r['versions']['jax']}; "
+        "`python -m experiments.baselines`.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -19,7 +19,7 @@ def train(options: cli.Options) -> int:
     config = options.config
     requested = config.data.name
     try:
-        examples = splits.load(config)
+        examples = splits.load(config, _say)
     except data.DataNotFound as error:
         if not config.data.offline_fallback:
             raise

@@ -10,6 +10,7 @@ import os
 import re
 import uuid
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 from warnings import catch_warnings, simplefilter
@@ -48,7 +49,13 @@ def check_name(name: str) -> None:
     find_builder(name)
 
 
-def load(name: str, *, data_dir: str | None = None, archives: str | None = None) -> Dataset:
+def load(
+    name: str,
+    *,
+    data_dir: str | None = None,
+    archives: str | None = None,
+    echo: Callable[[str], object] = lambda line: None,
+) -> Dataset:
     """Every example of the data set `name`.
 
     `mnist`, `fashion_mnist` and the others of tensorflow-datasets come from their prepared copy in
@@ -62,6 +69,7 @@ def load(name: str, *, data_dir: str | None = None, archives: str | None = None)
             ~/tensorflow_datasets, as in tfds.
         archives: a folder that holds the published archives: mnist/*.gz, fashion_mnist/*.gz;
             by default `$MNIST_JAX_ARCHIVES`.
+        echo: told in a line what takes long.
 
     Raises:
         DataNotFound: there is no prepared copy, no archive and no network.
@@ -79,6 +87,7 @@ def load(name: str, *, data_dir: str | None = None, archives: str | None = None)
     cache = root / "mnist_jax" / f"{name.replace('/', '-')}.npz"
     if dataset := _read_cache(cache):
         return dataset
+    echo(f"{name}: first use: it is prepared in {root}, once; from archives in some 15 s")
     train, test, class_names = read_tfds(name, root, archives)
     dataset = _dataset(name, *train, *test, class_names)
     _write_cache(cache, dataset)

@@ -11,11 +11,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import Array
 from ml_collections import ConfigDict
-from tensorboardX import SummaryWriter
 
 from mnist_jax import checkpoint, evaluate, metrics, progress, results, train
 from mnist_jax import splits as data_splits
 from mnist_jax import workdir as files
+from mnist_jax.board import Board
 from mnist_jax.results import Row
 from mnist_jax.splits import Split, Splits
 from mnist_jax.types import Metrics, State, UserError
@@ -124,7 +124,9 @@ def _fit(
     done, epochs = len(history), config.train.epochs
     if done:
         echo(f"{workdir}: goes on after epoch {done} of {epochs}")
-    board = SummaryWriter(str(workdir / files.TENSORBOARD), purge_step=done + 1)
+    # A kill may have left them an epoch ahead of the checkpoints, or behind.
+    files.write(workdir / files.METRICS, files.to_rows(history))
+    board = Board(workdir / files.TENSORBOARD, history)
     bar = progress.Bar(epochs, done, len(splits.train.labels), echo)
     with board, bar, progress.interruptible(bar.write) as stop_signal:
         for epoch in range(done + 1, epochs + 1):
@@ -133,9 +135,7 @@ def _fit(
             history = [*history, row]
             checkpoint.save(manager, epoch, state, history, score)
             files.write(workdir / files.METRICS, files.to_rows(history))
-            for name, value in row.items():
-                if value is not None and name not in ("epoch", "step"):
-                    board.add_scalar(name, value, epoch)
+            board.epoch(row)
             bar.epoch(row)
             if stop_signal() and epoch < epochs:
                 checkpoint.wait(manager)
@@ -169,10 +169,11 @@ def _train_epoch(
         "seconds": seconds,
         "examples_per_second": int(sums.examples) / seconds,
     }
-    losses = [means["loss"]] + ([] if judged is None else [judged.loss])
-    if not np.isfinite(losses).all():
+    # Without validation nothing else tells of parameters that the last step spoilt.
+    after = jax.tree.leaves(state.params) if judged is None else [judged.loss]
+    if not all(np.isfinite(np.array(x)).all() for x in (means["loss"], *after)):
         raise UserError(
-            f"diverged: the loss of epoch {epoch} is not finite; the last good checkpoint is kept; "
+            f"diverged: the loss of epoch {epoch} is not finite; earlier checkpoints are kept; "
             "try a lower config.optim.learning_rate, or config.optim.clip=1"
         )
     if judged is None:

@@ -1,5 +1,6 @@
 """The examples that a config's run learns from and is judged by."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -28,14 +29,17 @@ class Splits(NamedTuple):
     test: Split
 
 
-def load(config: ConfigDict) -> Splits:
+def load(config: ConfigDict, echo: Callable[[str], object] = lambda line: None) -> Splits:
     """Loads a config's data set and splits validation off, by the config's seed.
 
     Raises:
       UserError: the data cannot be had, or the config asks for more of it than there is.
     """
     found = data.load(
-        config.data.name, data_dir=config.data.data_dir, archives=config.data.archives
+        config.data.name,
+        data_dir=config.data.data_dir,
+        archives=config.data.archives,
+        echo=echo,
     )
     images, labels = found.train_images, found.train_labels
     train_index, val_index = data.split(labels, config.data.val_size, config.seed)

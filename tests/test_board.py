@@ -1,0 +1,56 @@
+"""TensorBoard's files, read with tensorboardX's own protocol buffers."""
+
+import struct
+
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from mnist_jax.board import Board
+from mnist_jax.types import UserError
+
+ROW = {
+    "epoch": 1,
+    "step": 10,
+    "train_loss": 0.5,
+    "train_accuracy": 0.8,
+    "val_loss": None,
+    "val_accuracy": None,
+    "learning_rate": 0.001,
+    "seconds": 1.5,
+    "examples_per_second": 1000.0,
+}
+
+
+def scalars(directory):
+    """(tag, epoch, value) of every number in the only file of a TensorBoard folder."""
+    (path,) = directory.iterdir()
+    content, found = path.read_bytes(), []
+    while content:  # TFRecord: length, its checksum, the bytes, their checksum
+        (length,) = struct.unpack("<Q", content[:8])
+        event = Event.FromString(content[12 : 12 + length])
+        found += [(value.tag, event.step, value.simple_value) for value in event.summary.value]
+        content = content[16 + length :]
+    return found
+
+
+def expected(rows):
+    names = ("train_loss", "train_accuracy", "learning_rate", "seconds", "examples_per_second")
+    return [(name, row["epoch"], pytest.approx(row[name])) for row in rows for name in names]
+
+
+def test_every_epoch_is_there_once_and_at_once(tmp_path):
+    rows = [{**ROW, "epoch": epoch, "train_loss": 1 / epoch} for epoch in (1, 2, 3)]
+    with Board(tmp_path / "board", []) as board:
+        for done, row in enumerate(rows, 1):
+            board.epoch(row)
+            assert scalars(tmp_path / "board") == expected(rows[:done])
+    # After a kill: the last epoch's checkpoint was not complete, so it is trained again.
+    with Board(tmp_path / "board", rows[:2]) as board:
+        board.epoch({**ROW, "epoch": 3})
+    assert scalars(tmp_path / "board") == expected([*rows[:2], {**ROW, "epoch": 3}])
+
+
+def test_a_file_in_its_place(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"/file: cannot be written \(File exists\); make room$"):
+        Board(tmp_path / "file", [])

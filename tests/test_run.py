@@ -1,0 +1,410 @@
+"""The host loop: what a run computes, chooses, writes and says; how it ends if it must."""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import prepared
+import pytest
+from test_resume import ROOT, bits, compiled_in, is_whole_and_the_same, restored, rows
+
+from mnist_jax import config as configs
+from mnist_jax import evaluate, main, metrics, run, splits, train
+from mnist_jax import workdir as files
+from mnist_jax.types import UserError
+
+LINEAR = {"data.name": "digits", "model.name": "linear", "train.epochs": 3}
+MLP = {**LINEAR, "model.name": "mlp", "model.widths": (16,)}
+# Parameters that grow by 1e10 a step, a step an epoch: overflow comes in the fourth.
+EXPLODING = {
+    **LINEAR,
+    "train.epochs": 4,
+    "optim.name": "sgd",
+    "optim.learning_rate": 1.0,
+    "optim.weight_decay": 1e10,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled(tmp_path_factory):
+    with compiled_in(tmp_path_factory.mktemp("compiled")):
+        yield
+
+
+def make_config(values, **overrides):
+    config = configs.default()
+    config.update_from_flattened_dict(values)
+    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in overrides.items()})
+    configs.validate(config)
+    return config
+
+
+def train_run(config, workdir, **options):
+    """A run to its end, told to nobody."""
+    return run.run(config, splits.load(config), workdir, **{"echo": lambda line: None, **options})
+
+
+def recipe_of(config):
+    examples = splits.load(config)
+    recipe = train.make_recipe(config, len(examples.class_names), len(examples.train.labels))
+    return recipe, examples
+
+
+def logits_of(workdir):
+    with np.load(workdir / files.PREDICTIONS) as stored:
+        return stored["logits"]
+
+
+def predict(config, variables, images):
+    return np.asarray(evaluate.predict(recipe_of(config)[0].model, variables, jnp.asarray(images)))
+
+
+@pytest.fixture(scope="module")
+def spoilt(tmp_path_factory):
+    """A run whose rate rises until it forgets everything: its best epoch is an early one."""
+    config = make_config(
+        MLP,
+        train__epochs=8,
+        optim__schedule="cosine",
+        optim__warmup=0.99,
+        optim__learning_rate=1.0,
+    )
+    workdir = tmp_path_factory.mktemp("spoilt") / "run"
+    train_run(config, workdir)
+    assert files.read_json(workdir / files.SUMMARY)["best_epoch"] < 8
+    return workdir, config
+
+
+# --- what it leaves ------------------------------------------------------------------------------
+
+
+def test_everything_is_there_and_agrees(spoilt):
+    workdir, config = spoilt
+    examples = splits.load(config)
+    assert {path.name for path in workdir.iterdir()} == {
+        *(files.CONFIG, files.METRICS, files.SUMMARY, files.PREDICTIONS, files.REPORT),
+        *(files.CHECKPOINTS, files.TENSORBOARD),
+    }
+    summary, history = files.read_json(workdir / files.SUMMARY), rows(workdir)
+    steps = 1293 // 128
+    assert [(row["epoch"], row["step"]) for row in history] == [(e, e * steps) for e in range(1, 9)]
+    rates = [
+        row["learning_rate"] for row in history
+    ]  # of each epoch's last step, on a straight line
+    assert rates == pytest.approx(
+        [(step - 1) / (0.99 * 80) for step in range(10, 81, 10)], abs=0.01
+    )
+    with np.load(workdir / files.PREDICTIONS) as stored:
+        np.testing.assert_array_equal(stored["labels"], examples.test.labels)
+        np.testing.assert_array_equal(stored["images_index"], np.arange(360))
+        errors = int((stored["logits"].argmax(1) != stored["labels"]).sum())
+    assert (summary["num_train"], summary["num_val"], summary["num_test"]) == (1293, 144, 360)
+    assert summary["test_errors"] == errors
+    assert summary["test_accuracy"] == pytest.approx(1 - errors / 360)
+    assert np.sum(summary["confusion_matrix"]) == 360
+    assert summary["num_params"] == 784 * 16 + 16 + 16 * 10 + 10
+    timed = files.read_rows(workdir / files.METRICS)
+    assert all(
+        row["examples_per_second"] == pytest.approx(steps * 128 / row["seconds"]) for row in timed
+    )
+    assert summary["train_seconds"] == pytest.approx(sum(row["seconds"] for row in timed))
+
+
+def test_the_epoch_of_fewest_errors_is_chosen(spoilt):
+    """Of equals the one of the lower loss."""
+    workdir, _ = spoilt
+    chosen = min(rows(workdir), key=lambda row: (-row["val_accuracy"], row["val_loss"]))
+    summary = files.read_json(workdir / files.SUMMARY)
+    assert summary["best_epoch"] == chosen["epoch"]
+    assert summary["val_accuracy"] == chosen["val_accuracy"]
+
+
+def test_the_chosen_parameters_are_judged(spoilt):
+    workdir, config = spoilt
+    latest, best = restored(workdir)
+    assert (latest.epoch, best.epoch) == (
+        8,
+        files.read_json(workdir / files.SUMMARY)["best_epoch"],
+    )
+    images = splits.load(config).test.images
+    logits = [predict(config, train.variables(kept.state), images) for kept in (best, latest)]
+    np.testing.assert_array_equal(logits_of(workdir), logits[0])
+    assert not np.array_equal(logits_of(workdir), logits[1])
+
+
+def test_the_test_split_is_judged_once_and_changes_nothing(spoilt, tmp_path, monkeypatch):
+    """With other labels and images to test on, training goes the same way, bit by bit."""
+    workdir, config = spoilt
+    examples = splits.load(config)
+    other = splits.Split(examples.test.images[::-1].copy(), np.roll(examples.test.labels, 7))
+    judged = []
+
+    class Spy:
+        judge = evaluate.judge
+
+        def lower(self, model, variables, images, labels):
+            judged.append(("compiled for", len(labels)))
+            return Spy.judge.lower(model, variables, images, labels)
+
+        def __call__(self, model, variables, images, labels):
+            judged.append(("called on", len(labels)))
+            return Spy.judge(model, variables, images, labels)
+
+    monkeypatch.setattr(evaluate, "judge", Spy())
+    again = tmp_path / "run"
+    run.run(config, examples._replace(test=other), again, echo=lambda line: None)
+    assert judged == [("compiled for", len(examples.val.labels)), ("called on", 360)]
+    assert rows(again) == rows(workdir)
+    for ours, theirs in zip(restored(again), restored(workdir), strict=True):
+        assert bits(ours.state) == bits(theirs.state)
+    assert not np.array_equal(logits_of(again), logits_of(workdir))
+
+
+# --- seeds ---------------------------------------------------------------------------------------
+
+
+def test_the_seed_is_all_there_is_to_it(spoilt, tmp_path):
+    workdir, config = spoilt
+    train_run(config, tmp_path / "same")
+    is_whole_and_the_same(tmp_path / "same", workdir)
+    other = config.copy_and_resolve_references()
+    other.seed = 1
+    train_run(other, tmp_path / "other")
+    ours, theirs = (bits(restored(w)[0].state.params) for w in (workdir, tmp_path / "other"))
+    assert all(ours[path] != theirs[path] for path in ours)
+    held_out = [splits.load(c).val.images for c in (config, other)]
+    assert not np.array_equal(*held_out)
+
+
+# --- what the config can ask for -----------------------------------------------------------------
+
+
+def test_without_validation(tmp_path):
+    config = make_config(LINEAR, data__val_size=0.0)
+    lines = []
+    summary = train_run(config, tmp_path / "run", echo=lines.append)
+    assert (summary["num_train"], summary["num_val"]) == (1437, 0)
+    assert (summary["best_epoch"], summary["val_accuracy"]) == (3, None)
+    assert all(row["val_loss"] is row["val_accuracy"] is None for row in rows(tmp_path / "run"))
+    assert len(lines) == 3
+    assert not any("val" in line for line in lines)
+    latest, best = restored(tmp_path / "run")
+    assert latest.epoch == best.epoch == 3
+    images = splits.load(config).test.images
+    logits = predict(config, train.variables(latest.state), images)
+    np.testing.assert_array_equal(logits_of(tmp_path / "run"), logits)
+    assert (tmp_path / "run" / files.REPORT).stat().st_size > 10_000
+
+
+def test_the_average_is_what_is_evaluated(tmp_path):
+    config = make_config(LINEAR, optim__ema=0.99, optim__learning_rate=0.1)
+    summary = train_run(config, tmp_path / "run")
+    _, best = restored(tmp_path / "run")
+    recipe, examples = recipe_of(config)
+    for split, accuracy in ((examples.val, "val_accuracy"), (examples.test, "test_accuracy")):
+        logits, judged = evaluate.judge(
+            recipe.model, {"params": best.state.ema_params}, *map(jnp.asarray, split)
+        )
+        assert summary[accuracy] == pytest.approx(float(judged.accuracy))
+    np.testing.assert_array_equal(logits_of(tmp_path / "run"), logits)
+    plain = predict(config, {"params": best.state.params}, examples.test.images)
+    assert not np.allclose(logits, plain, rtol=0.01)
+
+
+def test_the_rate_falls_on_a_plateau(tmp_path):
+    config = make_config(
+        LINEAR,
+        train__epochs=8,
+        optim__schedule="plateau",
+        optim__decay=0.5,
+        optim__decay_epochs=1,
+        optim__learning_rate=0.5,
+    )
+    train_run(config, tmp_path / "run")
+    history, lowest, rate = rows(tmp_path / "run"), np.inf, 0.5
+    for row in history:
+        assert row["learning_rate"] == pytest.approx(rate)
+        improved = row["val_loss"] < lowest * (1 - 1e-4)  # Optax's default for what counts
+        lowest, rate = min(lowest, row["val_loss"]), rate if improved else rate * 0.5
+    assert 0.5 > history[-1]["learning_rate"] > 0.5 * 0.5**7  # it fell, and it stayed too
+
+
+# --- divergence ----------------------------------------------------------------------------------
+
+
+def test_a_rate_of_a_million(tmp_path, capsys):
+    argv = [
+        f"--config={ROOT}/configs/mlp.py:digits",
+        "--config.model.widths=(16,16,16)",
+        "--config.optim.name=sgd",
+        "--config.optim.schedule=constant",
+        "--config.optim.learning_rate=1e6",
+        f"--workdir={tmp_path}/run",
+    ]
+    assert main.main(argv) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == (
+        "error: diverged: the loss of epoch 1 is not finite; earlier checkpoints are kept; "
+        "try a lower config.optim.learning_rate, or config.optim.clip=1\n"
+    )
+    assert not (tmp_path / "run" / files.SUMMARY).exists()
+    assert main.main(argv) == 2  # nothing of the kind was saved to go on from
+
+
+@pytest.mark.parametrize(
+    ("val_size", "num_train"), [(0.1, 1293), (0.0, 1437)], ids=["validation", "parameters"]
+)
+def test_what_the_last_step_spoilt(tmp_path, val_size, num_train):
+    """The training loss is finite: it is that of the parameters before the step."""
+    config = make_config(EXPLODING, data__val_size=val_size, train__batch_size=num_train)
+    with pytest.raises(UserError, match=r"^diverged: the loss of epoch 4 is not finite"):
+        train_run(config, tmp_path / "run")
+    assert not (tmp_path / "run" / files.SUMMARY).exists()
+    assert [row["epoch"] for row in rows(tmp_path / "run")] == [1, 2, 3]
+    latest, _ = restored(tmp_path / "run")
+    assert latest.epoch == 3
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(latest.state.params))
+    recipe, examples = recipe_of(config)
+    on_device = tuple(map(jnp.asarray, examples.train))
+    _, sums = train.train_epoch(
+        recipe, latest.state, *on_device, train.make_hparams(config), jax.random.key(0)
+    )
+    assert np.isfinite(metrics.mean(sums)["loss"])
+
+
+# --- what is compiled ----------------------------------------------------------------------------
+
+
+def test_numbers_are_not_compiled_in(monkeypatch):
+    config = make_config(
+        MLP,
+        train__augment__rotation=10.0,
+        train__augment__erase=0.5,
+        optim__name="adamw",
+        optim__weight_decay=0.1,
+        optim__label_smoothing=0.1,
+    )
+    traced = []
+    step = train.train_step
+    monkeypatch.setattr(train, "train_step", lambda *args: traced.append(1) or step(*args))
+    recipe, examples = recipe_of(config)
+    images, labels = (jnp.asarray(part[:256]) for part in examples.train)
+    hparams, root = train.make_hparams(config), jax.random.key(0)
+    double = jax.tree.map(lambda number: number * 2, hparams)
+    variants = {name: hparams._replace(**{name: getattr(double, name)}) for name in hparams._fields}
+    results = {}
+    for name, values in {"as it is": hparams, **variants}.items():
+        state = train.init_state(recipe, hparams, root)
+        state, _ = train.train_epoch(recipe, state, images, labels, values, root)
+        results[name] = str(bits(state.params))
+    assert len(traced) == 1
+    assert len(set(results.values())) == len(results) == 5  # and each of them matters
+
+
+# --- what it says --------------------------------------------------------------------------------
+
+EPOCH = (
+    r"epoch {}/3  loss \d\.\d{{4}} accuracy \d+\.\d\d%  "
+    r"val loss \d\.\d{{4}} accuracy \d+\.\d\d%  \d+\.\d s  [\d,]+ examples/s\n"
+)
+
+
+def test_a_run_says_this_and_nothing_else(tmp_path):
+    """No library's notices and warnings, on standard output or standard error."""
+    argv = ["--config=configs/linear.py:digits", "--config.train.epochs=3"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mnist_jax.main", *argv, f"--workdir={tmp_path}/run"],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if not name.startswith("JAX_")},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(
+        "".join(EPOCH.format(epoch) for epoch in (1, 2, 3))
+        + r"digits: test accuracy \d+\.\d\d%  \(\d+ errors of 360\)  trained in \d+\.\d s  "
+        + rf"report: {tmp_path}/run/report\.html\n",
+        done.stdout,
+    ), done.stdout
+
+
+def test_off_the_main_thread(tmp_path):
+    """As a notebook's widgets or a server would call it."""
+    found = []
+    config = make_config(LINEAR, train__epochs=1)
+    thread = threading.Thread(target=lambda: found.append(train_run(config, tmp_path / "run")))
+    thread.start()
+    thread.join()
+    assert found == [files.read_json(tmp_path / "run" / files.SUMMARY)]
+
+
+# --- judging a run afterwards --------------------------------------------------------------------
+
+
+def test_a_finished_run_is_judged_as_it_judged_itself(spoilt):
+    workdir, _ = spoilt
+    summary = files.read_json(workdir / files.SUMMARY)
+    epoch, judged = run.evaluate_run(workdir, "test")
+    assert epoch == summary["best_epoch"]
+    assert judged["errors"] == summary["test_errors"]
+    assert judged["confusion_matrix"] == summary["confusion_matrix"]
+    epoch, judged = run.evaluate_run(workdir, "val")
+    row = rows(workdir)[epoch - 1]
+    assert judged["accuracy"] == pytest.approx(row["val_accuracy"])
+    assert judged["loss"] == pytest.approx(row["val_loss"])
+    _, judged = run.evaluate_run(workdir, "train")
+    assert sum(row["support"] for row in judged["per_class"]) == 1293
+
+
+def test_what_cannot_be_judged(tmp_path):
+    with pytest.raises(UserError, match=f"^{tmp_path}: there is no run"):
+        run.evaluate_run(tmp_path, "test")
+    config = make_config(LINEAR, data__val_size=0.0, train__epochs=1)
+    workdir = tmp_path / "run"
+    files.prepare(workdir, config.to_dict(), "other", overwrite=False)
+    with pytest.raises(UserError, match=f"^{workdir}: was trained on other data than the digits"):
+        run.evaluate_run(workdir, "test")
+    fingerprint = splits.load(config).fingerprint
+    files.prepare(workdir, config.to_dict(), fingerprint, overwrite=True)
+    with pytest.raises(UserError, match=f"^{workdir}: has no checkpoint yet"):
+        run.evaluate_run(workdir, "test")
+    with pytest.raises(UserError, match=f"^{workdir}: has no val examples"):
+        run.evaluate_run(workdir, "val")
+
+
+# --- the real thing ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def mnist_dir(tmp_path_factory):
+    return prepared.prepared_data_dir(tmp_path_factory)
+
+
+def test_two_epochs_of_mnist(mnist_dir, tmp_path, capsys):
+    argv = [
+        f"--config={ROOT}/configs/mlp.py",
+        "--config.train.epochs=2",
+        f"--config.data.data_dir={mnist_dir}",
+        "--config.data.offline_fallback=False",
+        f"--workdir={tmp_path}/run",
+    ]
+    assert main.main(argv) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    last = re.search(r"^mnist: test accuracy (.*)%  \((.*) errors of 10,000\)", out, re.MULTILINE)
+    accuracy, errors = float(last[1]), int(last[2])
+    assert accuracy >= 96.5, out
+    assert accuracy == pytest.approx(100 * (1 - errors / 10_000))
+    summary = files.read_json(tmp_path / "run" / files.SUMMARY)
+    assert (summary["num_train"], summary["num_val"], summary["num_test"]) == (
+        54_000,
+        6_000,
+        10_000,
+    )
+    assert len(logits_of(tmp_path / "run")) == sum(map(sum, summary["confusion_matrix"])) == 10_000
