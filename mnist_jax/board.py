@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ class Board:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.writer.close()
+        with suppress(OSError):  # closing flushes once more; a full disk was told of already
+            self.writer.close()
 
     def _unwritable(self, error: OSError) -> UserError:
         return UserError(f"{self.directory}: cannot be written ({error.strerror}); make room")

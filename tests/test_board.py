@@ -1,6 +1,7 @@
 """TensorBoard's files, read with tensorboardX's own protocol buffers."""
 
 import struct
+from pathlib import Path
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event
@@ -48,6 +49,18 @@ def test_every_epoch_is_there_once_and_at_once(tmp_path):
     with Board(tmp_path / "board", rows[:2]) as board:
         board.epoch({**ROW, "epoch": 3})
     assert scalars(tmp_path / "board") == expected([*rows[:2], {**ROW, "epoch": 3}])
+
+
+def test_a_full_disk(tmp_path):
+    with (
+        pytest.raises(UserError, match=r"board: cannot be written \(No space left on device\)"),
+        Path("/dev/full").open("wb", buffering=0) as full,
+        Board(tmp_path / "board", []) as board,
+    ):
+        records = board.writer._py_recordio_writer
+        records._writer.close()
+        records._writer = full
+        board.epoch(ROW)
 
 
 def test_a_file_in_its_place(tmp_path):

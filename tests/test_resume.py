@@ -243,7 +243,7 @@ def test_killed_at_random_moments(folder):
 
 def test_stopped_by_signals(folder):
     """SIGTERM, SIGINT, and SIGINT twice; then on to the end."""
-    epochs = 10
+    epochs = 15  # those of the test above: the unbroken run is the same
     unbroken = unbroken_run(folder, epochs)
     workdir = folder / "stopped"
     command = (

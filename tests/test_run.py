@@ -16,7 +16,7 @@ from test_resume import ROOT, bits, compiled_in, is_whole_and_the_same, restored
 from mnist_jax import config as configs
 from mnist_jax import evaluate, main, metrics, run, splits, train
 from mnist_jax import workdir as files
-from mnist_jax.types import UserError
+from mnist_jax.types import Metrics, UserError
 
 LINEAR = {"data.name": "digits", "model.name": "linear", "train.epochs": 3}
 MLP = {**LINEAR, "model.name": "mlp", "model.widths": (16,)}
@@ -116,12 +116,41 @@ def test_everything_is_there_and_agrees(spoilt):
 
 
 def test_the_epoch_of_fewest_errors_is_chosen(spoilt):
-    """Of equals the one of the lower loss."""
     workdir, _ = spoilt
     chosen = min(rows(workdir), key=lambda row: (-row["val_accuracy"], row["val_loss"]))
     summary = files.read_json(workdir / files.SUMMARY)
     assert summary["best_epoch"] == chosen["epoch"]
     assert summary["val_accuracy"] == chosen["val_accuracy"]
+
+
+def test_the_score_counts_errors_and_then_the_loss():
+    config = make_config(LINEAR)
+    recipe, examples = recipe_of(config)
+    state = train.init_state(recipe, train.make_hparams(config), jax.random.key(0))
+    labels = jnp.asarray(examples.val.labels)
+
+    def score(num_errors, confidence):
+        decided = labels.at[:num_errors].set((labels[:num_errors] + 1) % 10)
+        report = metrics.classification(confidence * jax.nn.one_hot(decided, 10), labels)
+        sums = Metrics(jnp.float32(1), jnp.int32(1), jnp.int32(1))
+        program = run.Program(
+            recipe=recipe,
+            initial=state,
+            epoch=lambda state: (state, sums),
+            validate=lambda state: report,
+            learning_rate=lambda state: jnp.float32(1),
+            compile_seconds=0.0,
+        )
+        _, row, score = run._train_epoch(program, state, 1, lambda: None)
+        return score, row["val_loss"]
+
+    # Confident of its one error, it has a larger loss than one that is sure of nothing.
+    (sure, sure_loss), (unsure, unsure_loss) = score(1, 1e6), score(2, 0.01)
+    assert sure_loss > unsure_loss
+    assert sure > unsure
+    (better, better_loss), (worse, worse_loss) = score(2, 0.0101), score(2, 0.01)
+    assert better_loss < worse_loss
+    assert better > worse
 
 
 def test_the_chosen_parameters_are_judged(spoilt):
@@ -174,7 +203,7 @@ def test_the_seed_is_all_there_is_to_it(spoilt, tmp_path):
     is_whole_and_the_same(tmp_path / "same", workdir)
     other = config.copy_and_resolve_references()
     other.seed = 1
-    train_run(other, tmp_path / "other")
+    run.run(other, splits.load(config), tmp_path / "other", echo=lambda line: None)
     ours, theirs = (bits(restored(w)[0].state.params) for w in (workdir, tmp_path / "other"))
     assert all(ours[path] != theirs[path] for path in ours)
     held_out = [splits.load(c).val.images for c in (config, other)]

@@ -50,6 +50,11 @@ def examples():
     return images, jnp.asarray(rng.integers(0, 10, N, dtype=np.int32))
 
 
+on_cpu = pytest.mark.skipif(
+    jax.default_backend() != "cpu", reason="the same bits are promised on CPU alone"
+)
+
+
 def leaves_equal(a, b):
     same = jax.tree.map(lambda x, y: bool((x == y).all()), a, b)
     return all(jax.tree.leaves(same))
@@ -109,6 +114,7 @@ def test_each_epoch_has_its_own_order(examples):
     assert not (first == second).all()
 
 
+@on_cpu
 def test_same_seed_same_bits_other_seed_other_bits(examples):
     recipe, hparams, _, _ = make(**EVERYTHING)
 
@@ -121,6 +127,7 @@ def test_same_seed_same_bits_other_seed_other_bits(examples):
     assert not leaves_equal(trained(0), trained(1))
 
 
+@on_cpu
 def test_resuming_from_a_state_is_going_on(examples):
     recipe, hparams, root, state = make(**EVERYTHING)
     state, _ = train.train_epoch(recipe, state, *examples, hparams, root)
@@ -234,6 +241,18 @@ def test_augmentation_is_in_the_step(examples):
     calm = hparams._replace(augment=augment.Strength(*[jnp.float32(0)] * 6))
     unmoved, _ = train.train_step(recipe, state, images, labels, calm, root)
     assert leaves_equal(unmoved.params, still.params)
+
+
+@pytest.mark.parametrize(
+    "noise", [{"model.dropout": (0.5,)}, {"train.augment.shift": 0.2}], ids=["dropout", "augment"]
+)
+def test_each_step_has_its_own_noise(examples, noise):
+    images, labels = (x[:BATCH] for x in examples)
+    recipe, hparams, root, state = make(**SMALL, **noise)
+    first, _ = train.train_step(recipe, state, images, labels, hparams, root)
+    later = state._replace(step=jnp.int32(1))
+    second, _ = train.train_step(recipe, later, images, labels, hparams, root)
+    assert not leaves_equal(first.params, second.params)
 
 
 def test_batch_normalisation_statistics_are_carried(examples):
