@@ -52,15 +52,16 @@ def test_every_epoch_is_there_once_and_at_once(tmp_path):
 
 
 def test_a_full_disk(tmp_path):
-    with (
-        pytest.raises(UserError, match=r"board: cannot be written \(No space left on device\)"),
-        Path("/dev/full").open("wb", buffering=0) as full,
-        Board(tmp_path / "board", []) as board,
-    ):
-        records = board.writer._py_recordio_writer
-        records._writer.close()
-        records._writer = full
-        board.epoch(ROW)
+    def fill_the_disk():
+        with Board(tmp_path / "board", []) as board:
+            records = board.writer._py_recordio_writer
+            records._writer.close()
+            records._writer = full
+            board.epoch(ROW)
+
+    said = r"board: cannot be written \(No space left on device\)"
+    with Path("/dev/full").open("wb", buffering=0) as full, pytest.raises(UserError, match=said):
+        fill_the_disk()
 
 
 def test_a_file_in_its_place(tmp_path):
