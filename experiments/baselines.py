@@ -18,6 +18,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from experiments import tables
+
 CONFIGS = {  # and over how many seeds
     "linear.py:mnist": 3,
     "linear.py:fashion_mnist": 3,
@@ -28,9 +30,6 @@ CONFIGS = {  # and over how many seeds
     "cnn.py:fashion_mnist": 3,
 }
 RUNS = Path("runs/baselines")
-RESULTS = Path(__file__).parent / "results"
-README = Path(__file__).parent.parent / "README.md"
-MARKS = ("<!-- baselines -->\n", "<!-- /baselines -->\n")
 
 
 def run(config: str, seed: int) -> dict[str, Any]:
@@ -67,32 +66,26 @@ def row(config: str, summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """The table that README quotes."""
-    lines = [
-        "| config | parameters | test accuracy, % | n | training, s | compiling, s | memory, MB |",
-        "|---|---|---|---|---|---|---|",
+    header = ["config", "parameters", "test accuracy, %", "n", "training, s", "compiling, s", "MB"]
+    cells = [
+        [
+            f"`{r['config']}`",
+            f"{r['num_params']:,}",
+            f"{r['test_accuracy_percent']:.2f} ± {r['test_accuracy_sd']:.2f}",
+            f"{r['n']}",
+            f"{r['train_seconds']:.1f}",
+            f"{r['compile_seconds']:.1f}",
+            f"{r['peak_rss_bytes'] / 1e6:,.0f}",
+        ]
+        for r in rows
     ]
-    for r in rows:
-        accuracy = f"{r['test_accuracy_percent']:.2f} ± {r['test_accuracy_sd']:.2f}"
-        lines.append(
-            f"| `{r['config']}` | {r['num_params']:,} | {accuracy} | {r['n']} "
-            f"| {r['train_seconds']:.0f} | {r['compile_seconds']:.0f} "
-            f"| {r['peak_rss_bytes'] / 1e6:,.0f} |"
-        )
     r = rows[0]
-    lines += [
-        "",
+    note = (
         f"Mean ± standard deviation of one run over n seeds, each judged once on all "
-        f"{r['num_test']:,} test images; {r['device']}, jax {r['versions']['jax']}; "
-        "`python -m experiments.baselines`.",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def into_readme(readme: str, table: str) -> str:
-    """README with the table between its two marks."""
-    start, end = MARKS
-    head, _, rest = readme.partition(start)
-    return head + start + table + end + rest.partition(end)[2]
+        f"{r['num_test']:,} test images; MB: peak memory; {r['device']}, jax "
+        f"{r['versions']['jax']}; `python -m experiments.baselines`."
+    )
+    return tables.markdown(header, cells, note)
 
 
 def main() -> None:
@@ -102,11 +95,7 @@ def main() -> None:
     for config, seed in tqdm(jobs, unit="run"):
         found.setdefault(config, []).append(run(config, seed))
     rows = [row(config, summaries) for config, summaries in found.items()]
-    table = to_markdown(rows)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "baselines.json").write_text(json.dumps(rows, indent=2) + "\n")
-    README.write_text(into_readme(README.read_text(), table))
-    print(table)
+    tables.publish("baselines", rows, to_markdown)
 
 
 if __name__ == "__main__":

@@ -7,18 +7,18 @@ each median is over the turns, and the ratio is of the medians. Needs `pip insta
 """
 
 import argparse
-import json
+import shlex
 import statistics
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
-from experiments import peers
+from experiments import peers, tables
 from mnist_jax import provenance
 
 NETS = ("mlp_512_256", "cnn_3x3", "cnn_5x5_3x3")
@@ -29,7 +29,6 @@ PEERS: dict[str, Callable[..., peers.Peer]] = {
     "pytorch": peers.pytorch,
     "pytorch compiled": peers.pytorch_compiled,
 }
-RESULTS = Path(__file__).parent / "results"
 EPOCH = 60_000
 
 
@@ -79,34 +78,30 @@ def measure(net: str, batch_size: int, num_train: int, repeats: int) -> dict[str
     return {"net": net, "batch_size": batch_size, "peers": rows, "failed": failed}
 
 
-def to_markdown(results: Sequence[Mapping[str, Any]], repeats: int) -> str:
+def to_markdown(record: Mapping[str, Any]) -> str:
     """A row for each net and batch: seconds an epoch, and ours over the best of the others."""
-    lines = [
-        f"| net | batch | {' | '.join(PEERS)} | ours / best peer | predicting: ours / best peer |",
-        "|---" * (len(PEERS) + 4) + "|",
-    ]
-    for result in results:
+    header = ["net", "batch", *PEERS, "ours / best peer", "predicting: ours / best peer"]
+    cells = []
+    for result in record["results"]:
         rows = result["peers"]
-
-        def ratio(key: str, rows: Mapping[str, Any] = rows) -> str:
+        ratios = []
+        for key in ("epoch_seconds", "predict_10000_seconds"):
             others = [row[key] for name, row in rows.items() if name != "ours"]
-            return f"{rows['ours'][key] / min(others):.2f}" if others else ""
-
-        cells = [f"{rows[name]['epoch_seconds']:.3g}" if name in rows else "-" for name in PEERS]
-        cells += [ratio("epoch_seconds"), ratio("predict_10000_seconds")]
-        lines.append(f"| `{result['net']}` | {result['batch_size']} | {' | '.join(cells)} |")
-    lines += [
-        "",
-        f"Seconds for an epoch of 60,000 examples, medians of {repeats} interleaved turns; "
-        f"{provenance.device()}, jax {jax.__version__}; `python -m experiments.speed`.",
-    ]
-    return "\n".join(lines) + "\n"
+            ratios.append(f"{rows['ours'][key] / min(others):.2f}" if others else "-")
+        times = [f"{rows[name]['epoch_seconds']:.3g}" if name in rows else "-" for name in PEERS]
+        cells.append([f"`{result['net']}`", str(result["batch_size"]), *times, *ratios])
+    turns = len(record["results"][0]["peers"]["ours"]["epoch_seconds_of_each_turn"])
+    note = (
+        f"Seconds for an epoch of 60,000 examples, medians of {turns} interleaved turns, compiling "
+        f"left out; {record['device']}, jax {record['jax']}; `{record['command']}`."
+    )
+    return tables.markdown(header, cells, note)
 
 
 def main() -> None:
     """Measures and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--name", default=jax.default_backend(), help="of the results' files")
+    parser.add_argument("--name", default=jax.default_backend(), help="of the results' file")
     parser.add_argument("--repeats", type=int, default=5, help="turns of each peer")
     parser.add_argument("--train-size", type=int, default=6144, help="examples of one timed turn")
     parser.add_argument("--nets", nargs="+", default=NETS)
@@ -117,12 +112,13 @@ def main() -> None:
         measure(net, batch_size, options.train_size, options.repeats)
         for net, batch_size in tqdm(jobs, unit="row")
     ]
-    table = to_markdown(results, options.repeats)
-    record = {"device": provenance.device(), "jax": jax.__version__, "results": results}
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"speed-{options.name}.json").write_text(json.dumps(record, indent=2) + "\n")
-    (RESULTS / f"speed-{options.name}.md").write_text(table)
-    print(table)
+    record = {
+        "command": shlex.join(["python", "-m", "experiments.speed", *sys.argv[1:]]),
+        "device": provenance.device(),
+        "jax": jax.__version__,
+        "results": results,
+    }
+    tables.publish(f"speed-{options.name}", record, to_markdown)
 
 
 if __name__ == "__main__":

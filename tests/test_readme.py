@@ -1,12 +1,11 @@
 """README says what is so: its code runs, its table is what was measured, its map is complete."""
 
-import json
 import re
 from pathlib import Path
 
 import pytest
 
-from experiments import baselines
+from experiments import baselines, speed, tables
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -20,10 +19,19 @@ def test_the_tour_runs(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "runs/tour/report.html").exists()
 
 
-def test_the_table_is_the_one_that_was_measured():
-    rows = json.loads((baselines.RESULTS / "baselines.json").read_text())
-    assert baselines.into_readme(README, baselines.to_markdown(rows)) == README
-    assert {row["config"] for row in rows} == {f"configs/{name}" for name in baselines.CONFIGS}
+@pytest.mark.parametrize(
+    ("name", "to_markdown"),
+    [("baselines", baselines.to_markdown), ("speed-h200", speed.to_markdown)],
+)
+def test_the_tables_are_what_was_measured(name, to_markdown):
+    table = to_markdown(tables.read(name))
+    assert table in README
+    assert tables.into_readme(README, name, table) == README
+
+
+def test_every_shipped_config_has_its_figures():
+    rows = {row["config"]: row["n"] for row in tables.read("baselines")}
+    assert rows == {f"configs/{name}": seeds for name, seeds in baselines.CONFIGS.items()}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "mnist_jax").glob("*.py")), ids=lambda p: p.name)
