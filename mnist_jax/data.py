@@ -87,8 +87,7 @@ def load(
     cache = root / "mnist_jax" / f"{name.replace('/', '-')}.npz"
     if dataset := _read_cache(cache):
         return dataset
-    echo(f"{name}: first use: it is prepared in {root}, once; from archives in some 15 s")
-    train, test, class_names = read_tfds(name, root, archives)
+    train, test, class_names = read_tfds(name, root, archives, echo)
     dataset = _dataset(name, *train, *test, class_names)
     _write_cache(cache, dataset)
     return dataset

@@ -11,7 +11,7 @@ import io
 import os
 import threading
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -64,7 +64,7 @@ def find_builder(name: str) -> Any:
 
 
 def read_tfds(
-    name: str, data_dir: Path, archives: str | None
+    name: str, data_dir: Path, archives: str | None, echo: Callable[[str], object]
 ) -> tuple[
     tuple[UInt8[np.ndarray, "train 28 28 1"], Int32[np.ndarray, " train"]],
     tuple[UInt8[np.ndarray, "test 28 28 1"], Int32[np.ndarray, " test"]],
@@ -85,7 +85,7 @@ def read_tfds(
         builder = cls(data_dir=str(data_dir), config=config)
         keys = _keys(builder, name)
         if not builder.is_prepared():
-            _prepare(builder, name, data_dir, archives)
+            _prepare(builder, name, data_dir, archives, echo)
             builder = cls(data_dir=str(data_dir), config=config)
         if not {"train", "test"} <= set(builder.info.splits):
             raise DataError(f"{name}: lacks a split train or test: has {set(builder.info.splits)}")
@@ -149,7 +149,13 @@ def _without_tensorflow(cls: Any) -> Any:
         return type(cls.__name__, (cls,), members)
 
 
-def _prepare(builder: Any, name: str, data_dir: Path, archives: str | None) -> None:
+def _prepare(
+    builder: Any,
+    name: str,
+    data_dir: Path,
+    archives: str | None,
+    echo: Callable[[str], object],
+) -> None:
     import requests
     import tensorflow_datasets as tfds
 
@@ -161,6 +167,7 @@ def _prepare(builder: Any, name: str, data_dir: Path, archives: str | None) -> N
     )
     if folder is None and pinned and not _reachable(url := next(iter(pinned))):
         raise DataNotFound(f"{missing}: no answer from {url}")
+    echo(f"{name}: first use: preparing it in {data_dir}, once; from archives in some 15 s")
     try:
         builder.download_and_prepare(
             file_format="array_record",  # the one tfds writes without TensorFlow

@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 import pytest
 
-from mnist_jax import cli, commands, main, progress
+from mnist_jax import cli, commands, main, progress, splits
 from mnist_jax import run as host_loop
 from mnist_jax.types import UserError
 
@@ -376,9 +377,10 @@ def test_summary_prints_the_layers_and_their_total(here, no_data, capsys, args, 
 def test_a_run_tells_its_epochs_and_its_result(finished):
     out = (finished.parent / "out").read_text().splitlines()
     summary = read(finished)
-    assert [line.split()[:2] for line in out[:2]] == [["epoch", "1/2"], ["epoch", "2/2"]]
-    assert len(out) == 3
-    assert out[2].startswith(
+    assert out[0] == "linear on digits: 1,293 train, 144 val, 360 test"
+    assert [line.split()[:2] for line in out[1:3]] == [["epoch", "1/2"], ["epoch", "2/2"]]
+    assert len(out) == 4
+    assert out[3].startswith(
         f"digits: test accuracy {100 * summary['test_accuracy']:.2f}%  "
         f"({summary['test_errors']} errors of 360)  trained in "
     )
@@ -392,7 +394,7 @@ def test_a_finished_run_is_not_trained_again(finished, capsys, monkeypatch):
     # Where the data is now makes no other run of it.
     elsewhere = ["--config.data.archives=/else/where", "--config.data.data_dir=/else/where"]
     assert main.main([DIGITS, "--config.train.epochs=2", "--workdir=run", *elsewhere]) == 0
-    told, headline = capsys.readouterr().out.splitlines()
+    _, told, headline = capsys.readouterr().out.splitlines()
     assert told == "run: is finished; --overwrite starts it anew"
     assert headline == (finished.parent / "out").read_text().splitlines()[-1]
     assert content(finished) == before
@@ -427,14 +429,14 @@ def test_overwrite_starts_anew(finished, tmp_path):
 def test_the_name_of_a_run_says_what_it_is(here, monkeypatch, dataset, name):
     places = []
 
-    class Examples:
-        name = dataset
+    none = splits.Split(np.zeros((0, 28, 28, 1), np.uint8), np.zeros(0, np.int32))
+    examples = splits.Splits(dataset, (), "", none, none, none)
 
     def run(config, examples, workdir, **_):
         places.append(workdir)
         raise UserError("that is all we want to know")
 
-    monkeypatch.setattr(commands.splits, "load", lambda config: Examples)
+    monkeypatch.setattr(commands.splits, "load", lambda config, echo: examples)
     monkeypatch.setattr(host_loop, "run", run)
     assert main.main([f"{CNN}:{dataset}", "--config.seed=5"]) == 2
     assert places == [Path("runs", name)]
@@ -460,7 +462,7 @@ def test_a_run_that_is_stopped_says_how_to_go_on(here, monkeypatch, capsys, sign
     monkeypatch.setattr(host_loop, "run", run)
     assert main.main([DIGITS, "--workdir=a b"]) == 128 + signum
     out, err = capsys.readouterr()
-    saved, command = out.splitlines()
+    _, saved, command = out.splitlines()
     assert saved == "stopped after epoch 1 of 2, which is saved; to go on:"
     assert command == f"  python -m mnist_jax.main {DIGITS} '--workdir=a b'"
     assert err == ""

@@ -89,12 +89,13 @@ def on_terminal(workdir, **streams):
 def test_a_terminal_shows_a_bar(tmp_path):
     shown, _ = on_terminal(tmp_path / "run")
     # What is left on the screen: of each line what was last drawn over it.
-    bar, headline, rest = (line.rpartition("\r")[2] for line in shown.split("\n"))
+    first, bar, headline, rest = (line.rpartition("\r")[2] for line in shown.split("\n"))
     number, percent = r"\d\.\d{4}", r"\d+\.\d\d%"
     metrics = f"loss={number}, acc={percent}, val acc={percent}"
     counts = r"[\d.]+k?/3\.88k \[\d\d:\d\d<{left}, +[\d.]+k? examples/s"
     done = counts.format(left="00:00")
     assert re.fullmatch(rf"epoch 3/3: 100%\|█+\| {done}, {metrics}\] *", bar), bar
+    assert first.endswith(" on digits: 1,293 train, 144 val, 360 test")
     assert headline.startswith("digits: test accuracy ")
     assert headline.endswith(f"report: {tmp_path}/run/report.html")
     assert rest == ""
@@ -112,7 +113,7 @@ def test_into_a_file_there_are_lines_though_errors_go_to_a_terminal(tmp_path):
     shown, out = on_terminal(tmp_path / "run", stdout=subprocess.PIPE)
     assert shown == ""
     starts = [line.split("  ")[0] for line in out.splitlines()]
-    assert starts[:3] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+    assert starts[1:4] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
 
 
 # --- waiting -------------------------------------------------------------------------------------

@@ -277,7 +277,7 @@ def test_a_rate_of_a_million(tmp_path, capsys):
     ]
     assert main.main(argv) == 2
     out, err = capsys.readouterr()
-    assert out == ""
+    assert out == "mlp on digits: 1,293 train, 144 val, 360 test\n"
     assert err == (
         "error: diverged: the loss of epoch 1 is not finite; earlier checkpoints are kept; "
         "try a lower config.optim.learning_rate, or config.optim.clip=1\n"
@@ -356,7 +356,8 @@ def test_a_run_says_this_and_nothing_else(tmp_path):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(
-        "".join(EPOCH.format(epoch) for epoch in (1, 2, 3))
+        r"linear on digits: 1,293 train, 144 val, 360 test\n"
+        + "".join(EPOCH.format(epoch) for epoch in (1, 2, 3))
         + r"digits: test accuracy \d+\.\d\d%  \(\d+ errors of 360\)  trained in \d+\.\d s  "
         + rf"report: {tmp_path}/run/report\.html\n",
         done.stdout,
