@@ -384,7 +384,7 @@ def test_a_run_tells_its_epochs_and_its_result(finished):
         f"digits: test accuracy {100 * summary['test_accuracy']:.2f}%  "
         f"({summary['test_errors']} errors of 360)  trained in "
     )
-    assert out[2].endswith("report: run/report.html")
+    assert out[3].endswith("report: run/report.html")
     assert (finished.parent / "err").read_text() == ""
 
 
