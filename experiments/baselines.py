@@ -3,8 +3,8 @@
     python -m experiments.baselines            # or: make baselines
 
 Each run is the very command that README shows, in a process of its own, one after the other.
-Finished runs are kept in runs/baselines and not done again. Every choice in the configs was made on validation data; each run reads the test split
-once.
+Finished runs are kept in runs/baselines and not done again. Every choice in the configs was made on
+validation data; each run reads the test split once.
 """
 
 import json
@@ -81,10 +81,9 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     ]
     r = rows[0]
     note = (
-        f"Mean ± standard deviation of one run over n seeds, each judged once on all "
-        f"{r['num_test']:,} test images; seconds: of the fastest run; MB: the most memory of a run; "
-        f"{r['device']}, jax "
-        f"{r['versions']['jax']}; `python -m experiments.baselines`."
+        "Mean ± standard deviation of one run over n seeds, each judged once on all "
+        f"{r['num_test']:,} test images; seconds of the fastest run, memory of the largest; "
+        f"{r['device']}, jax {r['versions']['jax']}; `python -m experiments.baselines`."
     )
     return tables.markdown(header, cells, note)
 
