@@ -31,10 +31,6 @@ def train(options: cli.Options) -> int:
     data_name = f"csv-{Path(path).name.partition('.')[0]}" if path else kind.replace("/", "-")
     workdir = options.workdir or Path("runs", f"{options.config_name}-{data_name}-s{config.seed}")
     command = shlex.join(["python", "-m", "mnist_jax.main", *options.argv])
-    sizes = (len(part.labels) for part in (examples.train, examples.val, examples.test))
-    _say(
-        "{} on {}: {:,} train, {:,} val, {:,} test".format(config.model.name, examples.name, *sizes)
-    )
     try:
         summary = run.run(
             config,

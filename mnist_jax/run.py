@@ -64,6 +64,9 @@ def run(
     if (workdir / files.SUMMARY).exists():
         echo(f"{workdir}: is finished; --overwrite starts it anew")
         return files.read_json(workdir / files.SUMMARY)
+    parts = {name: len(getattr(splits, name).labels) for name in ("train", "val", "test")}
+    counts = ", ".join(f"{count:,} {name}" for name, count in parts.items() if count)
+    echo(f"{config.model.name} on {splits.name}: {counts}")
     program = compile_program(config, splits)
     with checkpoint.open_directory(workdir / files.CHECKPOINTS) as manager:
         history = _fit(config, program, splits, workdir, manager, echo)

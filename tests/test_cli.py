@@ -394,7 +394,7 @@ def test_a_finished_run_is_not_trained_again(finished, capsys, monkeypatch):
     # Where the data is now makes no other run of it.
     elsewhere = ["--config.data.archives=/else/where", "--config.data.data_dir=/else/where"]
     assert main.main([DIGITS, "--config.train.epochs=2", "--workdir=run", *elsewhere]) == 0
-    _, told, headline = capsys.readouterr().out.splitlines()
+    told, headline = capsys.readouterr().out.splitlines()
     assert told == "run: is finished; --overwrite starts it anew"
     assert headline == (finished.parent / "out").read_text().splitlines()[-1]
     assert content(finished) == before
@@ -462,7 +462,7 @@ def test_a_run_that_is_stopped_says_how_to_go_on(here, monkeypatch, capsys, sign
     monkeypatch.setattr(host_loop, "run", run)
     assert main.main([DIGITS, "--workdir=a b"]) == 128 + signum
     out, err = capsys.readouterr()
-    _, saved, command = out.splitlines()
+    saved, command = out.splitlines()
     assert saved == "stopped after epoch 1 of 2, which is saved; to go on:"
     assert command == f"  python -m mnist_jax.main {DIGITS} '--workdir=a b'"
     assert err == ""
