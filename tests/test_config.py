@@ -225,7 +225,7 @@ STABLE_KEYS = {
 
 
 @pytest.mark.parametrize("dataset", ["", "mnist", "fashion_mnist", "digits", "csv:some/file.csv"])
-@pytest.mark.parametrize("model", ["linear", "mlp", "fast", "cnn"])
+@pytest.mark.parametrize("model", ["linear", "mlp", "cnn"])
 def test_every_shipped_config(model, dataset):
     """`parse` validates it; what its keys are called is what people have typed into scripts."""
     options = cli.parse([f"--config={CONFIGS / model}.py" + f":{dataset}" * bool(dataset)])
@@ -233,12 +233,12 @@ def test_every_shipped_config(model, dataset):
     assert fields.keys() >= STABLE_KEYS
     assert fields["data.name"] == (dataset or "mnist")
     assert options.config_name == model
-    assert fields["model.name"] == ("cnn" if model == "fast" else model)
+    assert fields["model.name"] == model
     assert fields["data.offline_fallback"] is True
 
 
 def test_every_file_of_configs_is_tested_above_and_says_how_it_is_run():
-    assert {path.stem for path in CONFIGS.glob("*.py")} == {"linear", "mlp", "fast", "cnn"}
+    assert {path.stem for path in CONFIGS.glob("*.py")} == {"linear", "mlp", "cnn"}
     for path in CONFIGS.glob("*.py"):
         assert f"python -m mnist_jax.main --config=configs/{path.name}" in path.read_text()
 
