@@ -220,7 +220,7 @@ def test_without_validation(tmp_path):
     assert (summary["num_train"], summary["num_val"]) == (1437, 0)
     assert (summary["best_epoch"], summary["val_accuracy"]) == (3, None)
     assert all(row["val_loss"] is row["val_accuracy"] is None for row in rows(tmp_path / "run"))
-    assert len(lines) == 3
+    assert len(lines) == 1 + 3  # what it trains on, and the epochs
     assert not any("val" in line for line in lines)
     latest, best = restored(tmp_path / "run")
     assert latest.epoch == best.epoch == 3
