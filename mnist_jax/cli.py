@@ -29,6 +29,8 @@ The same command goes on with a run that was stopped.
   --mode=train|evaluate    evaluate: judge the best checkpoint of a workdir, finished or running,
                            by the config that it was trained with
   --split=train|val|test   what to judge it on (default: test)
+  --compilation_cache=DIR  where compiled programs are kept for the next start; off: nowhere
+                           (default: $JAX_COMPILATION_CACHE_DIR, else the user's cache directory)
   --help                   this text; with --config, every key of it and its value too
 """
 
@@ -43,6 +45,7 @@ class Options(NamedTuple):
     split: str
     overwrite: bool
     summary: bool
+    compilation_cache: str | None
     help: bool
     argv: Sequence[str]  # what was typed
 
@@ -83,6 +86,7 @@ def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
         split=values.split,
         overwrite=values.overwrite,
         summary=values.summary,
+        compilation_cache=values.compilation_cache,
         help=values.help,
         argv=argv,
     )
@@ -100,6 +104,7 @@ def _define(args: Sequence[str], config: ConfigDict) -> flags.FlagValues:
     flags.DEFINE_string("workdir", None, "", flag_values=values)
     flags.DEFINE_bool("overwrite", False, "", flag_values=values)
     flags.DEFINE_bool("summary", False, "", flag_values=values)
+    flags.DEFINE_string("compilation_cache", None, "", flag_values=values)
     flags.DEFINE_bool("help", False, "", short_name="h", flag_values=values)
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=typed)

@@ -1,12 +1,15 @@
 """The convolution and the pooling that are fast on every backend.
 
-XLA's own gradient of a convolution is slow on CPUs, inside `lax.scan` more than ten times so
-(jax issue 12868). Here the gradients are written as what a CPU is good at: the input gradient as a
-forward convolution with the flipped kernel, the kernel gradient as matrix products over patches.
-Other backends keep XLA's convolution.
+XLA's own gradients of a convolution are hundreds of times slower than they could be on a CPU (jax
+issue 12868). Here both are written as what a CPU is good at, forward convolutions: of the output's
+gradient with the flipped kernel, and of the images with the output's gradient for a kernel, where
+images and channels have changed places. Convolutions of one channel into many, and those of each
+channel alone, are sums of shifted images, which XLA fuses with what comes after them. Other
+backends keep XLA's convolution and its gradients.
 """
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,88 +17,175 @@ from jax import lax
 from jaxtyping import Array, Float
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
+_MAX_TAPS = 64  # sums of more shifted images take long to compile
+_PARTS = 4  # of a batch in the kernel's gradient: one convolution alone keeps one core busy
 
-Pads = tuple[tuple[int, int], tuple[int, int]]
+Pair = tuple[int, int]
+Shape = tuple[int, ...]
+
+
+class _Geometry(NamedTuple):
+    """How a kernel moves over images: rows first, columns second."""
+
+    stride: Pair
+    pads: tuple[Pair, Pair]  # before and after; negative ones cut off
+    image_dilation: Pair = (1, 1)
+    kernel_dilation: Pair = (1, 1)
 
 
 def conv2d(
-    x: Float[Array, "n h w cin"], kernel: Float[Array, "kh kw cin cout"], padding: str = "SAME"
+    x: Float[Array, "n h w cin"],
+    kernel: Float[Array, "kh kw group cout"],
+    padding: str = "SAME",
+    stride: int = 1,
 ) -> Float[Array, "n h2 w2 cout"]:
-    """Cross-correlates images with a kernel, stride 1 (a deep-learning "convolution").
+    """Cross-correlates images with a kernel (a deep-learning "convolution").
 
     Args:
       x: images, channels last.
-      kernel: one filter an output channel.
-      padding: "SAME" keeps height and width (the odd pixel of an even kernel goes after); "VALID"
-        gives h - kh + 1.
+      kernel: one filter an output channel, of all input channels (group = cin), of one each
+        (group = 1, cout = cin: a depthwise convolution) or of a group of them.
+      padding: "SAME" gives ceil(h / stride) rows (the odd pixel of an even kernel goes after);
+        "VALID" gives ceil((h - kh + 1) / stride).
+      stride: pixels from one window to the next.
 
     Returns:
       The responses, of x's dtype.
     """
-    rows, columns = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (1, 1), padding)
-    pads = (rows, columns)
-    if jax.default_backend() != "cpu":
-        return _forward(x, kernel, pads)
-    return _conv2d_cpu(x, kernel, pads)
+    strides = (stride, stride)
+    rows, columns = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
+    geometry = _Geometry(strides, (rows, columns))
+    ours = kernel.shape[2] == x.shape[3] or _is_depthwise(x, kernel)
+    if jax.default_backend() != "cpu" or not ours:
+        return _native(x, kernel, geometry)
+    return _convolve(x, kernel, geometry)
 
 
 def max_pool(x: Float[Array, "n h w c"], window: int) -> Float[Array, "n h2 w2 c"]:
     """Maximum over windows that do not overlap; rows and columns left over at the end are dropped.
 
-    Strided maxima, because the gradient of `lax.reduce_window` (select-and-scatter) is slow.
+    The gradient goes to the first maximum of a window, as in `lax.reduce_window`, whose own
+    (select-and-scatter) is slow.
     """
     height, width = (size // window * window for size in x.shape[1:3])
-    x = x[:, :height, :width]
-    columns = [x[:, :, i::window] for i in range(window)]
-    x = columns[0]
-    for column in columns[1:]:
-        x = jnp.maximum(x, column)
-    rows = [x[:, i::window] for i in range(window)]
-    x = rows[0]
-    for row in rows[1:]:
-        x = jnp.maximum(x, row)
-    return x
+    return x if window == 1 else _max_pool(x[:, :height, :width], window)
 
 
-def _forward(x: Array, kernel: Array, pads: Pads) -> Array:
-    return lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=_LAYOUT)
+def _native(x: Array, kernel: Array, geometry: _Geometry) -> Array:
+    groups = x.shape[3] // kernel.shape[2]
+    return lax.conv_general_dilated(
+        x, kernel, *geometry, dimension_numbers=_LAYOUT, feature_group_count=groups
+    )
+
+
+def _is_depthwise(x: Array, kernel: Array) -> bool:
+    return kernel.shape[2] == 1 < x.shape[3] == kernel.shape[3]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _conv2d_cpu(x: Array, kernel: Array, pads: Pads) -> Array:
-    return _forward(x, kernel, pads)
+def _convolve(x: Array, kernel: Array, geometry: _Geometry) -> Array:
+    kh, kw, group, _ = kernel.shape
+    if group > 1 or kh * kw > _MAX_TAPS:
+        return _native(x, kernel, geometry)
+    taps = _taps(x.astype(jnp.float32), (kh, kw), geometry)
+    weights = kernel.astype(jnp.float32)
+    products = [tap * weights[None, i : i + 1, j : j + 1, 0] for (i, j), tap in taps.items()]
+    return sum(products[1:], products[0]).astype(x.dtype)
 
 
-def _conv2d_cpu_fwd(x: Array, kernel: Array, pads: Pads) -> tuple[Array, tuple[Array, Array]]:
-    return _forward(x, kernel, pads), (x, kernel)
+def _convolve_fwd(x: Array, kernel: Array, geometry: _Geometry) -> tuple:
+    # The barrier: what needs the responses later shall not compute them once more.
+    return lax.optimization_barrier(_convolve(x, kernel, geometry)), (x, kernel)
 
 
-def _conv2d_cpu_bwd(pads: Pads, saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+def _convolve_bwd(geometry: _Geometry, saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    """Both gradients by `_convolve` itself, so that the gradients' gradients are as fast."""
     x, kernel = saved
-    flipped = kernel[::-1, ::-1].swapaxes(2, 3)
-    (top, bottom), (left, right) = pads
-    kh, kw = kernel.shape[:2]
-    full = ((kh - 1 - top, kh - 1 - bottom), (kw - 1 - left, kw - 1 - right))
-    return _forward(g, flipped, full), _kernel_gradient(x, g, kernel, pads)
+    to_x, to_kernel = _transposed(x.shape, kernel.shape, g.shape, geometry)
+    depthwise = _is_depthwise(x, kernel)
+    flipped = kernel[::-1, ::-1] if depthwise else kernel[::-1, ::-1].swapaxes(2, 3)
+    x_gradient = _convolve(g, flipped, to_x)
+    x, g = x.astype(jnp.float32), g.astype(jnp.float32)  # sums of a whole batch
+    if depthwise:
+        taps = _taps(x, kernel.shape[:2], geometry)
+        sums = jnp.stack([(tap * g).sum((0, 1, 2)) for tap in taps.values()])
+        return x_gradient, sums.reshape(kernel.shape).astype(kernel.dtype)
+    images, kernels = x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)
+    size = -(-len(x) // _PARTS)
+    parts = [
+        _convolve(images[..., i : i + size], kernels[:, :, i : i + size], to_kernel)
+        for i in range(0, len(x), size)
+    ]
+    return x_gradient, sum(parts[1:], parts[0]).transpose(1, 2, 0, 3).astype(kernel.dtype)
 
 
-def _kernel_gradient(x: Array, g: Array, kernel: Array, pads: Pads) -> Array:
-    """Patches^T g, a row of the kernel at a time: [kw cin, pixels] @ [pixels, cout].
+_convolve.defvjp(_convolve_fwd, _convolve_bwd)
 
-    A row at a time, because patches of whole windows no longer fit the second-level cache and
-    those of single pixels make products too thin to be fast.
+
+def _taps(x: Array, sides: Shape, geometry: _Geometry) -> dict[Pair, Array]:
+    """What each element (i, j) of a kernel is multiplied with: images, shifted and strided."""
+    stride, pads, x_dilation, kernel_dilation = geometry
+    inner = [(*pad, dilation - 1) for pad, dilation in zip(pads, x_dilation, strict=True)]
+    # The barrier: whatever makes the images is not made again for every tap and channel.
+    x = lax.optimization_barrier(lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *inner, (0, 0, 0)]))
+    slices: list[list[slice]] = []
+    for axis in (0, 1):
+        reach = (sides[axis] - 1) * kernel_dilation[axis]
+        starts = range(0, reach + 1, kernel_dilation[axis])
+        end = x.shape[1 + axis] - reach
+        slices.append([slice(start, end + start, stride[axis]) for start in starts])
+    return {
+        (i, j): x[:, rows, columns]
+        for i, rows in enumerate(slices[0])
+        for j, columns in enumerate(slices[1])
+    }
+
+
+def _transposed(
+    x_shape: Shape, kernel_shape: Shape, g_shape: Shape, geometry: _Geometry
+) -> tuple[_Geometry, _Geometry]:
+    """The geometries that give the gradients of the images and of the kernel.
+
+    A stride becomes the dilation of the output's gradient, and dilations become strides.
     """
-    kh, kw, cin, cout = kernel.shape
-    height, width = g.shape[1:3]
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    g = g.reshape(-1, cout)
+    stride, pads, x_dilation, kernel_dilation = geometry
+    to_x, to_kernel = [], []
+    for axis, (before, _) in enumerate(pads):
+        x = (x_shape[1 + axis] - 1) * x_dilation[axis] + 1
+        kernel = (kernel_shape[axis] - 1) * kernel_dilation[axis] + 1
+        g = (g_shape[1 + axis] - 1) * stride[axis] + 1
+        to_x.append((kernel - 1 - before, x - g + before))
+        to_kernel.append((before, kernel + g - x - before - 1))
+    return (
+        _Geometry(x_dilation, (to_x[0], to_x[1]), stride, kernel_dilation),
+        _Geometry(kernel_dilation, (to_kernel[0], to_kernel[1]), x_dilation, stride),
+    )
 
-    def row_gradient(i: int) -> Array:
-        shifted = [x[:, i : i + height, j : j + width] for j in range(kw)]
-        patches = jnp.concatenate(shifted, axis=3).reshape(-1, kw * cin)
-        return lax.dot_general(patches, g, (((0,), (0,)), ((), ())))
 
-    return jnp.stack([row_gradient(i) for i in range(kh)]).reshape(kernel.shape)
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _max_pool(x: Array, window: int) -> Array:
+    return _max_pool_fwd(x, window)[0]
 
 
-_conv2d_cpu.defvjp(_conv2d_cpu_fwd, _conv2d_cpu_bwd)
+def _max_pool_fwd(x: Array, window: int) -> tuple[Array, Array]:
+    """The maxima, and at which place of its window each is found first."""
+    places = [x[:, i::window, j::window] for i in range(window) for j in range(window)]
+    best, first = places[0], jnp.zeros(places[0].shape, jnp.int16)
+    for place, values in enumerate(places[1:], 1):
+        first = jnp.where(values > best, jnp.int16(place), first)
+        best = jnp.maximum(best, values)
+    return best, first
+
+
+def _max_pool_bwd(window: int, first: Array, g: Array) -> tuple[Array]:
+    def spread(pooled: Array) -> Array:
+        n, h, w, c = pooled.shape
+        wide = jnp.broadcast_to(pooled[:, :, None, :, None], (n, h, window, w, window, c))
+        return wide.reshape(n, h * window, w * window, c)
+
+    rows, columns = (jnp.arange(size * window) % window for size in g.shape[1:3])
+    place = (rows[:, None] * window + columns[None]).astype(jnp.int16)[None, :, :, None]
+    return (jnp.where(spread(first) == place, spread(g), jnp.zeros((), g.dtype)),)
+
+
+_max_pool.defvjp(_max_pool_fwd, _max_pool_bwd)

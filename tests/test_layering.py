@@ -7,7 +7,7 @@ import pytest
 
 ORDER = [
     ["__init__", "types"],
-    ["nets", "keys", "tfds_source"],
+    ["nets", "keys", "tfds_source", "compilation_cache"],
     ["config", "data", "augment", "layers", "tasks", "metrics"],
     ["models", "optim", "splits", "workdir", "provenance", "plots", "board"],
     ["train", "evaluate", "checkpoint", "report", "progress", "cli"],
