@@ -24,6 +24,7 @@ CONFIGS = {  # and over how many seeds
     "linear.py:fashion_mnist": 3,
     "mlp.py:mnist": 3,
     "mlp.py:fashion_mnist": 3,
+    "fast.py:mnist": 10,
     "cnn.py:mnist": 3,
     "cnn.py:fashion_mnist": 3,
 }

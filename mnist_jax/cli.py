@@ -20,8 +20,8 @@ usage: python -m mnist_jax.main --config=configs/cnn.py[:DATASET] [--config.KEY=
 Trains a small-image classifier and leaves its checkpoints, metrics and report in the workdir.
 The same command goes on with a run that was stopped.
 
-  --config=FILE[:DATASET]  what to train: configs/linear.py, configs/mlp.py or configs/cnn.py, on
-                           mnist (default), fashion_mnist, digits, csv:PATH or a tfds builder
+  --config=FILE[:DATASET]  what to train: configs/linear.py, mlp.py, fast.py or cnn.py, on mnist
+                           (default), fashion_mnist, digits, csv:PATH or a tfds builder
   --config.KEY=VALUE       one value of it, as in --config.train.epochs=3; any number of them
   --workdir=DIR            where the run lives (default: runs/<config>-<dataset>-s<seed>)
   --overwrite              delete the run that is there and start anew

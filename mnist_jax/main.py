@@ -28,9 +28,9 @@ def _dispatch(argv: Sequence[str]) -> int:
         print(cli.help_text(options.config))
         return 0
     # Here, because JAX and what comes with it take a second: help and mistakes do without.
-    from mnist_jax import commands, compilation_cache
+    from mnist_jax import commands, compilation
 
-    compilation_cache.enable(options.compilation_cache)
+    compilation.enable_cache(options.compilation_cache)
     if options.mode == "evaluate":
         return commands.evaluate(options)
     return commands.summarize(options) if options.summary else commands.train(options)

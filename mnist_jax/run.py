@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from mnist_jax import checkpoint, evaluate, metrics, progress, results, train
+from mnist_jax import checkpoint, compilation, evaluate, metrics, progress, results, train
 from mnist_jax import splits as data_splits
 from mnist_jax import workdir as files
 from mnist_jax.board import Board
@@ -72,10 +72,7 @@ def run(
         history = _fit(config, program, splits, workdir, manager, echo)
         best = checkpoint.restore_best(manager, program.initial, echo)
     assert best is not None, "training saves at least one epoch"
-    test = splits.test
-    logits, judged = evaluate.judge(
-        program.recipe.model, train.variables(best.state), *map(jnp.asarray, test)
-    )
+    logits, judged = _judge(program.recipe, best.state, splits.test)(best.state)
     summary = results.summarize(
         config,
         splits,
@@ -86,7 +83,7 @@ def run(
         test=judged,
         compile_seconds=program.compile_seconds,
     )
-    results.publish(workdir, summary, history, config, test, np.asarray(logits), command)
+    results.publish(workdir, summary, history, config, splits.test, np.asarray(logits), command)
     return summary
 
 
@@ -97,12 +94,12 @@ def compile_program(config: ConfigDict, splits: Splits) -> Program:
     state = jax.jit(train.init_state, static_argnums=0)(recipe, hparams, root)
     examples = tuple(map(jnp.asarray, splits.train))
     start = time.perf_counter()
-    epoch = train.train_epoch.lower(recipe, state, *examples, hparams, root).compile()
+    lowered = train.train_epoch.lower(recipe, state, *examples, hparams, root)
+    epoch = compilation.compile_lowered(lowered)
     validate = None
     if len(splits.val.labels):
-        held_out = tuple(map(jnp.asarray, splits.val))
-        judge = evaluate.judge.lower(recipe.model, train.variables(state), *held_out).compile()
-        validate = lambda state: judge(train.variables(state), *held_out)[1]  # noqa: E731
+        judge = _judge(recipe, state, splits.val)
+        validate = lambda state: judge(state)[1]  # noqa: E731
     return Program(
         recipe=recipe,
         initial=state,
@@ -111,6 +108,16 @@ def compile_program(config: ConfigDict, splits: Splits) -> Program:
         learning_rate=lambda state: train.learning_rate(recipe, state, hparams),
         compile_seconds=time.perf_counter() - start,
     )
+
+
+def _judge(
+    recipe: train.Recipe, like: State, split: Split
+) -> Callable[[State], tuple[Array, metrics.Report]]:
+    """Compiles the judgement of a state like this one on a split: logits, and what they say."""
+    examples = tuple(map(jnp.asarray, split))
+    lowered = evaluate.judge.lower(recipe.model, train.variables(like), *examples)
+    judge = compilation.compile_lowered(lowered)
+    return lambda state: judge(train.variables(state), *examples)
 
 
 def _fit(
@@ -214,6 +221,5 @@ def evaluate_run(workdir: Path, split: str, echo: progress.Echo = print) -> tupl
         best = checkpoint.restore_best(manager, like, echo)
     if best is None:
         raise UserError(f"{workdir}: has no checkpoint yet")
-    variables = train.variables(best.state)
-    _, judged = evaluate.judge(recipe.model, variables, *map(jnp.asarray, examples))
+    _, judged = _judge(recipe, best.state, examples)(best.state)
     return best.epoch, metrics.to_python(jax.device_get(judged), splits.class_names)

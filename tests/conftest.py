@@ -1,8 +1,12 @@
 """Shared fixtures. Strict numerics everywhere: no implicit dtype or rank promotion."""
 
 import os
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # one for all workers and the commands they run
+    _programs = tempfile.TemporaryDirectory(prefix="mnist_jax-programs-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs.name
 
 import jax
 from jaxtyping import install_import_hook

@@ -225,20 +225,20 @@ STABLE_KEYS = {
 
 
 @pytest.mark.parametrize("dataset", ["", "mnist", "fashion_mnist", "digits", "csv:some/file.csv"])
-@pytest.mark.parametrize("model", ["linear", "mlp", "cnn"])
-def test_every_shipped_config(model, dataset):
+@pytest.mark.parametrize("name", ["linear", "mlp", "fast", "cnn"])
+def test_every_shipped_config(name, dataset):
     """`parse` validates it; what its keys are called is what people have typed into scripts."""
-    options = cli.parse([f"--config={CONFIGS / model}.py" + f":{dataset}" * bool(dataset)])
+    options = cli.parse([f"--config={CONFIGS / name}.py" + f":{dataset}" * bool(dataset)])
     fields = dict(config.flatten(options.config.to_dict()))
     assert fields.keys() >= STABLE_KEYS
     assert fields["data.name"] == (dataset or "mnist")
-    assert options.config_name == model
-    assert fields["model.name"] == model
+    assert options.config_name == name
+    assert fields["model.name"] == {"fast": "cnn"}.get(name, name)
     assert fields["data.offline_fallback"] is True
 
 
 def test_every_file_of_configs_is_tested_above_and_says_how_it_is_run():
-    assert {path.stem for path in CONFIGS.glob("*.py")} == {"linear", "mlp", "cnn"}
+    assert {path.stem for path in CONFIGS.glob("*.py")} == {"linear", "mlp", "fast", "cnn"}
     for path in CONFIGS.glob("*.py"):
         assert f"python -m mnist_jax.main --config=configs/{path.name}" in path.read_text()
 

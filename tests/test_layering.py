@@ -7,7 +7,7 @@ import pytest
 
 ORDER = [
     ["__init__", "types"],
-    ["nets", "keys", "tfds_source", "compilation_cache"],
+    ["nets", "keys", "tfds_source", "compilation"],
     ["config", "data", "augment", "layers", "tasks", "metrics"],
     ["models", "optim", "splits", "workdir", "provenance", "plots", "board"],
     ["train", "evaluate", "checkpoint", "report", "progress", "cli"],

@@ -1,0 +1,90 @@
+"""XLA's options and the cache of compiled programs, in processes of their own: both are global."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mnist_jax import compilation, layers
+
+ROOT = Path(__file__).parent.parent
+RUN = ["-m", "mnist_jax.main", f"--config={ROOT / 'configs/linear.py'}:digits"]
+RUN += ["--config.train.epochs=2", "--overwrite"]
+
+
+def python(*args: str, cwd: Path, **env: str) -> str:
+    """What a new process says, both streams together; it must end well."""
+    done = subprocess.run(
+        [sys.executable, *args],
+        cwd=cwd,
+        env={"PATH": "", "HOME": str(cwd), "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def losses(workdir: Path) -> list[float]:
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["train_loss"] for line in lines]
+
+
+def test_the_second_start_compiles_nothing_and_computes_the_same(tmp_path):
+    cache = tmp_path / "programs"
+    run = [*RUN, f"--compilation_cache={cache}", f"--workdir={tmp_path / 'run'}"]
+    python(*run, cwd=tmp_path)
+    kept, first = {path.name for path in cache.iterdir()}, losses(tmp_path / "run")
+    assert kept
+    python(*run, cwd=tmp_path, JAX_RAISE_PERSISTENT_CACHE_ERRORS="1")
+    assert {path.name for path in cache.iterdir()} == kept
+    assert losses(tmp_path / "run") == first
+
+
+@pytest.mark.parametrize(
+    ("flag", "env", "expected"),
+    [
+        (["--compilation_cache=off"], {"JAX_COMPILATION_CACHE_DIR": "by-env"}, []),
+        ([], {"JAX_COMPILATION_CACHE_DIR": "by-env"}, ["by-env"]),
+        ([], {"XDG_CACHE_HOME": "by-xdg"}, ["by-xdg"]),
+    ],
+    ids=["off", "JAX's variable", "the user's cache directory"],
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="XDG_CACHE_HOME is Linux's")
+def test_where_programs_are_kept(tmp_path, flag, env, expected):
+    env = {name: str(tmp_path / value) for name, value in env.items()}
+    python(*RUN, *flag, f"--workdir={tmp_path / 'run'}", cwd=tmp_path, **env)
+    assert [d for d in ("by-env", "by-xdg") if list((tmp_path / d).rglob("*-cache"))] == expected
+
+
+def test_a_damaged_program_is_compiled_again(tmp_path):
+    cache = tmp_path / "programs"
+    run = [*RUN, f"--compilation_cache={cache}", f"--workdir={tmp_path / 'run'}"]
+    python(*run, cwd=tmp_path)
+    first = losses(tmp_path / "run")
+    for path in cache.glob("*-cache"):
+        path.write_bytes(path.read_bytes()[:100])
+    said = python(*run, cwd=tmp_path)
+    assert losses(tmp_path / "run") == first
+    assert "Traceback" not in said
+
+
+def test_an_option_that_this_jaxlib_lacks_is_left_out(monkeypatch):
+    lowered = jax.jit(lambda x: x + 1).lower(jnp.float32(1))
+    monkeypatch.setattr(compilation, "_CPU_OPTIONS", {"xla_cpu_never_heard_of": True})
+    assert compilation.compile_lowered(lowered)(jnp.float32(1)) == 2
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the options are for CPUs")
+def test_convolutions_are_eigens_on_a_cpu():
+    x, kernel = jnp.ones((8, 14, 14, 32)), jnp.ones((3, 3, 32, 64))
+    lowered = jax.jit(layers.conv2d).lower(x, kernel)
+    ours, plain = compilation.compile_lowered(lowered), lowered.compile()
+    assert "ynn_fusion" not in ours.as_text()
+    np.testing.assert_allclose(ours(x, kernel), plain(x, kernel), rtol=1e-5)
