@@ -176,13 +176,13 @@ def test_the_test_split_is_judged_once_and_changes_nothing(spoilt, tmp_path, mon
     class Spy:
         judge = evaluate.judge
 
-        def lower(self, model, variables, images, labels):
+        def lower(self, model, variables, images, labels, **mesh):
             judged.append(("compiled for", len(labels)))
-            return Spy.judge.lower(model, variables, images, labels)
+            return Spy.judge.lower(model, variables, images, labels, **mesh)
 
-        def __call__(self, model, variables, images, labels):
+        def __call__(self, model, variables, images, labels, **mesh):
             judged.append(("called on", len(labels)))
-            return Spy.judge(model, variables, images, labels)
+            return Spy.judge(model, variables, images, labels, **mesh)
 
     monkeypatch.setattr(evaluate, "judge", Spy())
     again = tmp_path / "run"
