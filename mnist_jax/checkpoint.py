@@ -4,7 +4,8 @@ An epoch's checkpoint is the directory `<directory>/<epoch>`. It comes by one re
 complete and goes by one rename, so a run killed at any moment leaves whole checkpoints only. Orbax
 writes two items into it: `state`, the arrays, and `record`, a JSON object of the history, the
 score, the arrays' layout, and a checksum over these and the arrays' bytes (orbax alone reads a
-flipped bit back without a word). One process at a time may have a directory open.
+flipped bit back without a word). One process at a time may have a directory open: of those that
+train together, the first.
 """
 
 import json
@@ -78,7 +79,8 @@ def open_directory(directory: Path, *, read_only: bool = False) -> Iterator[ocp.
         # Else, when it can not make one, its threads keep the process from ending for 5 minutes.
         async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
         cleanup_tmp_directories=not read_only,
-        create=not read_only,
+        create=False,
+        multiprocessing_options=ocp.options.MultiprocessingOptions(active_processes={0}),
         preservation_policy=_BestAndLatest(directory),
         todelete_subdir=_TRASH,
     )

@@ -31,6 +31,10 @@ The same command goes on with a run that was stopped.
   --split=train|val|test   what to judge it on (default: test)
   --compilation_cache=DIR  where compiled programs are kept for the next start; off: nowhere
                            (default: $JAX_COMPILATION_CACHE_DIR, else the user's cache directory)
+  --coordinator=HOST:PORT  of several processes that do this together, where the first one is;
+  --num_processes=N        how many they are; and
+  --process_id=I           which of them this is, from 0. Each is started with all three
+  --distributed            instead of the three: as Slurm, Open MPI, TPU pods or Kubernetes say
   --help                   this text; with --config, every key of it and its value too
 """
 
@@ -46,6 +50,7 @@ class Options(NamedTuple):
     overwrite: bool
     summary: bool
     compilation_cache: str | None
+    cluster: tuple[str, int, int] | tuple[()] | None  # arguments of `processes.start`; None: alone
     help: bool
     argv: Sequence[str]  # what was typed
 
@@ -87,6 +92,7 @@ def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
         overwrite=values.overwrite,
         summary=values.summary,
         compilation_cache=values.compilation_cache,
+        cluster=_cluster(values),
         help=values.help,
         argv=argv,
     )
@@ -105,6 +111,10 @@ def _define(args: Sequence[str], config: ConfigDict) -> flags.FlagValues:
     flags.DEFINE_bool("overwrite", False, "", flag_values=values)
     flags.DEFINE_bool("summary", False, "", flag_values=values)
     flags.DEFINE_string("compilation_cache", None, "", flag_values=values)
+    flags.DEFINE_string("coordinator", None, "", flag_values=values)
+    flags.DEFINE_integer("num_processes", None, "", flag_values=values)
+    flags.DEFINE_integer("process_id", None, "", flag_values=values)
+    flags.DEFINE_bool("distributed", False, "", flag_values=values)
     flags.DEFINE_bool("help", False, "", short_name="h", flag_values=values)
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=typed)
@@ -117,6 +127,29 @@ def _define(args: Sequence[str], config: ConfigDict) -> flags.FlagValues:
     if extra:
         raise UserError(f"{extra[0]}: unexpected argument; flags are --NAME=VALUE, see --help")
     return values
+
+
+def _cluster(values: flags.FlagValues) -> tuple[str, int, int] | tuple[()] | None:
+    """Who else takes part, by the flags."""
+    address, count, index = values.coordinator, values.num_processes, values.process_id
+    given = [value is not None for value in (address, count, index)]
+    if any(given) and values.distributed:
+        raise UserError("--distributed: stands instead of --coordinator and what goes with it")
+    if any(given) != all(given):
+        raise UserError(
+            "--coordinator=HOST:PORT --num_processes=N --process_id=I: give all three, or "
+            "--distributed where a cluster's environment says them"
+        )
+    if not any(given):
+        return () if values.distributed else None
+    port = re.fullmatch(r".+:(\d+)", address)
+    if not port or not 0 < int(port[1]) < 2**16:
+        raise UserError(f"--coordinator={address}: is not HOST:PORT, as in 10.0.0.1:1234")
+    if count < 1:
+        raise UserError(f"--num_processes={count}: must be 1 or more")
+    if not 0 <= index < count:
+        raise UserError(f"--process_id={index}: of {count} processes the ids are 0 to {count - 1}")
+    return address, count, index
 
 
 def _plain(message: str) -> str:

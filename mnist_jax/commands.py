@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mnist_jax import cli, data, models, progress, run, splits
+from mnist_jax import cli, data, models, processes, progress, run, splits
 from mnist_jax import workdir as files
 
 
@@ -19,14 +19,14 @@ def train(options: cli.Options) -> int:
     config = options.config
     requested = config.data.name
     try:
-        examples = splits.load(config, _say)
+        examples = processes.from_first(lambda: splits.load(config, _say))
     except data.DataNotFound as error:
         if not config.data.offline_fallback:
             raise
         _warn(f"{error}")
         _warn(f"*** NOT {requested}: training on scikit-learn's small 'digits' instead ***")
         config = cli.parse(options.argv, dataset="digits").config
-        examples = splits.load(config)
+        examples = processes.from_first(lambda: splits.load(config))
     kind, _, path = examples.name.partition(":")
     data_name = f"csv-{Path(path).name.partition('.')[0]}" if path else kind.replace("/", "-")
     workdir = options.workdir or Path("runs", f"{options.config_name}-{data_name}-s{config.seed}")
@@ -120,8 +120,10 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    if processes.is_first():
+        print(line, flush=True)
 
 
 def _warn(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    if processes.is_first():
+        print(line, file=sys.stderr, flush=True)

@@ -28,6 +28,10 @@ def _dispatch(argv: Sequence[str]) -> int:
         print(cli.help_text(options.config))
         return 0
     # Here, because JAX and what comes with it take a second: help and mistakes do without.
+    if options.cluster is not None:
+        from mnist_jax import processes
+
+        processes.start(*options.cluster)
     from mnist_jax import commands, compilation
 
     compilation.enable_cache(options.compilation_cache)

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
+from mnist_jax import processes
 from mnist_jax.types import PyTree
 
 Echo = Callable[[str], None]
@@ -48,7 +49,7 @@ class Bar:
             initial=epochs_done * examples,
             unit=" examples",
             unit_scale=True,
-            disable=not (sys.stdout.isatty() and sys.stderr.isatty()),
+            disable=not (sys.stdout.isatty() and sys.stderr.isatty() and processes.is_first()),
             dynamic_ncols=True,
         )
 

@@ -29,7 +29,8 @@ def device() -> str:
     if devices[0].platform == "cpu":
         # What we may use, which in a container is less than there is; macOS does not say.
         cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
-        return f"{cores} cores of {platform.machine()}"
+        count = f"{jax.process_count()} processes, each on " if jax.process_count() > 1 else ""
+        return f"{count}{cores} cores of {platform.machine()}"
     return f"{len(devices)} x {devices[0].device_kind}"
 
 

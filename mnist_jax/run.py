@@ -2,27 +2,41 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
+from jax.sharding import Mesh
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from mnist_jax import checkpoint, compilation, evaluate, metrics, progress, results, train
+from mnist_jax import (
+    checkpoint,
+    compilation,
+    evaluate,
+    metrics,
+    models,
+    parallel,
+    processes,
+    progress,
+    results,
+    train,
+)
 from mnist_jax import splits as data_splits
 from mnist_jax import workdir as files
-from mnist_jax.board import Board
+from mnist_jax.checkpoint import Checkpoint
+from mnist_jax.models import Model
+from mnist_jax.record import Record
 from mnist_jax.results import Row
 from mnist_jax.splits import Split, Splits
-from mnist_jax.types import Metrics, State, UserError
+from mnist_jax.types import Metrics, PyTree, State, UserError
 
 
 class Program(NamedTuple):
-    """A config compiled for its data, which is on the device."""
+    """A config compiled for its data, which is on the devices."""
 
     recipe: train.Recipe
     initial: State
@@ -57,49 +71,65 @@ def run(
       The summary, as in summary.json.
 
     Raises:
-      UserError: the workdir cannot be used, or training diverged.
+      UserError: the devices cannot share a batch, the workdir cannot be used, or training diverged.
       progress.Stopped: a signal asked to stop; everything so far is saved.
     """
-    files.prepare(workdir, config.to_dict(), splits.fingerprint, overwrite=overwrite)
-    if (workdir / files.SUMMARY).exists():
+    mesh = parallel.make_mesh()
+    parallel.check_batch_size(config.train.batch_size, mesh.size)
+    finished = processes.from_first(lambda: _prepare(config, splits, workdir, overwrite))
+    if finished:
         echo(f"{workdir}: is finished; --overwrite starts it anew")
-        return files.read_json(workdir / files.SUMMARY)
+        return finished
     parts = {name: len(getattr(splits, name).labels) for name in ("train", "val", "test")}
     counts = ", ".join(f"{count:,} {name}" for name, count in parts.items() if count)
     echo(f"{config.model.name} on {splits.name}: {counts}")
-    program = compile_program(config, splits)
-    with checkpoint.open_directory(workdir / files.CHECKPOINTS) as manager:
-        history = _fit(config, program, splits, workdir, manager, echo)
-        best = checkpoint.restore_best(manager, program.initial, echo)
-    assert best is not None, "training saves at least one epoch"
-    logits, judged = _judge(program.recipe, best.state, splits.test)(best.state)
-    summary = results.summarize(
-        config,
-        splits,
-        requested_dataset=requested_dataset or splits.name,
-        num_params=sum(x.size for x in jax.tree.leaves(best.state.params)),
-        history=history,
-        best_epoch=best.epoch,
-        test=judged,
-        compile_seconds=program.compile_seconds,
-    )
-    results.publish(workdir, summary, history, config, splits.test, np.asarray(logits), command)
-    return summary
+    program = compile_program(config, splits, mesh)
+    with Record(workdir, _on_host(program.initial), echo) as record:
+        history = _fit(config, program, mesh, splits, record, echo)
+        best = processes.from_first(record.best)
+    variables = parallel.put(mesh, train.variables(best.state))
+    logits, judged = compile_judge(program.recipe.model, variables, splits.test, mesh)(variables)
+
+    def publish() -> dict[str, Any]:
+        summary = results.summarize(
+            config,
+            splits,
+            requested_dataset=requested_dataset or splits.name,
+            num_params=sum(x.size for x in jax.tree.leaves(best.state.params)),
+            history=history,
+            best_epoch=best.epoch,
+            test=judged,
+            compile_seconds=program.compile_seconds,
+        )
+        results.publish(workdir, summary, history, config, splits.test, np.asarray(logits), command)
+        return summary
+
+    return processes.from_first(publish)
 
 
-def compile_program(config: ConfigDict, splits: Splits) -> Program:
-    """Puts the data on the device and compiles an epoch of training and of validation."""
-    recipe = train.make_recipe(config, len(splits.class_names), len(splits.train.labels))
+def _prepare(
+    config: ConfigDict, splits: Splits, workdir: Path, overwrite: bool
+) -> dict[str, Any] | None:
+    """Makes the workdir this run's; returns its summary if it is finished."""
+    files.prepare(workdir, config.to_dict(), splits.fingerprint, overwrite=overwrite)
+    summary = workdir / files.SUMMARY
+    return files.read_json(summary) if summary.exists() else None
+
+
+def compile_program(config: ConfigDict, splits: Splits, mesh: Mesh) -> Program:
+    """Puts the data on the devices and compiles an epoch of training and of validation."""
+    recipe = train.make_recipe(config, len(splits.class_names), len(splits.train.labels), mesh)
     hparams, root = train.make_hparams(config), jax.random.key(config.seed)
-    state = jax.jit(train.init_state, static_argnums=0)(recipe, hparams, root)
-    examples = tuple(map(jnp.asarray, splits.train))
+    init = jax.jit(train.init_state, static_argnums=0, out_shardings=parallel.whole(mesh))
+    state = init(recipe, hparams, root)
+    examples = parallel.put(mesh, splits.train)
     start = time.perf_counter()
     lowered = train.train_epoch.lower(recipe, state, *examples, hparams, root)
     epoch = compilation.compile_lowered(lowered)
     validate = None
     if len(splits.val.labels):
-        judge = _judge(recipe, state, splits.val)
-        validate = lambda state: judge(state)[1]  # noqa: E731
+        judge = compile_judge(recipe.model, train.variables(state), splits.val, mesh)
+        validate = lambda state: judge(train.variables(state))[1]  # noqa: E731
     return Program(
         recipe=recipe,
         initial=state,
@@ -110,46 +140,43 @@ def compile_program(config: ConfigDict, splits: Splits) -> Program:
     )
 
 
-def _judge(
-    recipe: train.Recipe, like: State, split: Split
-) -> Callable[[State], tuple[Array, metrics.Report]]:
-    """Compiles the judgement of a state like this one on a split: logits, and what they say."""
-    examples = tuple(map(jnp.asarray, split))
-    lowered = evaluate.judge.lower(recipe.model, train.variables(like), *examples)
-    judge = compilation.compile_lowered(lowered)
-    return lambda state: judge(train.variables(state), *examples)
+def compile_judge(
+    model: Model, like: PyTree, split: Split, mesh: Mesh
+) -> Callable[[PyTree], tuple[Array, metrics.Report]]:
+    """Puts a split on the devices and compiles `evaluate.judge` for variables like these on it."""
+    examples = parallel.put(mesh, split)
+    judge = compilation.compile_lowered(evaluate.judge.lower(model, like, *examples, mesh=mesh))
+    return lambda variables: judge(variables, *examples)
 
 
 def _fit(
     config: ConfigDict,
     program: Program,
+    mesh: Mesh,
     splits: Splits,
-    workdir: Path,
-    manager: ocp.CheckpointManager,
+    record: Record,
     echo: progress.Echo,
 ) -> list[Row]:
-    """Trains the epochs that the checkpoints do not have yet; returns the rows of all."""
-    last = checkpoint.restore_latest(manager, program.initial, echo)
-    state, history = (last.state, last.history) if last else (program.initial, [])
+    """Trains the epochs that the record does not have yet; returns the rows of all."""
+    state, history = program.initial, []
+    if last := processes.from_first(record.resume):
+        state, history = parallel.put(mesh, last.state), last.history
     done, epochs = len(history), config.train.epochs
     if done:
-        echo(f"{workdir}: goes on after epoch {done} of {epochs}")
-    # A kill may have left them an epoch ahead of the checkpoints, or behind.
-    files.write(workdir / files.METRICS, files.to_rows(history))
-    board = Board(workdir / files.TENSORBOARD, history)
+        echo(f"{record.workdir}: goes on after epoch {done} of {epochs}")
     bar = progress.Bar(epochs, done, len(splits.train.labels), echo)
-    with board, bar, progress.interruptible(bar.write) as stop_signal:
+    with bar, progress.interruptible(bar.write) as stop_signal:
         for epoch in range(done + 1, epochs + 1):
             bar.say(f"epoch {epoch}/{epochs}")
             state, row, score = _train_epoch(program, state, epoch, bar.tick)
             history = [*history, row]
-            checkpoint.save(manager, epoch, state, history, score)
-            files.write(workdir / files.METRICS, files.to_rows(history))
-            board.epoch(row)
+            processes.from_first(partial(record.epoch, state, history, score))
             bar.epoch(row)
-            if stop_signal() and epoch < epochs:
-                checkpoint.wait(manager)
-                raise progress.Stopped(stop_signal(), epoch, epochs)
+            # Whichever process is asked to stop, all stop after the same epoch.
+            signum = processes.largest(stop_signal())
+            if signum and epoch < epochs:
+                processes.from_first(record.wait)
+                raise progress.Stopped(signum, epoch, epochs)
     return history
 
 
@@ -207,6 +234,20 @@ def evaluate_run(workdir: Path, split: str, echo: progress.Echo = print) -> tupl
     Raises:
       UserError: there is no such run, its data has changed, or the split is empty.
     """
+    model_config, class_names, examples, best = processes.from_first(
+        lambda: _read_run(workdir, split, echo)
+    )
+    model = models.build(model_config, len(class_names))
+    mesh = parallel.make_mesh()
+    variables = parallel.put(mesh, train.variables(best.state))
+    _, judged = compile_judge(model, variables, examples, mesh)(variables)
+    return best.epoch, metrics.to_python(jax.device_get(judged), class_names)
+
+
+def _read_run(
+    workdir: Path, split: str, echo: progress.Echo
+) -> tuple[ConfigDict, tuple[str, ...], Split, Checkpoint]:
+    """The model's config, the classes, a split and the best checkpoint of a run."""
     config, fingerprint = files.read_config(workdir)
     splits = data_splits.load(config)
     if splits.fingerprint != fingerprint:
@@ -216,10 +257,14 @@ def evaluate_run(workdir: Path, split: str, echo: progress.Echo = print) -> tupl
         raise UserError(f"{workdir}: has no {split} examples (config.data.val_size is 0)")
     recipe = train.make_recipe(config, len(splits.class_names), len(splits.train.labels))
     root = jax.random.key(config.seed)
-    like = jax.eval_shape(lambda: train.init_state(recipe, train.make_hparams(config), root))
+    state = jax.eval_shape(lambda: train.init_state(recipe, train.make_hparams(config), root))
     with checkpoint.open_directory(workdir / files.CHECKPOINTS, read_only=True) as manager:
-        best = checkpoint.restore_best(manager, like, echo)
+        best = checkpoint.restore_best(manager, _on_host(state), echo)
     if best is None:
         raise UserError(f"{workdir}: has no checkpoint yet")
-    _, judged = _judge(recipe, best.state, examples)(best.state)
-    return best.epoch, metrics.to_python(jax.device_get(judged), splits.class_names)
+    return config.model, splits.class_names, examples, best
+
+
+def _on_host(state: State) -> State:
+    """Empty numpy arrays of a state's shapes: what a checkpoint is read into."""
+    return jax.tree.map(lambda x: np.empty(x.shape, x.dtype), state)

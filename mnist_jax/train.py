@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32, UInt8
 from ml_collections import ConfigDict
 
-from mnist_jax import augment, metrics, models, optim, tasks
+from mnist_jax import augment, metrics, models, optim, parallel, tasks
 from mnist_jax.keys import stream
 from mnist_jax.models import Model
 from mnist_jax.optim import Schedule
@@ -32,9 +33,12 @@ class Recipe(NamedTuple):
     augment: augment.Transform | None
     batch_size: int
     ema: float  # decay of the average of parameters; 0 turns it off
+    mesh: Mesh | None  # the devices that share each batch; None: one device
 
 
-def make_recipe(config: ConfigDict, num_classes: int, num_train: int) -> Recipe:
+def make_recipe(
+    config: ConfigDict, num_classes: int, num_train: int, mesh: Mesh | None = None
+) -> Recipe:
     """The recipe of a config, for data of so many classes and training examples."""
     steps_per_epoch = num_train // config.train.batch_size
     return Recipe(
@@ -47,6 +51,7 @@ def make_recipe(config: ConfigDict, num_classes: int, num_train: int) -> Recipe:
         ),
         batch_size=config.train.batch_size,
         ema=config.optim.ema,
+        mesh=mesh,
     )
 
 
@@ -84,6 +89,7 @@ def train_step(
     root: Key,
 ) -> tuple[State, Metrics]:
     """One step of the optimizer on one batch; the metrics are of the parameters before it."""
+    images, labels = parallel.split(recipe.mesh, (images, labels))
     pixels = augment.normalize(images)
     if recipe.augment:
         pixels = recipe.augment(stream(root, "augment", state.step), pixels, hparams.augment)

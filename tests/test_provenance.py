@@ -101,6 +101,12 @@ def test_the_cores_where_the_system_does_not_say_which_we_may_use(monkeypatch):
     assert provenance.device() == f"10 cores of {platform.machine()}"
 
 
+def test_the_processes_on_cpus_are_counted(monkeypatch):
+    alone = provenance.device()
+    monkeypatch.setattr(jax, "process_count", lambda: 4)
+    assert provenance.device() == f"4 processes, each on {alone}"
+
+
 def test_the_accelerators_are_counted(monkeypatch):
     gpu = SimpleNamespace(platform="gpu", device_kind="NVIDIA H200")
     monkeypatch.setattr(jax, "devices", lambda: [gpu, gpu])

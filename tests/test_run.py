@@ -171,23 +171,16 @@ def test_the_test_split_is_judged_once_and_changes_nothing(spoilt, tmp_path, mon
     workdir, config = spoilt
     examples = splits.load(config)
     other = splits.Split(examples.test.images[::-1].copy(), np.roll(examples.test.labels, 7))
-    judged = []
+    judged, compile_judge = [], run.compile_judge
 
-    class Spy:
-        judge = evaluate.judge
+    def watched(model, like, split, mesh):
+        judge = compile_judge(model, like, split, mesh)
+        return lambda variables: judged.append(len(split.labels)) or judge(variables)
 
-        def lower(self, model, variables, images, labels):
-            judged.append(("compiled for", len(labels)))
-            return Spy.judge.lower(model, variables, images, labels)
-
-        def __call__(self, model, variables, images, labels):
-            judged.append(("called on", len(labels)))
-            return Spy.judge(model, variables, images, labels)
-
-    monkeypatch.setattr(evaluate, "judge", Spy())
+    monkeypatch.setattr(run, "compile_judge", watched)
     again = tmp_path / "run"
     run.run(config, examples._replace(test=other), again, echo=lambda line: None)
-    assert judged == [("compiled for", len(examples.val.labels)), ("called on", 360)]
+    assert judged == [len(examples.val.labels)] * config.train.epochs + [360]
     assert rows(again) == rows(workdir)
     for ours, theirs in zip(restored(again), restored(workdir), strict=True):
         assert bits(ours.state) == bits(theirs.state)

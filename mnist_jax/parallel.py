@@ -1,0 +1,66 @@
+"""Data parallelism: every batch is split over one mesh of all devices, of all processes.
+
+Parameters and data lie on every device whole. A program says only where its batch is split; XLA
+carries that through to the gradients and adds up over the devices what sums over the batch
+(gradients, metrics, the statistics of batch normalisation). Random numbers do not depend on it. One
+device is a mesh as well, and costs nothing: its programs are those of no mesh.
+"""
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from mnist_jax.types import PyTree, UserError
+
+
+def make_mesh() -> Mesh:
+    """The mesh of every device there is; its one axis is that of a batch."""
+    # Auto: XLA finds how the values between are split; else their types would have to say it.
+    return jax.make_mesh((jax.device_count(),), ("batch",), axis_types=(AxisType.Auto,))
+
+
+def check_batch_size(batch_size: int, num_devices: int) -> None:
+    """Passes if so many devices can share a batch evenly.
+
+    Raises:
+      UserError: names the nearest sizes that they can share.
+    """
+    over = batch_size % num_devices
+    if over:
+        sizes = [size for size in (batch_size - over, batch_size - over + num_devices) if size]
+        raise UserError(
+            f"config.train.batch_size: {batch_size} is no multiple of the {num_devices} devices "
+            f"that share it; take {' or '.join(map(str, sizes))}"
+        )
+
+
+def whole(mesh: Mesh) -> NamedSharding:
+    """The sharding of an array that lies on every device whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def put(mesh: Mesh, tree: PyTree) -> PyTree:
+    """Puts numpy arrays, the same ones in every process, on every device whole."""
+
+    def put_one(x: np.ndarray) -> jax.Array:
+        # Not device_put, which sends every array around to compare what the processes have.
+        return jax.make_array_from_process_local_data(whole(mesh), x, x.shape)
+
+    return jax.tree.map(put_one, tree)
+
+
+def split(mesh: Mesh | None, batch: PyTree) -> PyTree:
+    """In a program: has every device take its part of the leading axis of arrays.
+
+    Args:
+      mesh: None: there is nothing to split for.
+      batch: arrays whose leading axis the number of devices divides.
+    """
+    if mesh is None:
+        return batch
+    return jax.lax.with_sharding_constraint(batch, NamedSharding(mesh, PartitionSpec("batch")))
+
+
+def gather(mesh: Mesh | None, tree: PyTree) -> PyTree:
+    """In a program: has every device have arrays whole again."""
+    return tree if mesh is None else jax.lax.with_sharding_constraint(tree, whole(mesh))

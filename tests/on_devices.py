@@ -1,0 +1,102 @@
+"""What test_parallel.py has done on several devices: `python on_devices.py FOLDER RUN`.
+
+XLA_FLAGS=--xla_force_host_platform_device_count=N makes N devices of a CPU.
+"""
+
+import json
+import signal
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from mnist_jax import config as configs
+from mnist_jax import evaluate, parallel, progress, run, splits, train
+
+BATCH = 24  # of no other meaning in the programs below
+# A net with all that sums over a batch or draws random numbers for it.
+EVERYTHING = {
+    "data.name": "digits",
+    "train.batch_size": BATCH,
+    "model.name": "cnn",
+    "model.channels": (4, 6),
+    "model.widths": (16,),
+    "model.dropout": (0.3,),
+    "model.conv_dropout": (0.1,),
+    "train.augment.rotation": 10.0,
+    "train.augment.shift": 0.1,
+    "train.augment.erase": 0.5,
+    "train.augment.flip": 0.5,
+    "optim.label_smoothing": 0.1,
+    "optim.clip": 1.0,
+    "optim.ema": 0.9,
+}
+# A run to the end: quick to compile, and with a state beside the parameters.
+MLP = {
+    "data.name": "digits",
+    "model.name": "mlp",
+    "model.widths": (16,),
+    "model.dropout": (0.2,),
+    "train.epochs": 4,
+    "train.augment.shift": 0.1,
+    "optim.schedule": "plateau",
+    "optim.learning_rate": 0.01,
+}
+STOPPED = 2  # epochs
+SIZES = [(1293, BATCH), (103, 7), (3, 500)]  # examples and batch size, at odds with each other
+
+
+def make_config(overrides):
+    config = configs.default()
+    config.update_from_flattened_dict(overrides)
+    configs.validate(config)
+    return config
+
+
+def train_and_predict(folder, mesh):
+    """An epoch and some logits: programs and results."""
+    config = make_config(EVERYTHING)
+    examples = splits.load(config)
+    recipe = train.make_recipe(config, 10, len(examples.train.labels), mesh)
+    data = parallel.put(mesh, examples.train)
+    numbers = train.make_hparams(config), jax.random.key(config.seed)
+    init = jax.jit(train.init_state, static_argnums=0, out_shardings=parallel.whole(mesh))
+    state = init(recipe, *numbers)
+    compiled = train.train_epoch.lower(recipe, state, *data, *numbers).compile()
+    (folder / "epoch.hlo").write_text(compiled.as_text())
+    state, sums = compiled(state, *data, *numbers)
+    assert all(x.sharding.is_fully_replicated for x in jax.tree.leaves((state, sums)))
+    named, _ = jax.tree.flatten_with_path((state, sums))
+    np.savez(folder / "epoch.npz", **{jax.tree_util.keystr(k): np.asarray(v) for k, v in named})
+    variables, (images, _) = train.variables(state), data
+    logits = {}
+    for n, size in SIZES:
+        args = recipe.model, variables, images[:n], size, mesh
+        logits[f"{n} by {size}"] = evaluate.predict(*args)
+    assert all(x.sharding.is_fully_replicated for x in logits.values())
+    np.savez(folder / "logits.npz", **logits)
+    lowered = evaluate.predict.lower(recipe.model, variables, images, BATCH, mesh)
+    (folder / "predict.hlo").write_text(lowered.compile().as_text())
+
+
+def whole_run(workdir, stop=None):
+    """A run to its end, or until an epoch; goes on with what is in the workdir."""
+    config = make_config(MLP)
+
+    def echo(line):
+        if line.startswith(f"epoch {stop}/"):
+            signal.raise_signal(signal.SIGTERM)
+
+    try:
+        run.run(config, splits.load(config), workdir, echo=echo)
+    except progress.Stopped:
+        assert stop
+
+
+if __name__ == "__main__":
+    folder, workdir = (Path(argument) for argument in sys.argv[1:])
+    folder.mkdir()
+    train_and_predict(folder, parallel.make_mesh())
+    whole_run(workdir, None if workdir.exists() else STOPPED)
+    (folder / "judged.json").write_text(json.dumps(run.evaluate_run(workdir, "test")))
