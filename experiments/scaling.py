@@ -8,7 +8,6 @@ Ours alone. Each point is a process of its own, so that its memory is its own.
 import argparse
 import json
 import os
-import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,6 @@ from tqdm import tqdm
 
 from experiments import figures, tables
 from experiments.scaling_point import Point
-from mnist_jax import provenance
 
 AXES = {  # what grows, and in words
     "num_train": "training examples",
@@ -105,12 +103,12 @@ def to_markdown(record: Mapping[str, Any]) -> str:
         for row in record["rows"]
     ]
     note = (
-        "Medians of {repeats} epochs without compiling; 6,000 examples (of the small cnn 1,280) in "
-        "batches of 128 without augmentation, but with it where the training set grows, by "
-        "repetition above 60,000. Memory is the most that the process (on an accelerator: the "
-        "device) held. {device}, jax {jax}; `{command}`."
+        f"Medians of {record['repeats']} epochs without compiling. An epoch has 6,000 examples "
+        "(of the small cnn 1,280) in batches of 128, not augmented, where nothing else is said; "
+        "they are augmented where the training set grows, by repetition above 60,000. Memory is "
+        "the most that the process (on an accelerator: the device) held. " + tables.source(record)
     )
-    return tables.markdown(header, cells, note.format(**record))
+    return tables.markdown(header, cells, note)
 
 
 def memory(row: Mapping[str, Any]) -> int:
@@ -166,9 +164,7 @@ def main() -> None:
     ]
     rows = [measure(*job) for job in tqdm(jobs, unit="point")]
     record = {
-        "command": shlex.join(["python", "-m", "experiments.scaling", *sys.argv[1:]]),
-        "device": provenance.device(),
-        "jax": jax.__version__,
+        **tables.origin("experiments.scaling"),
         "repeats": options.repeats,
         "rows": rows,
     }

@@ -12,13 +12,11 @@ that cannot be had is left out, its reason in the record.
 import argparse
 import contextlib
 import os
-import shlex
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,19 +26,37 @@ from tqdm import tqdm
 from experiments import figures, gemm, speed_report, tables, worker
 from experiments.peers import PEERS
 from mnist_jax import config as configs
-from mnist_jax import models, nets, provenance
+from mnist_jax import models, nets
 
 NETS = ("mlp_512_256", "cnn_3x3", "cnn_5x5_3x3")
 BATCHES = (32, 128, 512)
 EPOCH = 60_000
 
 
-class Start(NamedTuple):
-    """A process up to the end of its first training turn and first prediction."""
+class Turn(NamedTuple):
+    """What a worker did once."""
 
-    seconds_to_trained: float  # from before the process was there
-    first_calls_seconds: float  # of training and of predicting, compiling included
-    memory: Mapping[str, int | None]
+    train_seconds: float
+    predict_seconds: float
+    peak_rss_bytes: int  # so far
+    device_peak_bytes: int | None
+
+
+class Start(NamedTuple):
+    """A worker's first turn, compiling included."""
+
+    turn: Turn
+    seconds_to_trained: float  # from before there was a process to the end of the training
+
+
+def take_turn(process: subprocess.Popen) -> Turn:
+    """Has a worker train and predict.
+
+    Raises:
+      worker.Failed: the peer cannot be had.
+    """
+    train, predict = (worker.ask(process, word)["seconds"] for word in ("train", "predict"))
+    return Turn(train, predict, **worker.ask(process, "memory"))
 
 
 def start(
@@ -53,83 +69,97 @@ def start(
     """
     before = time.perf_counter()
     process = stack.enter_context(worker.spawn(job, cache))
-    first_training = worker.ask(process, "train")["seconds"]
-    to_trained = time.perf_counter() - before
-    first_calls = first_training + worker.ask(process, "predict")["seconds"]
-    return process, Start(to_trained, first_calls, worker.ask(process, "memory"))
+    turn = take_turn(process)
+    return process, Start(turn, time.perf_counter() - before - turn.predict_seconds)
 
 
 def measure(net: str, batch_size: int, num_train: int, repeats: int) -> dict[str, Any]:
-    """Every peer's times for an epoch and for 10,000 predictions, taking turns.
+    """Every peer's figures, from turns taken one after the other.
 
     Args:
       net: a name in `nets.NETS`.
       batch_size: of training.
-      num_train: examples of one timed turn, rounded down to whole batches.
+      num_train: examples of one turn, rounded down to whole batches.
       repeats: turns.
+
+    Raises:
+      worker.Failed: we ourselves cannot be had; of others, the reason is in the result.
     """
     fields = {"name": net, **nets.fields({"name": net})}
     num_train = num_train // batch_size * batch_size
+    processes: dict[str, subprocess.Popen] = {}
     starts: dict[str, tuple[Start, Start]] = {}
-    turns: dict[str, list[tuple[float, float]]] = {}
+    turns: dict[str, list[Turn]] = {peer: [] for peer in PEERS}
     failed: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
-        processes = {}
         for peer in PEERS:
             job = worker.Job(peer, fields, batch_size, num_train)
             cache = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            try:
+            with noting(failed, peer):
                 with contextlib.ExitStack() as alone:
                     _, cold = start(job, cache, alone)
                 processes[peer], cached = start(job, cache, stack)
-                starts[peer], turns[peer] = (cold, cached), []
-            except worker.Failed as error:
-                failed[peer] = str(error)
+                starts[peer] = cold, cached
         for _ in range(repeats):
-            for peer, process in processes.items():
-                times = (worker.ask(process, word)["seconds"] for word in ("train", "predict"))
-                turns[peer].append((next(times), next(times)))
-    rows = {peer: row(turns[peer], starts[peer], num_train, flops(net)) for peer in turns}
+            for peer in [peer for peer in PEERS if peer not in failed]:
+                with noting(failed, peer):
+                    turns[peer].append(take_turn(processes[peer]))
+    rows = {
+        peer: row(turns[peer], *starts[peer], num_train, flops(net))
+        for peer in PEERS
+        if peer not in failed
+    }
     return {"net": net, "batch_size": batch_size, "peers": rows, "failed": failed}
 
 
+@contextlib.contextmanager
+def noting(failed: dict[str, str], peer: str) -> Iterator[None]:
+    """Notes the reason why a peer fails; that we fail ourselves is not noted but raised."""
+    try:
+        yield
+    except worker.Failed as error:
+        if peer == "ours":
+            raise
+        failed[peer] = str(error)
+
+
 def row(
-    turns: Sequence[tuple[float, float]],
-    starts: tuple[Start, Start],
+    turns: Sequence[Turn],
+    cold: Start,
+    cached: Start,
     num_train: int,
     flops_per_example: tuple[int, int],
 ) -> dict[str, Any]:
     """A peer's figures.
 
     Args:
-      turns: seconds of training on `num_train` examples and of predicting 10,000, of each turn.
-      starts: the one that had to compile everything, and the one that found that done.
-      num_train: examples of a turn.
+      turns: those after the first.
+      cold: the start that had to compile everything.
+      cached: the start that found what the first had compiled.
+      num_train: training examples of a turn.
       flops_per_example: floating-point operations to train on one and to predict one.
     """
-    train, predict = (statistics.median(times) for times in zip(*turns, strict=True))
+    train = statistics.median(turn.train_seconds for turn in turns)
+    predict = statistics.median(turn.predict_seconds for turn in turns)
     train_flops, predict_flops = flops_per_example
-    (cold, cached), scale = starts, EPOCH / num_train
+    scale = EPOCH / num_train
 
-    def compiling(start: Start) -> float:
-        return max(start.first_calls_seconds - train - predict, 0.0)
+    def compiling(first: Turn) -> float:
+        return max(first.train_seconds + first.predict_seconds - train - predict, 0.0)
 
-    def to_first_epoch(start: Start) -> float:
-        return start.seconds_to_trained + train * (scale - 1)
-
+    everything = [cold.turn, cached.turn, *turns]
     return {
         "epoch_seconds": train * scale,
-        "epoch_seconds_of_each_turn": [turn[0] * scale for turn in turns],
+        "epoch_seconds_of_each_turn": [turn.train_seconds * scale for turn in turns],
         "predict_10000_seconds": predict,
         "examples_per_second": num_train / train,
-        "compile_seconds": compiling(cold),
-        "compile_seconds_cached": compiling(cached),
-        "start_to_first_epoch_seconds": to_first_epoch(cold),
-        "start_to_first_epoch_seconds_cached": to_first_epoch(cached),
-        **{
-            key: max(start.memory[key] or 0 for start in starts) or None
-            for key in ("peak_rss_bytes", "device_peak_bytes")
-        },
+        "compile_seconds": compiling(cold.turn),
+        "compile_seconds_cached": compiling(cached.turn),
+        # Measured with the examples of a turn; the rest of the epoch is added.
+        "start_to_first_epoch_seconds": cold.seconds_to_trained + train * (scale - 1),
+        "start_to_first_epoch_seconds_cached": cached.seconds_to_trained + train * (scale - 1),
+        "peak_rss_bytes": max(turn.peak_rss_bytes for turn in everything),
+        "device_peak_bytes": max(turn.device_peak_bytes or 0 for turn in everything) or None,
         "train_gflop_per_second": num_train * train_flops / train / 1e9,
         "predict_gflop_per_second": 10_000 * predict_flops / predict / 1e9,
     }
@@ -160,9 +190,7 @@ def main() -> None:
     options = parser.parse_args()
     jobs = [(net, batch_size) for net in options.nets for batch_size in options.batches]
     record = {
-        "command": shlex.join(["python", "-m", "experiments.speed", *sys.argv[1:]]),
-        "device": provenance.device(),
-        "jax": jax.__version__,
+        **tables.origin("experiments.speed"),
         "gemm_gflop_per_second": gemm.peak(),
         "results": [
             measure(net, batch_size, options.train_size, options.repeats)

@@ -26,7 +26,7 @@ def to_markdown(record: Mapping[str, Any]) -> str:
     turns = len(record["results"][0]["peers"]["ours"]["epoch_seconds_of_each_turn"])
     note = (
         f"Seconds for an epoch of 60,000 examples, medians of {turns} interleaved turns, compiling "
-        f"left out; {record['device']}, jax {record['jax']}; `{record['command']}`."
+        f"left out; {tables.source(record)}"
     )
     return tables.markdown(header, cells, note)
 
@@ -66,9 +66,10 @@ def details(record: Mapping[str, Any]) -> str:
         + (f", {peak:,.0f} GFLOP/s in the same run" if peak else "")
         + ". The start to the first epoch is measured on the examples of a turn, and the rest of "
         "an epoch added at the median's pace. A rate counts the products of the net, forward and "
-        "backward. Memory is the most that the process held. "
+        "backward. Compiling is what first calls take beyond later ones. Memory is the most that "
+        "the process held. "
         + "".join(f"Not measured: {reason}. " for reason in sorted(reasons))
-        + f"{record['device']}; `{record['command']}`."
+        + tables.source(record)
     )
     return tables.markdown(header, cells, note)
 

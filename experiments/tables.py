@@ -1,14 +1,44 @@
 """Results: kept as JSON, shown as tables, the first of which README quotes between two marks."""
 
 import json
-from collections.abc import Callable, Sequence
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from mnist_jax import provenance
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent.parent / "README.md"
 
+LIBRARIES = ("jax", "flax", "torch", "keras", "tensorflow", "tensorflow-cpu")
+
 ToMarkdown = Callable[[Any], str]
+
+
+def origin(module: str) -> dict[str, Any]:
+    """Where a module's results come from: the command typed, machine, libraries and revision."""
+    versions = {}
+    for library in LIBRARIES:
+        try:
+            versions[library] = version(library)
+        except PackageNotFoundError:
+            continue
+    return {
+        "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
+        "device": provenance.device(),
+        "versions": versions,
+        "git_revision": provenance.git_revision(),
+    }
+
+
+def source(record: Mapping[str, Any]) -> str:
+    """The end of a note: what `origin` found. Earlier records know the version of JAX alone."""
+    versions = record.get("versions") or {"jax": record["jax"]}
+    names = ", ".join(f"{library} {number}" for library, number in versions.items())
+    return f"{record['device']}, {names}; `{record['command']}`."
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], note: str) -> str:

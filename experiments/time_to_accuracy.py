@@ -10,7 +10,7 @@ need `pip install -e '.[bench]'`; one that cannot be run is left out, its reason
 
 import argparse
 import json
-import shlex
+import os
 import statistics
 import subprocess
 import sys
@@ -19,7 +19,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -27,7 +26,7 @@ from tqdm import tqdm
 
 from experiments import figures, tables, timed_run
 from experiments.recipes import PUBLISHED, Data
-from mnist_jax import cli, data, provenance, workdir
+from mnist_jax import cli, data, workdir
 from mnist_jax import config as configs
 from mnist_jax.types import UserError
 
@@ -82,7 +81,8 @@ def run(recipe: str, seed: int, examples: Path, stop_at: float | None) -> dict[s
             return kept
     job = timed_run.Job(time.perf_counter(), name, seed, str(examples), stop_at)
     command = [sys.executable, "-m", "experiments.timed_run", json.dumps(job)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    env = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
     if done.returncode:
         raise Failed([f"exit code {done.returncode}", *done.stderr.strip().splitlines()][-1])
     found = {**json.loads(done.stdout.splitlines()[-1]), "config": config}
@@ -148,7 +148,7 @@ def to_markdown(record: Mapping[str, Any]) -> str:
         "everything from its start: imports, data, compiling (nothing kept from earlier runs), "
         "validating; "
         + "".join(f"not run: {name}: {reason}; " for name, reason in record["failed"].items())
-        + f"{record['device']}, jax {record['jax']}; `{record['command']}`."
+        + tables.source(record)
     )
     return tables.markdown(header, cells, note)
 
@@ -208,9 +208,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     record = {
-        "command": shlex.join(["python", "-m", "experiments.time_to_accuracy", *sys.argv[1:]]),
-        "device": provenance.device(),
-        "jax": jax.__version__,
+        **tables.origin("experiments.time_to_accuracy"),
         "dataset": options.dataset,
         "examples": sizes,
         "targets": [f"{target:g}" for target in timed_run.TARGETS],

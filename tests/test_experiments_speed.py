@@ -62,11 +62,10 @@ def test_measuring_goes_on_without_the_peers_that_fail(monkeypatch):
 
 
 def test_figures_of_turns():
-    memory = {"peak_rss_bytes": 7, "device_peak_bytes": None}
-    cold = speed.Start(seconds_to_trained=10.0, first_calls_seconds=6.0, memory=memory)
-    cached = speed.Start(5.0, 2.5, {**memory, "peak_rss_bytes": 5})
-    turns = [(1.5, 0.5), (1.0, 0.5), (9.0, 0.5)]
-    row = speed.row(turns, (cold, cached), num_train=6_000, flops_per_example=(3_000, 1_000))
+    cold = speed.Start(speed.Turn(5.0, 1.0, 7, None), seconds_to_trained=10.0)
+    cached = speed.Start(speed.Turn(2.0, 0.5, 5, None), seconds_to_trained=5.0)
+    turns = [speed.Turn(seconds, 0.5, 6, None) for seconds in (1.5, 1.0, 9.0)]
+    row = speed.row(turns, cold, cached, num_train=6_000, flops_per_example=(3_000, 1_000))
     assert row["epoch_seconds"] == 15.0  # ten times the median turn
     assert row["epoch_seconds_of_each_turn"] == [15.0, 10.0, 90.0]
     assert row["predict_10000_seconds"] == 0.5
@@ -125,9 +124,9 @@ def test_a_peer_that_failed_is_a_dash():
 
 
 def test_a_record_shows_all_its_figures():
-    memory = {"peak_rss_bytes": 512_000_000, "device_peak_bytes": None}
-    starts = speed.Start(10.0, 6.0, memory), speed.Start(5.0, 2.5, memory)
-    row = speed.row([(1.5, 0.5)], starts, 6_000, (3_000_000, 1_000_000))
+    turn = speed.Turn(1.5, 0.5, 512_000_000, None)
+    cold, cached = speed.Start(turn._replace(train_seconds=5.5), 10.0), speed.Start(turn, 5.0)
+    row = speed.row([turn], cold, cached, 6_000, (3_000_000, 1_000_000))
     result = {"net": "mlp", "batch_size": 32, "peers": {"ours": row}, "failed": {}}
     record = {
         "device": "2 cores",
@@ -138,7 +137,7 @@ def test_a_record_shows_all_its_figures():
     }
     shown = speed_report.details(record).splitlines()[2]
     assert shown == (
-        "| `mlp` | 32 | ours | 15 | 0.5 | 4,000 | 4 (0.5) | 23.5 (18.5) | 512 | 12 (50%) |"
+        "| `mlp` | 32 | ours | 15 | 0.5 | 4,000 | 4 (0) | 23.5 (18.5) | 512 | 12 (50%) |"
     )
 
 
