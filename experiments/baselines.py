@@ -88,6 +88,9 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     return tables.markdown(header, cells, note)
 
 
+TABLES = (to_markdown,)
+
+
 def main() -> None:
     """Runs what is missing and writes the results."""
     jobs = [(config, seed) for config, seeds in CONFIGS.items() for seed in range(seeds)]
@@ -95,7 +98,7 @@ def main() -> None:
     for config, seed in tqdm(jobs, unit="run"):
         found.setdefault(config, []).append(run(config, seed))
     rows = [row(config, summaries) for config, summaries in found.items()]
-    tables.publish("baselines", rows, to_markdown)
+    tables.publish("baselines", rows, TABLES)
 
 
 if __name__ == "__main__":

@@ -1,124 +1,205 @@
-"""How fast is an epoch, side by side with PyTorch and the usual way of writing it in JAX?
+"""How fast is an epoch, side by side with PyTorch, Keras and the usual way of writing it in JAX?
 
     python -m experiments.speed [--name=cpu] [--repeats=5] [--nets ...] [--batches ...]
 
-Same nets, batches, optimizer, data and machine; the peers take turns (ours, theirs, ours, ...),
-each median is over the turns, and the ratio is of the medians. Needs `pip install -e '.[bench]'`.
+Same nets, batches, optimizer, data and machine. Each peer has a process of its own; they take turns
+(ours, theirs, ours, ...), and who waits costs no time. Medians are over the turns, and ratios are
+of medians. Each peer is started twice: with nothing kept from an earlier compilation, and with what
+the first start left; the second start takes the turns. Needs `pip install -e '.[bench]'`; a peer
+that cannot be had is left out, its reason in the record.
 """
 
 import argparse
-import shlex
+import contextlib
+import os
 import statistics
-import sys
+import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from tqdm import tqdm
 
-from experiments import peers, tables
-from mnist_jax import provenance
+from experiments import figures, gemm, speed_report, tables, worker
+from experiments.peers import PEERS
+from mnist_jax import config as configs
+from mnist_jax import models, nets
 
 NETS = ("mlp_512_256", "cnn_3x3", "cnn_5x5_3x3")
 BATCHES = (32, 128, 512)
-PEERS: dict[str, Callable[..., peers.Peer]] = {
-    "ours": peers.ours,
-    "flax example": peers.flax_example,
-    "pytorch": peers.pytorch,
-    "pytorch compiled": peers.pytorch_compiled,
-}
 EPOCH = 60_000
 
 
-def seconds(function: Callable[[], None]) -> float:
-    """How long a call takes."""
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
+class Turn(NamedTuple):
+    """What a worker did once."""
+
+    train_seconds: float
+    predict_seconds: float
+    peak_rss_bytes: int  # so far
+    device_peak_bytes: int | None
+
+
+class Start(NamedTuple):
+    """A worker's first turn, compiling included."""
+
+    turn: Turn
+    seconds_to_trained: float  # from before there was a process to the end of the training
+
+
+def take_turn(process: subprocess.Popen) -> Turn:
+    """Has a worker train and predict.
+
+    Raises:
+      worker.Failed: the peer cannot be had.
+    """
+    train, predict = (worker.ask(process, word)["seconds"] for word in ("train", "predict"))
+    return Turn(train, predict, **worker.ask(process, "memory"))
+
+
+def start(
+    job: worker.Job, cache: Path, stack: contextlib.ExitStack
+) -> tuple[subprocess.Popen, Start]:
+    """A worker, until the stack is closed, and how its start went.
+
+    Raises:
+      worker.Failed: the peer cannot be had.
+    """
+    before = time.perf_counter()
+    process = stack.enter_context(worker.spawn(job, cache))
+    turn = take_turn(process)
+    return process, Start(turn, time.perf_counter() - before - turn.predict_seconds)
 
 
 def measure(net: str, batch_size: int, num_train: int, repeats: int) -> dict[str, Any]:
-    """Every peer's seconds for an epoch of 60,000 and for 10,000 predictions, taking turns.
+    """Every peer's figures, from turns taken one after the other.
 
     Args:
       net: a name in `nets.NETS`.
       batch_size: of training.
-      num_train: examples of one timed turn; the time is scaled to an epoch.
+      num_train: examples of one turn, rounded down to whole batches.
       repeats: turns.
+
+    Raises:
+      worker.Failed: we ourselves cannot be had; of others, the reason is in the result.
     """
-    rng = np.random.default_rng(0)  # what the pixels are does not change the time
-    images = rng.integers(0, 256, (num_train // batch_size * batch_size, 28, 28, 1), np.uint8)
-    labels = rng.integers(0, 10, len(images)).astype(np.int32)
-    ready, failed, cold = {}, {}, {}
-    for name, make in PEERS.items():
-        try:
-            ready[name] = make(net, images, labels, batch_size)
-            cold[name] = seconds(ready[name].train)
-            ready[name].predict()
-        except Exception as error:  # a peer that is not installed, or cannot compile here
-            ready.pop(name, None)
-            failed[name] = f"{type(error).__name__}: {error}".splitlines()[0]
-    turns: dict[str, list[tuple[float, float]]] = {name: [] for name in ready}
-    for _ in range(repeats):
-        for name, peer in ready.items():
-            turns[name].append((seconds(peer.train), seconds(peer.predict)))
-    rows = {}
-    for name, times in turns.items():
-        train_time, predict_time = (statistics.median(t) for t in zip(*times, strict=True))
-        scale = EPOCH / len(images)
-        rows[name] = {
-            "epoch_seconds": train_time * scale,
-            "predict_10000_seconds": predict_time * 10_000 / len(images),
-            "examples_per_second": len(images) / train_time,
-            "compile_seconds": max(cold[name] - train_time, 0.0),
-            "epoch_seconds_of_each_turn": [t[0] * scale for t in times],
-        }
+    fields = {"name": net, **nets.fields({"name": net})}
+    num_train = num_train // batch_size * batch_size
+    processes: dict[str, subprocess.Popen] = {}
+    starts: dict[str, tuple[Start, Start]] = {}
+    turns: dict[str, list[Turn]] = {peer: [] for peer in PEERS}
+    failed: dict[str, str] = {}
+    with contextlib.ExitStack() as stack:
+        for peer in PEERS:
+            job = worker.Job(peer, fields, batch_size, num_train)
+            cache = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            with noting(failed, peer):
+                with contextlib.ExitStack() as alone:
+                    _, cold = start(job, cache, alone)
+                processes[peer], cached = start(job, cache, stack)
+                starts[peer] = cold, cached
+        for _ in range(repeats):
+            for peer in [peer for peer in PEERS if peer not in failed]:
+                with noting(failed, peer):
+                    turns[peer].append(take_turn(processes[peer]))
+    rows = {
+        peer: row(turns[peer], *starts[peer], num_train, flops(net))
+        for peer in PEERS
+        if peer not in failed
+    }
     return {"net": net, "batch_size": batch_size, "peers": rows, "failed": failed}
 
 
-def to_markdown(record: Mapping[str, Any]) -> str:
-    """A row for each net and batch: seconds an epoch, and ours over the best of the others."""
-    header = ["net", "batch", *PEERS, "ours / best peer", "predicting: ours / best peer"]
-    cells = []
-    for result in record["results"]:
-        rows = result["peers"]
-        ratios = []
-        for key in ("epoch_seconds", "predict_10000_seconds"):
-            others = [row[key] for name, row in rows.items() if name != "ours"]
-            ratios.append(f"{rows['ours'][key] / min(others):.2f}" if others else "-")
-        times = [f"{rows[name]['epoch_seconds']:.3g}" if name in rows else "-" for name in PEERS]
-        cells.append([f"`{result['net']}`", str(result["batch_size"]), *times, *ratios])
-    turns = len(record["results"][0]["peers"]["ours"]["epoch_seconds_of_each_turn"])
-    note = (
-        f"Seconds for an epoch of 60,000 examples, medians of {turns} interleaved turns, compiling "
-        f"left out; {record['device']}, jax {record['jax']}; `{record['command']}`."
-    )
-    return tables.markdown(header, cells, note)
+@contextlib.contextmanager
+def noting(failed: dict[str, str], peer: str) -> Iterator[None]:
+    """Notes the reason why a peer fails; that we fail ourselves is not noted but raised."""
+    try:
+        yield
+    except worker.Failed as error:
+        if peer == "ours":
+            raise
+        failed[peer] = str(error)
+
+
+def row(
+    turns: Sequence[Turn],
+    cold: Start,
+    cached: Start,
+    num_train: int,
+    flops_per_example: tuple[int, int],
+) -> dict[str, Any]:
+    """A peer's figures.
+
+    Args:
+      turns: those after the first.
+      cold: the start that had to compile everything.
+      cached: the start that found what the first had compiled.
+      num_train: training examples of a turn.
+      flops_per_example: floating-point operations to train on one and to predict one.
+    """
+    train = statistics.median(turn.train_seconds for turn in turns)
+    predict = statistics.median(turn.predict_seconds for turn in turns)
+    train_flops, predict_flops = flops_per_example
+    scale = EPOCH / num_train
+
+    def compiling(first: Turn) -> float:
+        return max(first.train_seconds + first.predict_seconds - train - predict, 0.0)
+
+    everything = [cold.turn, cached.turn, *turns]
+    return {
+        "epoch_seconds": train * scale,
+        "epoch_seconds_of_each_turn": [turn.train_seconds * scale for turn in turns],
+        "predict_10000_seconds": predict,
+        "examples_per_second": num_train / train,
+        "compile_seconds": compiling(cold.turn),
+        "compile_seconds_cached": compiling(cached.turn),
+        # Measured with the examples of a turn; the rest of the epoch is added.
+        "start_to_first_epoch_seconds": cold.seconds_to_trained + train * (scale - 1),
+        "start_to_first_epoch_seconds_cached": cached.seconds_to_trained + train * (scale - 1),
+        "peak_rss_bytes": max(turn.peak_rss_bytes for turn in everything),
+        "device_peak_bytes": max(turn.device_peak_bytes or 0 for turn in everything) or None,
+        "train_gflop_per_second": num_train * train_flops / train / 1e9,
+        "predict_gflop_per_second": 10_000 * predict_flops / predict / 1e9,
+    }
+
+
+def flops(net: str) -> tuple[int, int]:
+    """Floating-point operations of the net's products, for an example: to train, to predict.
+
+    Training takes each layer's product three times, forward, for the gradient of its weights and
+    for that of its input, which the first layer does not need.
+    """
+    config = configs.default().model
+    config.name = net
+    layers = [layer.flops for layer in models.build(config, 10).layers() if layer.flops]
+    return 3 * sum(layers) - layers[0], sum(layers)
 
 
 def main() -> None:
     """Measures and writes the results."""
+    # On a GPU, this process must not take the memory that the workers need.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--name", default=jax.default_backend(), help="of the results' file")
+    parser.add_argument("--name", default=jax.default_backend(), help="of the results' files")
     parser.add_argument("--repeats", type=int, default=5, help="turns of each peer")
     parser.add_argument("--train-size", type=int, default=6144, help="examples of one timed turn")
     parser.add_argument("--nets", nargs="+", default=NETS)
     parser.add_argument("--batches", nargs="+", type=int, default=BATCHES)
     options = parser.parse_args()
     jobs = [(net, batch_size) for net in options.nets for batch_size in options.batches]
-    results = [
-        measure(net, batch_size, options.train_size, options.repeats)
-        for net, batch_size in tqdm(jobs, unit="row")
-    ]
     record = {
-        "command": shlex.join(["python", "-m", "experiments.speed", *sys.argv[1:]]),
-        "device": provenance.device(),
-        "jax": jax.__version__,
-        "results": results,
+        **tables.origin("experiments.speed"),
+        "gemm_gflop_per_second": gemm.peak(),
+        "results": [
+            measure(net, batch_size, options.train_size, options.repeats)
+            for net, batch_size in tqdm(jobs, unit="row")
+        ],
     }
-    tables.publish(f"speed-{options.name}", record, to_markdown)
+    name = f"speed-{options.name}"
+    tables.publish(name, record, speed_report.TABLES)
+    figures.save(speed_report.figure(record), name)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,44 @@
-"""Results that README quotes: kept as JSON, shown as a table between two marks."""
+"""Results: kept as JSON, shown as tables, the first of which README quotes between two marks."""
 
 import json
-from collections.abc import Callable, Sequence
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from mnist_jax import provenance
+
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent.parent / "README.md"
+
+LIBRARIES = ("jax", "flax", "torch", "keras", "tensorflow", "tensorflow-cpu")
+
+ToMarkdown = Callable[[Any], str]
+
+
+def origin(module: str) -> dict[str, Any]:
+    """Where a module's results come from: the command typed, machine, libraries and revision."""
+    versions = {}
+    for library in LIBRARIES:
+        try:
+            versions[library] = version(library)
+        except PackageNotFoundError:
+            continue
+    return {
+        "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
+        "device": provenance.device(),
+        "versions": versions,
+        "git_revision": provenance.git_revision(),
+    }
+
+
+def source(record: Mapping[str, Any]) -> str:
+    """The end of a note: what `origin` found. Earlier records know the version of JAX alone."""
+    versions = record.get("versions") or {"jax": record["jax"]}
+    names = ", ".join(f"{library} {number}" for library, number in versions.items())
+    return f"{record['device']}, {names}; `{record['command']}`."
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], note: str) -> str:
@@ -16,19 +48,27 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], note: str) ->
 
 
 def into_readme(readme: str, name: str, table: str) -> str:
-    """README with a table between its marks `<!-- name -->` and `<!-- /name -->`."""
+    """README with a table between its marks `<!-- name -->` and `<!-- /name -->`, if any."""
     head, start, rest = readme.partition(f"<!-- {name} -->\n")
     _, end, tail = rest.partition(f"<!-- /{name} -->\n")
-    return head + start + table + end + tail
+    return head + start + table + end + tail if end else readme
 
 
-def publish(name: str, results: Any, to_markdown: Callable[[Any], str]) -> None:
-    """Writes results/name.json, and the table where README has the marks for it."""
+def publish(name: str, results: Any, to_markdown: Sequence[ToMarkdown]) -> None:
+    """Writes results/name.json, its tables to results/name.md and the first into README.
+
+    README is left alone where it has no marks for the table.
+    """
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(results, indent=2) + "\n")
-    table = to_markdown(results)
-    README.write_text(into_readme(README.read_text(), name, table))
-    print(table)
+    (RESULTS / f"{name}.md").write_text(page(results, to_markdown))
+    README.write_text(into_readme(README.read_text(), name, to_markdown[0](results)))
+    print(page(results, to_markdown))
+
+
+def page(results: Any, to_markdown: Sequence[ToMarkdown]) -> str:
+    """All tables of some results, one below the other."""
+    return "\n".join(table(results) for table in to_markdown)
 
 
 def read(name: str) -> Any:

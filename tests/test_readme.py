@@ -5,10 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from experiments import baselines, speed, tables
+from experiments import baselines, scaling, speed_report, tables, time_to_accuracy
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+NAMES = sorted(path.stem for path in tables.RESULTS.glob("*.json"))
+TABLES = {  # of an experiment, by what its results' names start with
+    "baselines": baselines.TABLES,
+    "speed": speed_report.TABLES,
+    "time_to_accuracy": time_to_accuracy.TABLES,
+    "scaling": scaling.TABLES,
+}
 
 
 def test_the_tour_runs(tmp_path, monkeypatch, capsys):
@@ -19,14 +26,18 @@ def test_the_tour_runs(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "runs/tour/report.html").exists()
 
 
-@pytest.mark.parametrize(
-    ("name", "to_markdown"),
-    [("baselines", baselines.to_markdown), ("speed-h200", speed.to_markdown)],
-)
-def test_the_tables_are_what_was_measured(name, to_markdown):
-    table = to_markdown(tables.read(name))
-    assert table in README
-    assert tables.into_readme(README, name, table) == README
+@pytest.mark.parametrize("name", NAMES)
+def test_the_tables_are_what_was_measured(name):
+    results, to_markdown = tables.read(name), TABLES[name.partition("-")[0]]
+    assert tables.into_readme(README, name, to_markdown[0](results)) == README
+    assert (tables.RESULTS / f"{name}.md").read_text() == tables.page(results, to_markdown)
+
+
+def test_what_readme_quotes_is_there():
+    quoted = re.findall(r"^<!-- ([\w-]+) -->$", README, re.MULTILINE)
+    assert {"baselines", "speed-h200"} <= set(quoted) <= set(NAMES)
+    for picture in re.findall(r"!\[.*?\]\((.*?)\)", README):
+        assert (ROOT / picture).exists(), picture
 
 
 def test_every_shipped_config_has_its_figures():

@@ -1,0 +1,32 @@
+"""The same training in everybody's hands: what `experiments.speed` sets side by side.
+
+A module a library, imported only in the process that measures it, so that nobody's start, threads
+or memory are another's. Each has `make(task) -> Peer`, written as its own community would at its
+best: data ready where it is used, batches drawn by a new permutation each epoch, Adam at 1e-3.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int32, UInt8
+
+PEERS = ("ours", "flax example", "pytorch", "pytorch compiled", "keras", "keras compiled")
+
+
+class Task(NamedTuple):
+    """What every peer does."""
+
+    net: Mapping[str, Any]  # the fields of a net in `nets.NETS`, and its name
+    batch_size: int  # of training; the number of training examples is a multiple of it
+    train_images: UInt8[np.ndarray, "train 28 28 1"]
+    train_labels: Int32[np.ndarray, " train"]
+    test_images: UInt8[np.ndarray, "test 28 28 1"]
+
+
+class Peer(NamedTuple):
+    """One implementation, with its data and parameters where they are used."""
+
+    train: Callable[[], None]  # one pass over the training examples, finished when it returns
+    predict: Callable[[], None]  # logits of the test images, likewise
+    device_peak_bytes: Callable[[], int | None]  # most memory held on an accelerator; None on a CPU

@@ -1,0 +1,128 @@
+"""What `experiments.speed` found: two tables and a figure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments import figures, tables
+from experiments.peers import PEERS
+
+
+def to_markdown(record: Mapping[str, Any]) -> str:
+    """A row for each net and batch: seconds an epoch, and ours over the best of the others."""
+    peers = _peers(record)
+    header = ["net", "batch", *peers, "ours / best peer", "predicting: ours / best peer"]
+    cells = []
+    for result in record["results"]:
+        rows = result["peers"]
+        ratios = []
+        for key in ("epoch_seconds", "predict_10000_seconds"):
+            others = [row[key] for name, row in rows.items() if name != "ours"]
+            ratios.append(f"{rows['ours'][key] / min(others):.2f}" if others else "-")
+        times = [f"{rows[name]['epoch_seconds']:.3g}" if name in rows else "-" for name in peers]
+        cells.append([f"`{result['net']}`", str(result["batch_size"]), *times, *ratios])
+    turns = len(record["results"][0]["peers"]["ours"]["epoch_seconds_of_each_turn"])
+    note = (
+        f"Seconds for an epoch of 60,000 examples, medians of {turns} interleaved turns, compiling "
+        f"left out; {tables.source(record)}"
+    )
+    return tables.markdown(header, cells, note)
+
+
+def details(record: Mapping[str, Any]) -> str:
+    """A row for each net, batch and peer, with all that was measured."""
+    header = ["net", "batch", "peer", "epoch, s", "predicting 10,000, s", "examples/s"]
+    header += ["compiling, s", "start to first epoch, s", "MB", "GFLOP/s"]
+    peak = max(record.get("gemm_gflop_per_second", {}).values(), default=None)
+    cells = []
+    for result in record["results"]:
+        for name in _peers(record):
+            row = result["peers"].get(name, {})
+            rate = row.get("train_gflop_per_second")
+            cells.append(
+                [
+                    f"`{result['net']}`",
+                    f"{result['batch_size']}",
+                    name,
+                    _number(row.get("epoch_seconds")),
+                    _number(row.get("predict_10000_seconds")),
+                    f"{row['examples_per_second']:,.0f}" if row else "-",
+                    _with_cache(row, "compile_seconds"),
+                    _with_cache(row, "start_to_first_epoch_seconds"),
+                    _megabytes(row),
+                    f"{rate:,.0f} ({rate / peak:.0%})" if rate and peak else "-",
+                ]
+            )
+    reasons = {
+        f"{name}: {reason}"
+        for result in record["results"]
+        for name, reason in result["failed"].items()
+    }
+    note = (
+        "In brackets: seconds of a second start, which finds what the first has compiled; memory "
+        "of an accelerator; the rate's share of the machine's float32 matrix product"
+        + (f", {peak:,.0f} GFLOP/s in the same run" if peak else "")
+        + ". The start to the first epoch is measured on the examples of a turn, and the rest of "
+        "an epoch added at the median's pace. A rate counts the products of the net, forward and "
+        "backward. Compiling is what first calls take beyond later ones. Memory is the most that "
+        "the process held. "
+        + "".join(f"Not measured: {reason}. " for reason in sorted(reasons))
+        + tables.source(record)
+    )
+    return tables.markdown(header, cells, note)
+
+
+def figure(record: Mapping[str, Any]) -> Figure:
+    """Seconds an epoch against the batch size, a panel for each net, a line for each peer."""
+    names = list(dict.fromkeys(result["net"] for result in record["results"]))
+
+    def draw(axes: Sequence[Axes]) -> None:
+        for ax, net in zip(axes, names, strict=True):
+            results = [result for result in record["results"] if result["net"] == net]
+            for peer, colour in zip(PEERS, figures.COLOURS, strict=False):
+                there = [result for result in results if peer in result["peers"]]
+                x = [result["batch_size"] for result in there]
+                y = [result["peers"][peer]["epoch_seconds"] for result in there]
+                if there:
+                    ax.plot(x, y, marker="o", color=colour, label=peer)
+            ax.set(xscale="log", yscale="log", xlabel="batch size")
+            ax.set_title(net, loc="left")
+            sizes = [result["batch_size"] for result in results]
+            ax.set_xticks(sizes, map(str, sizes))
+            ax.minorticks_off()
+            figures.plain_numbers(ax.yaxis)
+        axes[0].set_ylabel("seconds an epoch")
+        figures.legend_below(axes)
+
+    return figures.panels(1, len(names), draw)
+
+
+def _peers(record: Mapping[str, Any]) -> list[str]:
+    """The peers that took part or failed to; earlier records have fewer."""
+    tried = {
+        name for result in record["results"] for name in {**result["peers"], **result["failed"]}
+    }
+    return [name for name in PEERS if name in tried]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def _with_cache(row: Mapping[str, Any], key: str) -> str:
+    cached = row.get(f"{key}_cached")
+    return _number(row.get(key)) + (f" ({_number(cached)})" if cached is not None else "")
+
+
+def _megabytes(row: Mapping[str, Any]) -> str:
+    if "peak_rss_bytes" not in row:
+        return "-"
+    on_device = row["device_peak_bytes"]
+    return f"{row['peak_rss_bytes'] / 1e6:,.0f}" + (
+        f" ({on_device / 1e6:,.0f})" if on_device else ""
+    )
+
+
+TABLES = (to_markdown, details)
