@@ -1,12 +1,14 @@
 """This package: an epoch is one program."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 
 from experiments.memory import jax_peak_bytes
 from experiments.peers import Peer, Task
+from mnist_jax import compilation, evaluate, train
 from mnist_jax import config as configs
-from mnist_jax import evaluate, train
 
 
 def make(task: Task) -> Peer:
@@ -19,12 +21,23 @@ def make(task: Task) -> Peer:
     images, labels, test = map(jnp.asarray, task[2:])
     state = jax.jit(train.init_state, static_argnums=0)(recipe, hparams, root)
 
+    # Compiled when they are first called, for that is when the others compile.
+    @cache
+    def epoch() -> jax.stages.Compiled:
+        lowered = train.train_epoch.lower(recipe, state, images, labels, hparams, root)
+        return compilation.compile_lowered(lowered)
+
+    @cache
+    def forward() -> jax.stages.Compiled:
+        lowered = evaluate.predict.lower(recipe.model, train.variables(state), test)
+        return compilation.compile_lowered(lowered)
+
     def fit() -> None:
         nonlocal state
-        state, sums = train.train_epoch(recipe, state, images, labels, hparams, root)
+        state, sums = epoch()(state, images, labels, hparams, root)
         jax.block_until_ready((state, sums))
 
     def predict() -> None:
-        jax.block_until_ready(evaluate.predict(recipe.model, train.variables(state), test))
+        jax.block_until_ready(forward()(train.variables(state), test))
 
     return Peer(fit, predict, jax_peak_bytes)

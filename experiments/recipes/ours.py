@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from experiments.recipes import Data, Training
-from mnist_jax import cli, evaluate, tasks, train
+from mnist_jax import cli, compilation, evaluate, tasks, train
 from mnist_jax.types import UserError
 
 
@@ -31,7 +31,8 @@ def config_file(file: str, data: Data, seed: int) -> Training:
     examples = jnp.asarray(data.train_images), jnp.asarray(data.train_labels)
     start = time.perf_counter()
     state = jax.jit(train.init_state, static_argnums=0)(recipe, hparams, root)
-    epoch = train.train_epoch.lower(recipe, state, *examples, hparams, root).compile()
+    lowered = train.train_epoch.lower(recipe, state, *examples, hparams, root)
+    epoch = compilation.compile_lowered(lowered)
     compile_seconds = time.perf_counter() - start
 
     def train_epoch() -> None:
