@@ -1,0 +1,152 @@
+"""How near to the machine's peak is each convolution of the benchmark's nets, and each gradient?
+
+    python -m experiments.convolutions [--name=cpu] [--batch=128]
+
+Ours (`layers.conv2d`) beside XLA's own, forward and for the gradients of the images and of the
+kernel. Times are of a `lax.scan` of calls that each wait for the one before and whose results are
+stored: alone, a call pays for its buffers, and a result that nobody reads is not computed.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+from tqdm import tqdm
+
+from experiments import gemm, tables
+from mnist_jax import compilation, layers
+
+REPEATS = 5
+
+
+class Layer(NamedTuple):
+    """A convolution with padding "SAME"."""
+
+    net: str
+    side: int  # of its images
+    cin: int
+    cout: int
+    kernel: int
+
+
+LAYERS = (
+    Layer("cnn_3x3", 28, 1, 32, 3),
+    Layer("cnn_3x3", 14, 32, 64, 3),
+    Layer("cnn_5x5_3x3", 28, 1, 32, 5),
+    Layer("cnn_5x5_3x3", 28, 32, 32, 5),
+    Layer("cnn_5x5_3x3", 14, 64, 64, 3),
+)
+
+
+def native(x: Array, kernel: Array) -> Array:
+    """XLA's own convolution, and so its own gradients."""
+    return lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def seconds(function: Callable[[Array, Array], Array], a: Array, b: Array, calls: int) -> float:
+    """Median seconds of a call of `function(a, b)`."""
+    out = jax.eval_shape(function, a, b)
+
+    def call(carry: tuple[Array, Array, Array], _: None) -> tuple:
+        a, b, out = carry
+        return (a, b, function(a, b + 0 * out.ravel()[0])), None
+
+    def chain(a: Array, b: Array, out: Array) -> Array:
+        return lax.scan(call, (a, b, out), None, length=calls)[0][2]
+
+    args = (a, b, jnp.zeros(out.shape, out.dtype))
+    compiled = compilation.compile_lowered(jax.jit(chain).lower(*args))
+    jax.block_until_ready(compiled(*args))
+    times = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        jax.block_until_ready(compiled(*args))
+        times.append((time.perf_counter() - start) / calls)
+    return statistics.median(times)
+
+
+def measure(layer: Layer, batch_size: int) -> dict[str, Any]:
+    """Seconds of the forward pass and of both gradients, ours and XLA's own."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    side = layer.side
+    x = jax.random.normal(keys[0], (batch_size, side, side, layer.cin))
+    kernel = jax.random.normal(keys[1], (layer.kernel, layer.kernel, layer.cin, layer.cout))
+    g = jax.random.normal(keys[2], (batch_size, side, side, layer.cout))
+
+    def of_images(convolve: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
+        return lambda g, kernel: jax.vjp(lambda x: convolve(x, kernel), x)[1](g)[0]
+
+    def of_kernel(convolve: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
+        return lambda x, g: jax.vjp(lambda kernel: convolve(x, kernel), kernel)[1](g)[0]
+
+    return {
+        **layer._asdict(),
+        "flops": 2 * batch_size * side**2 * layer.kernel**2 * layer.cin * layer.cout,
+        "forward": seconds(layers.conv2d, x, kernel, 10),
+        "forward_native": seconds(native, x, kernel, 10),
+        "image_gradient": seconds(of_images(layers.conv2d), g, kernel, 10),
+        "image_gradient_native": seconds(of_images(native), g, kernel, 10),
+        "kernel_gradient": seconds(of_kernel(layers.conv2d), x, g, 10),
+        "kernel_gradient_native": seconds(of_kernel(native), x, g, 1),
+    }
+
+
+def to_markdown(record: Mapping[str, Any]) -> str:
+    """A row for each convolution: milliseconds, ours with the rate, XLA's own in brackets."""
+    header = [
+        "net",
+        "images",
+        "kernel",
+        "GFLOP",
+        "forward, ms",
+        "image gradient",
+        "kernel gradient",
+    ]
+    cells = []
+    for row in record["results"]:
+        times = [
+            f"{1e3 * row[part]:.2f}, {row['flops'] / row[part] / 1e9:.0f} GFLOP/s "
+            f"({1e3 * row[f'{part}_native']:.3g})"
+            for part in ("forward", "image_gradient", "kernel_gradient")
+        ]
+        kernel = f"{row['kernel']}x{row['kernel']}, {row['cin']} to {row['cout']}"
+        images = f"{record['batch_size']} of {row['side']}x{row['side']}"
+        gflop = f"{row['flops'] / 1e9:.2f}"
+        cells.append([f"`{row['net']}`", images, kernel, gflop, *times])
+    peak = max(record["gemm_gflop_per_second"].values())
+    note = (
+        "Milliseconds a call and its rate, in brackets those of XLA's own with the same compiler "
+        f"options; medians of {REPEATS}; the machine multiplies matrices at {peak:.0f} GFLOP/s; "
+        f"{tables.source(record)}"
+    )
+    return tables.markdown(header, cells, note)
+
+
+TABLES = (to_markdown,)
+
+
+def main() -> None:
+    """Measures and writes the results."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--name", default=jax.default_backend(), help="of the results' files")
+    parser.add_argument("--batch", type=int, default=128, help="images of a call")
+    options = parser.parse_args()
+    record = {
+        **tables.origin("experiments.convolutions"),
+        "batch_size": options.batch,
+        "gemm_gflop_per_second": gemm.peak(),
+        "results": [measure(layer, options.batch) for layer in tqdm(LAYERS, unit="layer")],
+    }
+    tables.publish(f"convolutions-{options.name}", record, TABLES)
+
+
+if __name__ == "__main__":
+    main()
