@@ -31,10 +31,10 @@ The same command goes on with a run that was stopped.
   --split=train|val|test   what to judge it on (default: test)
   --compilation_cache=DIR  where compiled programs are kept for the next start; off: nowhere
                            (default: $JAX_COMPILATION_CACHE_DIR, else the user's cache directory)
-  --coordinator=HOST:PORT  of several processes that do this together, where the first one is;
+  --coordinator=HOST:PORT  several processes do this together: where the first of them listens;
   --num_processes=N        how many they are; and
-  --process_id=I           which of them this is, from 0. Each is started with all three
-  --distributed            instead of the three: as Slurm, Open MPI, TPU pods or Kubernetes say
+  --process_id=I           which one this is, 0 to N - 1
+  --distributed            in place of these three: as Slurm, Open MPI, a TPU pod or Kubernetes says
   --help                   this text; with --config, every key of it and its value too
 """
 

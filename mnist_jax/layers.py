@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _MAX_TAPS = 64  # sums of more shifted images take long to compile
-_PARTS = 4  # of a batch in the kernel's gradient: one convolution alone keeps one core busy
+_PARTS = 4  # of the rows in the kernel's gradient: one convolution alone keeps one core busy
 
 Pair = tuple[int, int]
 Shape = tuple[int, ...]
@@ -111,15 +111,29 @@ def _convolve_bwd(geometry: _Geometry, saved: tuple[Array, Array], g: Array) -> 
         sums = jnp.stack([(tap * g).sum((0, 1, 2)) for tap in taps.values()])
         return x_gradient, sums.reshape(kernel.shape).astype(kernel.dtype)
     images, kernels = x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)
-    size = -(-len(x) // _PARTS)
+    size = -(-len(kernels) // _PARTS)
     parts = [
-        _convolve(images[..., i : i + size], kernels[:, :, i : i + size], to_kernel)
-        for i in range(0, len(x), size)
+        _rows_part(images, kernels[i : i + size], i * geometry.stride[0], kernel.shape, to_kernel)
+        for i in range(0, len(kernels), size)
     ]
     return x_gradient, sum(parts[1:], parts[0]).transpose(1, 2, 0, 3).astype(kernel.dtype)
 
 
 _convolve.defvjp(_convolve_fwd, _convolve_bwd)
+
+
+def _rows_part(
+    images: Array, rows: Array, start: int, kernel_shape: Shape, geometry: _Geometry
+) -> Array:
+    """What some rows of the output's gradient, seen from row `start` on, add to the kernel's."""
+    stride, ((before, _), columns), x_dilation, row_dilation = geometry
+    window = (len(rows) - 1) * row_dilation[0] + (kernel_shape[0] - 1) * stride[0] + 1
+    before -= start
+    after = window - before - (images.shape[1] - 1) * x_dilation[0] - 1
+    inner = (before, after, x_dilation[0] - 1)
+    images = lax.pad(images, jnp.zeros((), images.dtype), [(0, 0, 0), inner, (0, 0, 0), (0, 0, 0)])
+    pads = ((0, 0), columns)
+    return _convolve(images, rows, _Geometry(stride, pads, (1, x_dilation[1]), row_dilation))
 
 
 def _taps(x: Array, sides: Shape, geometry: _Geometry) -> dict[Pair, Array]:

@@ -17,8 +17,8 @@ from mnist_jax.types import UserError
 
 T = TypeVar("T")
 
-# How long a process that ends waits for the others to end; then all are killed. They end together
-# unless one has crashed.
+# How long a process that ends waits for the others. They end together, unless one has crashed or
+# hangs; JAX then kills all that are left.
 _SHUTDOWN_SECONDS = 30
 
 
@@ -60,9 +60,9 @@ def _check_port(coordinator: str) -> None:
     try:
         socket.create_server(("", int(coordinator.rpartition(":")[2]))).close()
     except OSError as error:
+        why = error.strerror
         raise UserError(
-            f"--coordinator={coordinator}: cannot listen there ({error.strerror}); "
-            "take another port"
+            f"--coordinator={coordinator}: cannot listen there ({why}); take another port"
         ) from error
 
 

@@ -93,11 +93,13 @@ def leading(program, *sizes):
 
 
 @pytest.mark.parametrize("count", [1, *MANY])
-@pytest.mark.parametrize(("name", "convolutions"), [("epoch", 3), ("predict", 2)])
+@pytest.mark.parametrize(("name", "convolutions"), [("epoch", 10), ("predict", 1)])
 def test_each_device_works_on_its_share_of_a_batch(done, count, name, convolutions):
+    """Convolutions: the second layer's, its images' gradient, two kernels' in four parts each."""
     text = program(done, count, name)
     assert len(shapes(text, "convolution")) == convolutions
-    assert leading(text, 28, 14, 7) - {1} == {on_devices.BATCH // count}
+    channels_first = {1, on_devices.EVERYTHING["model.channels"][0]}  # for kernels' gradients
+    assert leading(text, 28, 14, 7) - channels_first == {on_devices.BATCH // count}
 
 
 @pytest.mark.parametrize("count", MANY)
@@ -107,9 +109,10 @@ def test_only_sums_are_exchanged(done, count):
     one = arrays(done / "1" / "epoch.npz")
     params = sum(x.size for key, x in one.items() if key.startswith("[0].params"))
     statistics = sum(x.size for key, x in one.items() if "batch_stats" in key)
+    kernels = sum(x.size for key, x in one.items() if ".params" in key and x.ndim == 4)
     summed = sum(shapes(text, "all-reduce"))
-    assert params < summed < params + 4 * statistics + 10
-    logits = (1293 + -1293 % on_devices.BATCH) * 10
+    assert params < summed < params + 3 * kernels + 4 * statistics + 10  # kernels' in four parts
+    logits = (on_devices.TRAIN + -on_devices.TRAIN % on_devices.BATCH) * 10
     assert shapes(program(done, count, "predict"), "all-gather") == [logits]
     others = ("all-to-all", "collective-permute", "reduce-scatter")
     assert [x for name in ("epoch", "predict") for o in others for x in shapes(text, o)] == []
@@ -124,7 +127,8 @@ def test_a_run_moves_between_numbers_of_devices(done, moved):
     for ours, theirs in zip(moved, unbroken, strict=True):
         assert ours.keys() == theirs.keys()
         for key in ours.keys() - {"seconds", "examples_per_second"}:
-            np.testing.assert_allclose(ours[key], theirs[key], rtol=1e-4, err_msg=key)
+            atol = 0.01 if "accuracy" in key else 0.0  # an example or so that was undecided
+            np.testing.assert_allclose(ours[key], theirs[key], rtol=1e-4, atol=atol, err_msg=key)
     logits = [arrays(done / name / files.PREDICTIONS)["logits"] for name in ("unbroken", "on 4")]
     np.testing.assert_allclose(*logits, rtol=1e-3, atol=1e-4)
 

@@ -20,7 +20,10 @@ ROOT = Path(__file__).parent.parent
 DIGITS = f"--config={ROOT}/configs/mlp.py:digits"
 EPOCHS = 20
 CLUSTERS = ("SLURM_", "OMPI_", "KUBERNETES_", "TPU_", "JAX_COORDINATOR", "JAX_LOCAL")
-ARGV = [DIGITS, "--config.model.widths=(16,)", f"--config.train.epochs={EPOCHS}"]
+ARGV = [
+    *(DIGITS, f"--config.train.epochs={EPOCHS}"),
+    *("--config.model.widths=(16,)", "--config.model.activation=tanh"),
+]
 
 
 def free_port():
@@ -129,7 +132,8 @@ def test_two_processes_are_stopped_killed_and_finish_the_run_of_one(folder, unbr
     assert {path.name for path in workdir.iterdir()} == {path.name for path in unbroken.iterdir()}
     for ours, theirs in zip(rows(workdir), rows(unbroken), strict=True):
         for key in theirs.keys() - {"seconds", "examples_per_second"}:
-            np.testing.assert_allclose(ours[key], theirs[key], rtol=1e-3, err_msg=key)
+            atol = 0.01 if "accuracy" in key else 0.0  # an example or so that was undecided
+            np.testing.assert_allclose(ours[key], theirs[key], rtol=1e-3, atol=atol, err_msg=key)
     logits = [np.load(w / files.PREDICTIONS)["logits"] for w in (workdir, unbroken)]
     np.testing.assert_allclose(*logits, rtol=1e-2, atol=1e-3)
     device = files.read_json(workdir / files.SUMMARY)["device"]
