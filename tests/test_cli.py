@@ -98,7 +98,7 @@ def test_help_shows_our_flags_and_not_absls():
     assert done.stdout.startswith("usage: python -m mnist_jax.main --config=")
     options = set(re.findall(r"^  --(\w+)", done.stdout, re.MULTILINE))
     ours = {"config", "workdir", "overwrite", "summary", "mode", "split", "help"}
-    ours |= {"coordinator", "num_processes", "process_id", "distributed"}
+    ours |= {"compilation_cache", "coordinator", "num_processes", "process_id", "distributed"}
     assert options == ours
     assert "alsologtostderr" not in done.stdout
 
