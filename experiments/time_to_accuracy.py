@@ -30,7 +30,7 @@ from mnist_jax import cli, data, workdir
 from mnist_jax import config as configs
 from mnist_jax.types import UserError
 
-RECIPES = ("configs/mlp.py", "configs/cnn.py", *PUBLISHED)
+RECIPES = ("configs/fast.py", "configs/mlp.py", "configs/cnn.py", *PUBLISHED)
 RUNS = Path("runs/time_to_accuracy")
 VAL_SIZE = 0.1
 TIMES = {"train_seconds": "training, s", "whole_seconds": "whole process, s"}
