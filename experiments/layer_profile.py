@@ -1,9 +1,9 @@
-"""How near to the machine's peak is each convolution of the benchmark's nets, and each gradient?
+"""How near to the machine's peak is each layer of the benchmark's nets, and each gradient?
 
-    python -m experiments.convolutions [--name=cpu] [--batch=128]
+    python -m experiments.layer_profile [--name=cpu] [--batch=128]
 
-Ours (`layers.conv2d`) beside XLA's own, forward and for the gradients of the images and of the
-kernel. Times are of a `lax.scan` of calls that each wait for the one before and whose results are
+Convolutions (`layers.conv2d`, beside XLA's own) and dense layers, forward and for the gradients of
+the images and of the kernel. Times are of a `lax.scan` of calls that each wait for the one before and whose results are
 stored: alone, a call pays for its buffers, and a result that nobody reads is not computed.
 """
 
@@ -26,7 +26,7 @@ REPEATS = 5
 
 
 class Layer(NamedTuple):
-    """A convolution with padding "SAME"."""
+    """A convolution with padding "SAME"; a dense layer is one of images of one pixel."""
 
     net: str
     side: int  # of its images
@@ -36,12 +36,19 @@ class Layer(NamedTuple):
 
 
 LAYERS = (
+    Layer("mlp_512_256", 1, 784, 512, 1),
+    Layer("mlp_512_256", 1, 512, 256, 1),
     Layer("cnn_3x3", 28, 1, 32, 3),
     Layer("cnn_3x3", 14, 32, 64, 3),
     Layer("cnn_5x5_3x3", 28, 1, 32, 5),
     Layer("cnn_5x5_3x3", 28, 32, 32, 5),
     Layer("cnn_5x5_3x3", 14, 64, 64, 3),
 )
+
+
+def ours(x: Array, kernel: Array) -> Array:
+    """What the package computes."""
+    return x @ kernel[0, 0] if x.shape[1] == 1 else layers.conv2d(x, kernel)
 
 
 def native(x: Array, kernel: Array) -> Array:
@@ -57,7 +64,8 @@ def seconds(function: Callable[[Array, Array], Array], a: Array, b: Array, calls
 
     def call(carry: tuple[Array, Array, Array], _: None) -> tuple:
         a, b, out = carry
-        return (a, b, function(a, b + 0 * out.ravel()[0])), None
+        zero = 0 * out.ravel()[0]  # in the smaller operand: it costs a pass over it
+        return (a, b, function(a + zero, b) if a.size < b.size else function(a, b + zero)), None
 
     def chain(a: Array, b: Array, out: Array) -> Array:
         return lax.scan(call, (a, b, out), None, length=calls)[0][2]
@@ -77,6 +85,7 @@ def measure(layer: Layer, batch_size: int) -> dict[str, Any]:
     """Seconds of the forward pass and of both gradients, ours and XLA's own."""
     keys = jax.random.split(jax.random.key(0), 3)
     side = layer.side
+    calls = 10 if side > 1 else 500
     x = jax.random.normal(keys[0], (batch_size, side, side, layer.cin))
     kernel = jax.random.normal(keys[1], (layer.kernel, layer.kernel, layer.cin, layer.cout))
     g = jax.random.normal(keys[2], (batch_size, side, side, layer.cout))
@@ -90,17 +99,17 @@ def measure(layer: Layer, batch_size: int) -> dict[str, Any]:
     return {
         **layer._asdict(),
         "flops": 2 * batch_size * side**2 * layer.kernel**2 * layer.cin * layer.cout,
-        "forward": seconds(layers.conv2d, x, kernel, 10),
-        "forward_native": seconds(native, x, kernel, 10),
-        "image_gradient": seconds(of_images(layers.conv2d), g, kernel, 10),
-        "image_gradient_native": seconds(of_images(native), g, kernel, 10),
-        "kernel_gradient": seconds(of_kernel(layers.conv2d), x, g, 10),
-        "kernel_gradient_native": seconds(of_kernel(native), x, g, 1),
+        "forward": seconds(ours, x, kernel, calls),
+        "forward_native": seconds(native, x, kernel, calls),
+        "image_gradient": seconds(of_images(ours), g, kernel, calls),
+        "image_gradient_native": seconds(of_images(native), g, kernel, calls),
+        "kernel_gradient": seconds(of_kernel(ours), x, g, calls),
+        "kernel_gradient_native": seconds(of_kernel(native), x, g, 1 if side > 1 else calls),
     }
 
 
 def to_markdown(record: Mapping[str, Any]) -> str:
-    """A row for each convolution: milliseconds, ours with the rate, XLA's own in brackets."""
+    """A row for each layer: milliseconds, ours with the rate, XLA's own in brackets."""
     header = [
         "net",
         "images",
@@ -117,14 +126,15 @@ def to_markdown(record: Mapping[str, Any]) -> str:
             f"({1e3 * row[f'{part}_native']:.3g})"
             for part in ("forward", "image_gradient", "kernel_gradient")
         ]
-        kernel = f"{row['kernel']}x{row['kernel']}, {row['cin']} to {row['cout']}"
+        kernel = f"{row['kernel']}x{row['kernel']}, " if row["side"] > 1 else "dense, "
+        kernel += f"{row['cin']} to {row['cout']}"
         images = f"{record['batch_size']} of {row['side']}x{row['side']}"
         gflop = f"{row['flops'] / 1e9:.2f}"
         cells.append([f"`{row['net']}`", images, kernel, gflop, *times])
     peak = max(record["gemm_gflop_per_second"].values())
     note = (
-        "Milliseconds a call and its rate, in brackets those of XLA's own with the same compiler "
-        f"options; medians of {REPEATS}; the machine multiplies matrices at {peak:.0f} GFLOP/s; "
+        "Milliseconds a call and its rate, in brackets those of XLA's own convolution with the same "
+        f"compiler options; medians of {REPEATS}; the machine multiplies matrices at {peak:.0f} GFLOP/s; "
         f"{tables.source(record)}"
     )
     return tables.markdown(header, cells, note)
@@ -140,12 +150,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128, help="images of a call")
     options = parser.parse_args()
     record = {
-        **tables.origin("experiments.convolutions"),
+        **tables.origin("experiments.layer_profile"),
         "batch_size": options.batch,
         "gemm_gflop_per_second": gemm.peak(),
         "results": [measure(layer, options.batch) for layer in tqdm(LAYERS, unit="layer")],
     }
-    tables.publish(f"convolutions-{options.name}", record, TABLES)
+    tables.publish(f"layer_profile-{options.name}", record, TABLES)
 
 
 if __name__ == "__main__":
