@@ -3,8 +3,9 @@
     python -m experiments.layer_profile [--name=cpu] [--batch=128]
 
 Convolutions (`layers.conv2d`, beside XLA's own) and dense layers, forward and for the gradients of
-the images and of the kernel. Times are of a `lax.scan` of calls that each wait for the one before and whose results are
-stored: alone, a call pays for its buffers, and a result that nobody reads is not computed.
+the images and of the kernel. Times are of a `lax.scan` of calls that each wait for the one before
+and whose results are stored: alone, a call pays for its buffers, and a result that nobody reads is
+not computed.
 """
 
 import argparse
@@ -133,9 +134,9 @@ def to_markdown(record: Mapping[str, Any]) -> str:
         cells.append([f"`{row['net']}`", images, kernel, gflop, *times])
     peak = max(record["gemm_gflop_per_second"].values())
     note = (
-        "Milliseconds a call and its rate, in brackets those of XLA's own convolution with the same "
-        f"compiler options; medians of {REPEATS}; the machine multiplies matrices at {peak:.0f} GFLOP/s; "
-        f"{tables.source(record)}"
+        "Milliseconds a call and its rate, in brackets those of XLA's own convolution with the "
+        f"same compiler options; medians of {REPEATS}; the machine multiplies matrices at "
+        f"{peak:.0f} GFLOP/s; {tables.source(record)}"
     )
     return tables.markdown(header, cells, note)
 

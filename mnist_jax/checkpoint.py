@@ -24,7 +24,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from mnist_jax.types import PyTree, State, UserError
+from mnist_jax.types import PyTree, UserError
 
 _TRASH = "deleted"  # a checkpoint moves in here whole before its files are removed
 
@@ -37,7 +37,7 @@ class Checkpoint(NamedTuple):
     """What an epoch left behind."""
 
     epoch: int
-    state: State
+    state: PyTree  # of the type that was saved
     history: list[dict[str, Any]]  # the rows of metrics.jsonl up to and with this epoch
 
 
@@ -101,7 +101,7 @@ def open_directory(directory: Path, *, read_only: bool = False) -> Iterator[ocp.
 def save(
     manager: ocp.CheckpointManager,
     epoch: int,
-    state: State,
+    state: PyTree,
     history: list[dict[str, Any]],
     score: float | None,
 ) -> None:
@@ -149,7 +149,7 @@ def wait(manager: ocp.CheckpointManager) -> None:
 
 
 def restore_latest(
-    manager: ocp.CheckpointManager, like: State, on_warning: Callable[[str], Any] = warnings.warn
+    manager: ocp.CheckpointManager, like: PyTree, on_warning: Callable[[str], Any] = warnings.warn
 ) -> Checkpoint | None:
     """Restores, bit for bit, the newest checkpoint that is whole, to go on from there.
 
@@ -180,7 +180,7 @@ def restore_latest(
 
 
 def restore_best(
-    manager: ocp.CheckpointManager, like: State, on_warning: Callable[[str], Any] = warnings.warn
+    manager: ocp.CheckpointManager, like: PyTree, on_warning: Callable[[str], Any] = warnings.warn
 ) -> Checkpoint | None:
     """Restores the epoch of the highest score, of equals the first; with no scores the latest.
 
@@ -211,7 +211,7 @@ def _epochs(manager: ocp.CheckpointManager) -> list[int]:
 def _first_whole(
     manager: ocp.CheckpointManager,
     epochs: list[int],
-    like: State,
+    like: PyTree,
     on_warning: Callable[[str], Any],
 ) -> Checkpoint | None:
     for epoch in epochs:

@@ -11,6 +11,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from mnist_jax import config as configs
+from mnist_jax import sweep
 from mnist_jax.types import UserError
 
 USAGE = """\
@@ -24,6 +25,9 @@ The same command goes on with a run that was stopped.
                            (default), fashion_mnist, digits, csv:PATH or a tfds builder
   --config.KEY=VALUE       one value of it, as in --config.train.epochs=3; any number of them
   --workdir=DIR            where the run lives (default: runs/<config>-<dataset>-s<seed>)
+  --config.members.seeds=20, --config.members.folds=10,
+  --config.members.grid='{"optim.learning_rate": [1e-3, 3e-3]}', and .random: many trainings in one
+                           run; the best setting by validation is judged on the test split
   --overwrite              delete the run that is there and start anew
   --summary                only print the model, layer by layer
   --mode=train|evaluate    evaluate: judge the best checkpoint of a workdir, finished or running,
@@ -83,6 +87,7 @@ def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
         raise UserError(f"{needed}: is needed to {values.mode}; see --help")
     if file:
         configs.validate(config)
+        sweep.expand(config)
     return Options(
         mode=values.mode,
         config=config,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mnist_jax import cli, data, models, processes, progress, run, splits
+from mnist_jax import cli, data, models, processes, progress, run, run_members, splits, sweep
 from mnist_jax import workdir as files
 
 
@@ -29,10 +29,12 @@ def train(options: cli.Options) -> int:
         examples = processes.from_first(lambda: splits.load(config))
     kind, _, path = examples.name.partition(":")
     data_name = f"csv-{Path(path).name.partition('.')[0]}" if path else kind.replace("/", "-")
-    workdir = options.workdir or Path("runs", f"{options.config_name}-{data_name}-s{config.seed}")
+    many = f"-{len(sweep.expand(config))}-members" if sweep.wanted(config) else ""
+    name = f"{options.config_name}-{data_name}-s{config.seed}{many}"
+    workdir = options.workdir or Path("runs", name)
     command = shlex.join(["python", "-m", "mnist_jax.main", *options.argv])
     try:
-        summary = run.run(
+        summary = (run_members.run_members if many else run.run)(
             config,
             examples,
             workdir,
@@ -97,12 +99,17 @@ def summarize(options: cli.Options) -> int:
 
 def headline(summary: Mapping[str, Any], workdir: Path) -> str:
     """The last line of a run."""
-    data_name = summary["dataset"]
+    data_name, accuracy = summary["dataset"], summary["test_accuracy"]
     if summary["requested_dataset"] != data_name:
         data_name += f" (NOT {summary['requested_dataset']})"
+    result = f"{100 * accuracy:.2f}%"
+    if "members" not in summary:
+        result += f"  ({summary['test_errors']} errors of {summary['num_test']:,})"
+    elif summary["test"]["accuracy"]["sd"] is not None:
+        spread = summary["test"]["accuracy"]
+        result += f" ± {100 * spread['sd']:.2f}  (mean ± sd of {spread['n']} members)"
     return (
-        f"{data_name}: test accuracy {100 * summary['test_accuracy']:.2f}%  "
-        f"({summary['test_errors']} errors of {summary['num_test']:,})  trained in "
+        f"{data_name}: test accuracy {result}  trained in "
         f"{summary['train_seconds']:.1f} s  report: {workdir / files.REPORT}"
     )
 

@@ -34,6 +34,7 @@ def default() -> ConfigDict:
             "model": {
                 "name": "mlp",  # a name in nets.NETS; None below: the net's own value
                 "dtype": "float32",  # of the computation; parameters are always float32
+                "init_scale": 1.0,  # factor on the initial weights
                 "widths": placeholder(tuple),  # hidden dense layers
                 "dropout": placeholder(tuple),  # after each of them
                 "activation": placeholder(str),
@@ -72,6 +73,18 @@ def default() -> ConfigDict:
                 "b1": 0.9,  # adam, adamw
                 "b2": 0.999,
             },
+            "members": {  # many trainings in one run: all combinations of the following
+                "seeds": 1,  # so many, from config.seed on
+                "folds": 0,  # of cross-validation, in place of data.val_size; 0: none
+                "settings": placeholder(str),  # [{}, {"optim.clip": 1.0}, ...]: JSON
+                "grid": placeholder(str),  # {"optim.learning_rate": [1e-3, 3e-3], ...}
+                "random": placeholder(str),  # {"optim.learning_rate": [1e-4, 1e-2, "log"], ...}
+                "samples": 10,  # random: how many settings are drawn
+                "share_batches": False,  # all see the same examples at the same time
+                "halving": (),  # after these epochs the worse half of the settings is dropped
+                "patience": 0,  # epochs without a better validation until one stops; 0: never
+                "width": 0,  # trained at once; 0: as suits the net and the device
+            },
         }
     )
 
@@ -87,6 +100,7 @@ def validate(config: ConfigDict) -> None:
     _one_of("model.name", model.name, nets.NETS)
     _one_of("model.dtype", model.dtype, DTYPES)
     nets.fields(model)
+    _range("model.init_scale", model.init_scale, 0)
     _one_of("train.augment.fill", train.augment.fill, FILLS)
     _one_of("optim.name", optim.name, OPTIMIZERS)
     _one_of("optim.schedule", optim.schedule, SCHEDULES)
@@ -107,10 +121,39 @@ def validate(config: ConfigDict) -> None:
     _range("optim.decay", optim.decay, 0, 1, open_below=True)
     for name in ("label_smoothing", "ema", "momentum", "b1", "b2", "warmup"):
         _range(f"optim.{name}", optim[name], 0, 1)
+    members = config.members
+    _range("members.seeds", members.seeds, 1, 2**32 - config.seed, closed=True)
+    for name, low in (("folds", 0), ("samples", 1), ("patience", 0), ("width", 0)):
+        _range(f"members.{name}", members[name], low)
+    if members.folds:
+        _validate_folds(config)
+    for epoch in members.halving:
+        _range("members.halving", epoch, 1, train.epochs)
     if optim.schedule == "plateau" and data.val_size == 0:
         raise UserError(
             "config.optim.schedule: 'plateau' watches the validation loss; "
             "give config.data.val_size, or take another schedule"
+        )
+
+
+def _validate_folds(config: ConfigDict) -> None:
+    members = config.members
+    if members.folds == 1:
+        raise UserError("config.members.folds: cross-validation takes at least 2; 0 for none")
+    # Held-out examples that decide on the training do not judge it, and the training on all
+    # examples that follows has none.
+    for key, watches in (
+        ("members.patience", members.patience > 0),
+        ("optim.schedule=plateau", config.optim.schedule == "plateau"),
+    ):
+        if watches:
+            raise UserError(
+                f"config.{key}: watches validation, which config.members.folds keeps for the end"
+            )
+    if members.share_batches and nets.fields(config.model).get("batch_norm"):
+        raise UserError(
+            "config.members.share_batches: batch normalisation would see the held-out examples; "
+            "take config.model.batch_norm=False, or leave each fold its own batches"
         )
 
 

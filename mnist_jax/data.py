@@ -135,7 +135,7 @@ def split(
     return np.sort(by_class[~held_out]), np.sort(by_class[held_out])
 
 
-def folds(labels: Int[np.ndarray, " n"], k: int, seed: int) -> tuple[Int[np.ndarray, " fold"], ...]:
+def folds(labels: Int[np.ndarray, " n"], k: int, seed: int) -> tuple[Int[np.ndarray, " _"], ...]:
     """Indices, ascending, of the held-out examples of each of `k` folds.
 
     Every example is held out once. The sizes of folds, and their numbers of examples of any one

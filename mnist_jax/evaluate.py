@@ -28,7 +28,7 @@ def predict(
     """
     n = len(images)
     batch_size = min(batch_size, n)
-    batch_size += -batch_size % (mesh.size if mesh else 1)
+    batch_size += -batch_size % (mesh.shape[parallel.BATCH] if mesh else 1)
     padding = -n % batch_size
     padded = jnp.pad(images, ((0, padding), (0, 0), (0, 0), (0, 0)))
     batches = padded.reshape(-1, batch_size, *images.shape[1:])

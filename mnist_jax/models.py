@@ -28,6 +28,13 @@ class Layer(NamedTuple):
     flops: int  # of one image's forward pass, 2 for a multiplication with its addition
 
 
+class Rates(NamedTuple):
+    """Rates of dropout, traced: changing one never recompiles, and members may differ."""
+
+    conv: Float32[Array, "*members stages"]  # after each stage of a CNN
+    dense: Float32[Array, "*members layers"]  # after each hidden layer
+
+
 class Model(NamedTuple):
     """A network as pure functions of its variables.
 
@@ -36,8 +43,20 @@ class Model(NamedTuple):
 
     init: Callable[[Key], PyTree]  # key -> variables, float32
     apply: Callable[[PyTree, Float32[Array, "batch 28 28 1"]], Float32[Array, "batch classes"]]
-    apply_train: Callable[[PyTree, Array, Key], tuple[Array, PyTree]]  # -> logits, batch_stats
+    apply_train: Callable[[PyTree, Array, Key, Rates], tuple[Array, PyTree]]  # logits, batch_stats
     layers: Callable[[], list[Layer]]  # what the net consists of, in order
+
+
+class Dropout(nn.Module):
+    """Zeroes a share of the values at random and scales the others up (Srivastava et al. 2014).
+
+    Flax's own, but that the rate may be traced.
+    """
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*shape"], rate: Float32[Array, ""]) -> Array:
+        kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - rate, x.shape)
+        return jnp.where(kept, x / (1 - rate).astype(x.dtype), jnp.zeros((), x.dtype))
 
 
 class MLP(nn.Module):
@@ -47,19 +66,20 @@ class MLP(nn.Module):
     """
 
     widths: Sequence[int]
-    dropout: Sequence[float]  # rate after each hidden layer
+    dropout: Sequence[bool]  # after each hidden layer: whether it is compiled in
     activation: Callable[[Array], Array]
     num_outputs: int
     dtype: Any
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch ..."], train: bool
+        self, x: Float[Array, "batch ..."], rates: Rates | None
     ) -> Float32[Array, "batch outputs"]:
         x = x.reshape(x.shape[0], -1)
-        for width, rate in zip(self.widths, self.dropout, strict=True):
+        for i, (width, drops) in enumerate(zip(self.widths, self.dropout, strict=True)):
             x = self.activation(nn.Dense(width, dtype=self.dtype)(x))
-            x = nn.Dropout(rate, deterministic=not train)(x)
+            if rates is not None and drops:  # named: what others draw does not depend on it
+                x = Dropout(name=f"Dropout_{i}")(x, rates.dense[i])
         return nn.Dense(self.num_outputs, dtype=self.dtype)(x).astype(jnp.float32)
 
 
@@ -98,21 +118,32 @@ class CNN(nn.Module):
     channels: Sequence[int]
     kernels: Sequence[int]
     pools: Sequence[int]  # 1: none
-    conv_dropout: Sequence[float]  # rate after each stage
+    conv_dropout: Sequence[bool]  # after each stage: whether it is compiled in
     padding: str
     batch_norm: bool
     head: MLP
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float32[Array, "n outputs"]:
+    def __call__(
+        self, x: Float[Array, "n h w c"], rates: Rates | None
+    ) -> Float32[Array, "n outputs"]:
         dtype = self.head.dtype
         stages = zip(self.channels, self.kernels, self.pools, self.conv_dropout, strict=True)
-        for features, kernel, pool, rate in stages:
+        for i, (features, kernel, pool, drops) in enumerate(stages):
             x = Conv(features, kernel, pool, self.padding, not self.batch_norm, dtype)(x)
             if self.batch_norm:
-                x = nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=dtype)(x)
-            x = nn.Dropout(rate, deterministic=not train)(self.head.activation(x))
-        return self.head(x, train)
+                x = nn.BatchNorm(use_running_average=rates is None, momentum=0.9, dtype=dtype)(x)
+            x = self.head.activation(x)
+            if rates is not None and drops:
+                x = Dropout(name=f"Dropout_{i}")(x, rates.conv[i])
+        return self.head(x, rates)
+
+
+def read_rates(config: Fields) -> Rates:
+    """The rates of dropout of the net that `config.model` names."""
+    net = nets.fields(config)
+    rates = (net.get(field, ()) for field in ("conv_dropout", "dropout"))
+    return Rates(*(jnp.asarray(rate, jnp.float32) for rate in rates))
 
 
 def build(
@@ -121,7 +152,8 @@ def build(
     """The net that `config.model` names.
 
     Args:
-      config: `config.model`: a name in `nets.NETS`, a dtype, fields that override the net's own.
+      config: `config.model`: a name in `nets.NETS`, a dtype, fields that override the net's own;
+        of dropout's rates only which are above 0 counts here.
       num_outputs: logits for each image.
       image_shape: height, width, channels.
 
@@ -129,8 +161,10 @@ def build(
       UserError: a field that the net lacks or cannot have.
     """
     net = nets.fields(config)
+    for field in ("dropout", "conv_dropout"):
+        net[field] = tuple(rate > 0 for rate in net.get(field, ()))
     dtype = DTYPES[config["dtype"]]
-    widths, dropout = net.get("widths", ()), net.get("dropout", ())
+    widths, dropout = net.get("widths", ()), net["dropout"]
     activation = getattr(nn, net.get("activation", "relu"))
     head = MLP(widths, dropout, activation, num_outputs, dtype)
     if "channels" not in net:
@@ -140,18 +174,20 @@ def build(
 
 
 def from_module(module: nn.Module, image_shape: tuple[int, int, int] = (28, 28, 1)) -> Model:
-    """Any Linen module called as `module(images, train)`, as a Model."""
+    """Any Linen module called as `module(images, rates)`, as a Model; no rates: it evaluates."""
     example = jnp.zeros((1, *image_shape))
 
     def init(key: Key) -> PyTree:
-        return module.init(key, example, False)
+        return module.init(key, example, None)
 
     def apply(variables: PyTree, images: Array) -> Any:
-        return module.apply(variables, images, False)
+        return module.apply(variables, images, None)
 
-    def apply_train(variables: PyTree, images: Array, key: Key) -> tuple[Array, PyTree]:
+    def apply_train(
+        variables: PyTree, images: Array, key: Key, rates: Rates
+    ) -> tuple[Array, PyTree]:
         logits, updated = module.apply(
-            variables, images, True, rngs={"dropout": key}, mutable=["batch_stats"]
+            variables, images, rates, rngs={"dropout": key}, mutable=["batch_stats"]
         )
         return logits, updated.get("batch_stats", {})
 
@@ -176,7 +212,7 @@ def _layers(module: nn.Module, example: Array) -> list[Layer]:
         return out
 
     with nn.intercept_methods(record):
-        jax.eval_shape(lambda: module.init(jax.random.key(0), example, False))
+        jax.eval_shape(lambda: module.init(jax.random.key(0), example, None))
     return rows
 
 

@@ -69,7 +69,11 @@ def fields(config: Fields) -> dict[str, Any]:
       UserError: the net has no such field, or a value is impossible.
     """
     net = NETS[config["name"]]
-    given = {k: v for k, v in config.items() if k not in ("name", "dtype") and v is not None}
+    given = {
+        k: v
+        for k, v in config.items()
+        if k not in ("name", "dtype", "init_scale") and v is not None
+    }
     for field in given:
         if field not in net:
             has = f"it has {', '.join(net)}" if net else "it has none"

@@ -1,9 +1,10 @@
-"""Data parallelism: every batch is split over one mesh of all devices, of all processes.
+"""Every batch, or the members that train at once, split over one mesh of all devices.
 
-Parameters and data lie on every device whole. A program says only where its batch is split; XLA
-carries that through to the gradients and adds up over the devices what sums over the batch
-(gradients, metrics, the statistics of batch normalisation). Random numbers do not depend on it. One
-device is a mesh as well, and costs nothing: its programs are those of no mesh.
+They are those of all processes. Parameters and data lie on every device whole. A program says only
+where its batch is split; XLA carries that through to the gradients and adds up over the devices
+what sums over the batch (gradients, metrics, the statistics of batch normalisation). Random numbers
+do not depend on it. One device is a mesh as well, and costs nothing: its programs are those of no
+mesh.
 """
 
 import jax
@@ -12,11 +13,15 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mnist_jax.types import PyTree, UserError
 
+MEMBER, BATCH = "member", "batch"
 
-def make_mesh() -> Mesh:
-    """The mesh of every device there is; its one axis is that of a batch."""
+
+def make_mesh(*, of_members: bool = False) -> Mesh:
+    """The mesh of every device there is, all of them along the axis of batches, or of members."""
+    count = jax.device_count()
+    shape = (count, 1) if of_members else (1, count)
     # Auto: XLA finds how the values between are split; else their types would have to say it.
-    return jax.make_mesh((jax.device_count(),), ("batch",), axis_types=(AxisType.Auto,))
+    return jax.make_mesh(shape, (MEMBER, BATCH), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
 def check_batch_size(batch_size: int, num_devices: int) -> None:
@@ -49,16 +54,17 @@ def put(mesh: Mesh, tree: PyTree) -> PyTree:
     return jax.tree.map(put_one, tree)
 
 
-def split(mesh: Mesh | None, batch: PyTree) -> PyTree:
+def split(mesh: Mesh | None, tree: PyTree, axis: str = BATCH) -> PyTree:
     """In a program: has every device take its part of the leading axis of arrays.
 
     Args:
       mesh: None: there is nothing to split for.
-      batch: arrays whose leading axis the number of devices divides.
+      tree: arrays whose leading axis the number of devices divides.
+      axis: of the mesh: that of a batch or that of members.
     """
     if mesh is None:
-        return batch
-    return jax.lax.with_sharding_constraint(batch, NamedSharding(mesh, PartitionSpec("batch")))
+        return tree
+    return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec(axis)))
 
 
 def gather(mesh: Mesh | None, tree: PyTree) -> PyTree:

@@ -4,12 +4,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
 import jax
+import numpy as np
 from tqdm import tqdm
 
 from mnist_jax import processes
@@ -36,6 +37,22 @@ def epoch_line(row: Mapping[str, Any], num_epochs: int) -> str:
         f"accuracy {100 * row['train_accuracy']:.2f}%{val}  "
         f"{row['seconds']:.1f} s  {row['examples_per_second']:,.0f} examples/s"
     )
+
+
+def members_line(
+    rows: Sequence[Mapping[str, Any]], num_epochs: int, seconds: float
+) -> tuple[str, dict[str, str]]:
+    """An epoch of several members: in one line, and in short for a bar."""
+    shown = {"members": f"{len(rows)}"}
+    for name, key in {"acc": "train_accuracy", "val acc": "val_accuracy"}.items():
+        values = np.array([row[key] for row in rows if row[key] is not None])
+        if len(values):
+            spread = f" ± {100 * values.std(ddof=1):.2f}" if len(values) > 1 else ""
+            shown[name] = f"{100 * values.mean():.2f}{spread}%"
+    if lost := sum(row["train_loss"] is None for row in rows):
+        shown["diverged"] = f"{lost}"
+    facts = "  ".join(f"{name} {value}" for name, value in shown.items())
+    return f"epoch {rows[0]['epoch']}/{num_epochs}  {facts}  {seconds:.1f} s", shown
 
 
 class Bar:
@@ -65,13 +82,21 @@ class Bar:
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Shows an epoch that is done."""
-        if self.bar.disable:
-            self.echo(epoch_line(row, self.num_epochs))
         shown = {"loss": f"{row['train_loss']:.4f}", "acc": f"{100 * row['train_accuracy']:.2f}%"}
         if row["val_accuracy"] is not None:
             shown["val acc"] = f"{100 * row['val_accuracy']:.2f}%"
-        self.bar.set_postfix(shown, refresh=False)
-        self.bar.update(self.examples)
+        self.add(self.examples)
+        self.done(epoch_line(row, self.num_epochs), shown)
+
+    def add(self, examples: int) -> None:
+        """Counts examples that are done."""
+        self.bar.update(examples)
+
+    def done(self, line: str, shown: Mapping[str, str]) -> None:
+        """Says how it stands: in a line, or at the end of the bar."""
+        if self.bar.disable:
+            self.echo(line)
+        self.bar.set_postfix(shown)
 
     def write(self, line: str) -> None:
         """Shows a line above the bar."""

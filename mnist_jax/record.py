@@ -2,7 +2,6 @@
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from mnist_jax import checkpoint
 from mnist_jax import workdir as files
@@ -10,19 +9,51 @@ from mnist_jax.board import Board
 from mnist_jax.checkpoint import Checkpoint
 from mnist_jax.progress import Echo
 from mnist_jax.results import Row
-from mnist_jax.types import State
+from mnist_jax.types import PyTree, State
 
 
-class Record:
-    """The epochs of a run on the disk.
+class Saves(ExitStack):
+    """The checkpoints of a run or of a group of members, in a directory.
 
     Making one touches nothing: of several processes all have it, and one uses it, from `resume` on.
     """
 
-    def __init__(self, workdir: Path, like: State, echo: Echo):
+    def __init__(self, directory: Path, like: PyTree, echo: Echo):
         """Remembers where, what a state looks like (numpy arrays), and whom to tell of damage."""
-        self.workdir, self.like, self.echo = workdir, like, echo
-        self.opened = ExitStack()
+        super().__init__()
+        self.directory, self.like, self.echo = directory, like, echo
+
+    def resume(self) -> Checkpoint | None:
+        """Opens the directory; the newest whole checkpoint, or None: there is none yet.
+
+        Raises:
+          UserError: the directory cannot be used, or all checkpoints are damaged.
+        """
+        self.manager = self.enter_context(checkpoint.open_directory(self.directory))
+        return checkpoint.restore_latest(self.manager, self.like, self.echo)
+
+    def save(self, epoch: int, state: PyTree, history: list[Row], score: float | None) -> None:
+        """Writes a checkpoint in the background; UserError if there is no room."""
+        checkpoint.save(self.manager, epoch, state, history, score)
+
+    def wait(self) -> None:
+        """Waits until the last checkpoint is there; UserError if it cannot be."""
+        checkpoint.wait(self.manager)
+
+    def best(self) -> Checkpoint:
+        """The best epoch by validation, else the latest."""
+        best = checkpoint.restore_best(self.manager, self.like, self.echo)
+        assert best is not None, "training saves at least one epoch"
+        return best
+
+
+class Record(Saves):
+    """The epochs of a run on the disk: checkpoints, metrics.jsonl and TensorBoard's copy."""
+
+    def __init__(self, workdir: Path, like: State, echo: Echo):
+        """As for `Saves`, but with the workdir."""
+        super().__init__(workdir / files.CHECKPOINTS, like, echo)
+        self.workdir = workdir
 
     def resume(self) -> Checkpoint | None:
         """Opens everything as the newest whole checkpoint has it; None: there is none yet.
@@ -30,13 +61,11 @@ class Record:
         Raises:
           UserError: the workdir cannot be used, or all checkpoints are damaged.
         """
-        directory = self.workdir / files.CHECKPOINTS
-        self.manager = self.opened.enter_context(checkpoint.open_directory(directory))
-        last = checkpoint.restore_latest(self.manager, self.like, self.echo)
+        last = super().resume()
         history = last.history if last else []
         # A kill may have left them an epoch ahead of the checkpoints, or behind.
         files.write(self.workdir / files.METRICS, files.to_rows(history))
-        self.board = self.opened.enter_context(Board(self.workdir / files.TENSORBOARD, history))
+        self.board = self.enter_context(Board(self.workdir / files.TENSORBOARD, history))
         return last
 
     def epoch(self, state: State, history: list[Row], score: float | None) -> None:
@@ -46,22 +75,6 @@ class Record:
           UserError: there is no room.
         """
         row = history[-1]
-        checkpoint.save(self.manager, row["epoch"], state, history, score)
+        self.save(row["epoch"], state, history, score)
         files.write(self.workdir / files.METRICS, files.to_rows(history))
         self.board.epoch(row)
-
-    def wait(self) -> None:
-        """Waits until the last epoch's checkpoint is there; UserError if it cannot be."""
-        checkpoint.wait(self.manager)
-
-    def best(self) -> Checkpoint:
-        """The best epoch by validation, else the latest."""
-        best = checkpoint.restore_best(self.manager, self.like, self.echo)
-        assert best is not None, "training saves at least one epoch"
-        return best
-
-    def __enter__(self) -> "Record":
-        return self
-
-    def __exit__(self, *exc_info: Any) -> None:
-        self.opened.__exit__(*exc_info)

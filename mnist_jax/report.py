@@ -17,9 +17,8 @@ import numpy as np
 from jaxtyping import Float32, Int, Int32, UInt8
 from markupsafe import Markup
 from PIL import Image
-from scipy.stats import binomtest
 
-from mnist_jax import plots
+from mnist_jax import plots, stats
 
 MISTAKES = 32  # how many are shown
 CONFUSIONS = 8  # how many pairs of classes are named
@@ -58,15 +57,6 @@ def worst_mistakes(
     """Indices of at most `limit` wrong predictions, the most confident first; NaN comes last."""
     wrong = np.flatnonzero(decisions.predicted != labels)
     return wrong[np.argsort(decisions.odds_against[wrong], kind="stable")][:limit]
-
-
-def interval(correct: int, total: int) -> tuple[float, float]:
-    """Wilson's 95% confidence interval of a share (Wilson, 1927).
-
-    Unlike the mean ± 1.96 standard errors it is honest close to 100%, where these models live.
-    """
-    bounds = binomtest(correct, total).proportion_ci(method="wilson")
-    return float(bounds.low), float(bounds.high)
 
 
 def next_commands(
@@ -226,13 +216,13 @@ def render(
     ]
     curves = plots.learning_curves(history, summary["best_epoch"])
     bins = summary.get("reliability")
-    return _template().render(
+    return template("report.html.jinja").render(
         summary=summary,
         history=history,
         command=command,
         next_commands=next_commands(summary, history, config, command),
-        interval=interval(total - errors, total) if total and errors is not None else None,
-        settings=list(flatten(config)),
+        interval=stats.wilson(total - errors, total) if total and errors is not None else None,
+        config_rows=list(flatten(config)),
         names=names,
         class_errors=class_errors,
         confusions=confusions(matrix),
@@ -245,8 +235,8 @@ def render(
     )
 
 
-def _template() -> jinja2.Template:
-    """`report.html.jinja`, where a name that does not exist is an error and all text is escaped."""
+def template(name: str) -> jinja2.Template:
+    """One of the package's pages; a name that does not exist is an error, and text is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -257,4 +247,4 @@ def _template() -> jinja2.Template:
     environment.filters.update(
         percent=percent, count=count, loss=loss, duration=duration, memory=memory
     )
-    return environment.get_template("report.html.jinja")
+    return environment.get_template(name)

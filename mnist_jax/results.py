@@ -43,14 +43,7 @@ def summarize(
     tested = metrics.to_python(jax.device_get(test), splits.class_names)
     train_seconds = sum(row["seconds"] for row in history)
     return {
-        "dataset": splits.name,
-        "requested_dataset": requested_dataset,
-        "model": config.model.name,
-        "seed": config.seed,
-        "num_params": num_params,
-        "num_train": len(splits.train.labels),
-        "num_val": len(splits.val.labels),
-        "num_test": len(splits.test.labels),
+        **of_what(config, splits, requested_dataset, num_params),
         "best_epoch": best_epoch,
         "val_accuracy": history[best_epoch - 1]["val_accuracy"],
         **{f"test_{key}": tested[key] for key in ("accuracy", "loss", "errors", "top2_accuracy")},
@@ -60,6 +53,29 @@ def summarize(
         "train_seconds": train_seconds,
         "compile_seconds": compile_seconds,
         "seconds_per_epoch": train_seconds / len(history),
+        **where(splits),
+    }
+
+
+def of_what(
+    config: ConfigDict, splits: Splits, requested_dataset: str, num_params: int
+) -> dict[str, Any]:
+    """The part of a summary that says what was trained, and on how much."""
+    return {
+        "dataset": splits.name,
+        "requested_dataset": requested_dataset,
+        "model": config.model.name,
+        "seed": config.seed,
+        "num_params": num_params,
+        "num_train": len(splits.train.labels),
+        "num_val": len(splits.val.labels),
+        "num_test": len(splits.test.labels),
+    }
+
+
+def where(splits: Splits) -> dict[str, Any]:
+    """The part of a summary that says with what, and on which machine."""
+    return {
         "peak_rss_bytes": provenance.peak_rss_bytes(),
         "device": provenance.device(),
         "backend": jax.default_backend(),

@@ -23,6 +23,7 @@ from mnist_jax import (
     processes,
     progress,
     results,
+    sweep,
     train,
 )
 from mnist_jax import splits as data_splits
@@ -76,7 +77,7 @@ def run(
     """
     mesh = parallel.make_mesh()
     parallel.check_batch_size(config.train.batch_size, mesh.size)
-    finished = processes.from_first(lambda: _prepare(config, splits, workdir, overwrite))
+    finished = processes.from_first(lambda: prepare(config, splits, workdir, overwrite))
     if finished:
         echo(f"{workdir}: is finished; --overwrite starts it anew")
         return finished
@@ -84,7 +85,7 @@ def run(
     counts = ", ".join(f"{count:,} {name}" for name, count in parts.items() if count)
     echo(f"{config.model.name} on {splits.name}: {counts}")
     program = compile_program(config, splits, mesh)
-    with Record(workdir, _on_host(program.initial), echo) as record:
+    with Record(workdir, on_host(program.initial), echo) as record:
         history = _fit(config, program, mesh, splits, record, echo)
         best = processes.from_first(record.best)
     variables = parallel.put(mesh, train.variables(best.state))
@@ -107,7 +108,7 @@ def run(
     return processes.from_first(publish)
 
 
-def _prepare(
+def prepare(
     config: ConfigDict, splits: Splits, workdir: Path, overwrite: bool
 ) -> dict[str, Any] | None:
     """Makes the workdir this run's; returns its summary if it is finished."""
@@ -249,6 +250,10 @@ def _read_run(
 ) -> tuple[ConfigDict, tuple[str, ...], Split, Checkpoint]:
     """The model's config, the classes, a split and the best checkpoint of a run."""
     config, fingerprint = files.read_config(workdir)
+    if sweep.wanted(config):
+        raise UserError(
+            f"{workdir}: is a run of many members; what they are worth is in its report"
+        )
     splits = data_splits.load(config)
     if splits.fingerprint != fingerprint:
         raise UserError(f"{workdir}: was trained on other data than the {splits.name} found here")
@@ -259,12 +264,12 @@ def _read_run(
     root = jax.random.key(config.seed)
     state = jax.eval_shape(lambda: train.init_state(recipe, train.make_hparams(config), root))
     with checkpoint.open_directory(workdir / files.CHECKPOINTS, read_only=True) as manager:
-        best = checkpoint.restore_best(manager, _on_host(state), echo)
+        best = checkpoint.restore_best(manager, on_host(state), echo)
     if best is None:
         raise UserError(f"{workdir}: has no checkpoint yet")
     return config.model, splits.class_names, examples, best
 
 
-def _on_host(state: State) -> State:
+def on_host(state: PyTree) -> PyTree:
     """Empty numpy arrays of a state's shapes: what a checkpoint is read into."""
     return jax.tree.map(lambda x: np.empty(x.shape, x.dtype), state)

@@ -42,7 +42,9 @@ def load(config: ConfigDict, echo: Callable[[str], object] = lambda line: None) 
         echo=echo,
     )
     images, labels = found.train_images, found.train_labels
-    train_index, val_index = data.split(labels, config.data.val_size, config.seed)
+    # In cross-validation every example is held out once: by members, not here.
+    val_size = 0 if config.members.folds else config.data.val_size
+    train_index, val_index = data.split(labels, val_size, config.seed)
     if config.train.batch_size > len(train_index):
         raise UserError(
             f"config.train.batch_size: {config.train.batch_size} is more than the "

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int32, UInt8
+from jaxtyping import Array, Float, Float32, Int, Int32, UInt8
 from ml_collections import ConfigDict
 
 from mnist_jax import augment, metrics, models, optim, parallel, tasks
@@ -62,6 +62,8 @@ def make_hparams(config: ConfigDict) -> Hparams:
         learning_rate=jnp.float32(c.learning_rate),
         weight_decay=jnp.float32(c.weight_decay),
         label_smoothing=jnp.float32(c.label_smoothing),
+        init_scale=jnp.float32(config.model.init_scale),
+        dropout=models.read_rates(config.model),
         augment=augment.read_strength(config.train.augment),
     )
 
@@ -69,7 +71,9 @@ def make_hparams(config: ConfigDict) -> Hparams:
 def init_state(recipe: Recipe, hparams: Hparams, root: Key) -> State:
     """The state before the first step."""
     variables = recipe.model.init(stream(root, "init", 0))
-    params = variables["params"]
+    params = jax.tree.map(  # weights; biases and scales have one axis
+        lambda x: x * hparams.init_scale if x.ndim > 1 else x, variables["params"]
+    )
     return State(
         step=jnp.int32(0),
         params=params,
@@ -87,8 +91,12 @@ def train_step(
     labels: Int32[Array, "batch"],
     hparams: Hparams,
     root: Key,
+    weights: Float32[Array, "batch"] | None = None,
 ) -> tuple[State, Metrics]:
-    """One step of the optimizer on one batch; the metrics are of the parameters before it."""
+    """One step of the optimizer on one batch; the metrics are of the parameters before it.
+
+    `weights` are 1 and 0: what has 0 counts nowhere. None: everything counts.
+    """
     images, labels = parallel.split(recipe.mesh, (images, labels))
     pixels = augment.normalize(images)
     if recipe.augment:
@@ -97,9 +105,14 @@ def train_step(
     def loss(params: PyTree) -> tuple[Array, tuple[Array, PyTree]]:
         variables = {"params": params, "batch_stats": state.batch_stats}
         dropout_key = stream(root, "dropout", state.step)
-        logits, batch_stats = recipe.model.apply_train(variables, pixels, dropout_key)
+        logits, batch_stats = recipe.model.apply_train(
+            variables, pixels, dropout_key, hparams.dropout
+        )
         losses = tasks.cross_entropy(logits, labels, hparams.label_smoothing)
-        return losses.mean(), (logits, batch_stats)
+        if weights is None:
+            return losses.mean(), (logits, batch_stats)
+        counted = jnp.maximum(weights.sum(), 1.0)  # a small batch may be held out whole
+        return (losses * weights).sum() / counted, (logits, batch_stats)
 
     gradients, (logits, batch_stats) = jax.grad(loss, has_aux=True)(state.params)
     optimizer = recipe.optimizer(hparams, learning_rate(recipe, state, hparams))
@@ -112,7 +125,7 @@ def train_step(
         opt_state=opt_state,
         ema_params=_average(recipe, state, params),
     )
-    return state, measure(logits, labels)
+    return state, measure(logits, labels, weights)
 
 
 @partial(jax.jit, static_argnames="recipe", donate_argnames="state")
@@ -128,25 +141,54 @@ def train_epoch(
 
     The examples that do not fill a last batch are left out, other ones each epoch.
     """
-    steps = len(labels) // recipe.batch_size
-    order = jax.random.permutation(stream(root, "shuffle", state.step // steps), len(labels))
-    batches = order[: steps * recipe.batch_size].reshape(steps, recipe.batch_size)
+    epoch = state.step // (len(labels) // recipe.batch_size)
+    batches = draw_batches(root, epoch, len(labels), recipe.batch_size)
+    return train_batches(recipe, state, images, labels, batches, hparams, root)
+
+
+def draw_batches(
+    root: Key, epoch: Int[Array, ""], num_train: int, batch_size: int
+) -> Int32[Array, "steps batch"]:
+    """Which examples an epoch's batches consist of."""
+    steps = num_train // batch_size
+    order = jax.random.permutation(stream(root, "shuffle", epoch), num_train)
+    return order[: steps * batch_size].reshape(steps, batch_size)
+
+
+def train_batches(
+    recipe: Recipe,
+    state: State,
+    images: UInt8[Array, "train 28 28 1"],
+    labels: Int32[Array, "train"],
+    batches: Int32[Array, "steps batch"],
+    hparams: Hparams,
+    root: Key,
+    weights: Float32[Array, "train"] | None = None,
+) -> tuple[State, Metrics]:
+    """Steps on the given batches, one after the other; `weights` as in `train_step`."""
 
     def step(carry: tuple[State, Metrics], batch: Int32[Array, "batch"]) -> tuple:
         state, total = carry
-        state, new = train_step(recipe, state, images[batch], labels[batch], hparams, root)
+        chosen = None if weights is None else weights[batch]
+        args = recipe, state, images[batch], labels[batch], hparams, root, chosen
+        state, new = train_step(*args)
         return (state, metrics.merge(total, new)), None
 
     (state, total), _ = lax.scan(step, (state, metrics.zeros()), batches)
     return state, total
 
 
-def measure(logits: Float[Array, "batch classes"], labels: Int32[Array, "batch"]) -> Metrics:
+def measure(
+    logits: Float[Array, "batch classes"],
+    labels: Int32[Array, "batch"],
+    weights: Float32[Array, "batch"] | None = None,
+) -> Metrics:
     """The sums of a batch; the loss is the plain cross-entropy, as in validation."""
+    counted = jnp.ones(len(labels)) if weights is None else weights
     return Metrics(
-        loss=tasks.cross_entropy(logits, labels).sum(),
-        correct=(tasks.decide(logits) == labels).sum(),
-        examples=jnp.int32(len(labels)),
+        loss=(tasks.cross_entropy(logits, labels) * counted).sum(),
+        correct=((tasks.decide(logits) == labels) & (counted > 0)).sum(),
+        examples=(counted > 0).sum(),
     )
 
 

@@ -28,6 +28,8 @@ class Hparams(NamedTuple):
     learning_rate: Float[Array, ""]  # the schedule's peak
     weight_decay: Float[Array, ""]
     label_smoothing: Float[Array, ""]
+    init_scale: Float[Array, ""]  # factor on the initial weights
+    dropout: PyTree  # models.Rates
     augment: PyTree  # augment.Strength
 
 

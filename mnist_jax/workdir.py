@@ -15,13 +15,14 @@ from mnist_jax.types import UserError
 CONFIG = "config.json"
 FINGERPRINT = "data_fingerprint"  # a key in it beside the config's own
 METRICS = "metrics.jsonl"
+MEMBERS = "members.jsonl"
 SUMMARY = "summary.json"
 PREDICTIONS = "predictions.npz"
 REPORT = "report.html"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
 # What goes when a run starts anew. The summary first: while it is there, all the rest is.
-_RESULTS = (SUMMARY, REPORT, PREDICTIONS, METRICS, TENSORBOARD, CHECKPOINTS)
+_RESULTS = (SUMMARY, REPORT, PREDICTIONS, METRICS, MEMBERS, TENSORBOARD, CHECKPOINTS)
 
 
 def prepare(workdir: Path, config: Mapping[str, Any], fingerprint: str, *, overwrite: bool) -> None:

@@ -74,6 +74,12 @@ def test_two_defaults_share_nothing():
         ("optim.momentum", 1.0, "0 or more and below 1"),
         ("optim.b1", 1.0, "0 or more and below 1"),
         ("optim.b2", 1.0, "0 or more and below 1"),
+        ("model.init_scale", -1.0, "0 or more"),
+        ("members.seeds", 0, "1 or more and at most 4294967296"),
+        ("members.seeds", 2**32 + 1, "1 or more and at most 4294967296"),
+        ("members.folds", -2, "0 or more"),
+        ("members.samples", 0, "1 or more"),
+        ("members.width", -1, "0 or more"),
     ],
 )
 def test_an_impossible_value_is_refused(key, value, must):
@@ -96,6 +102,29 @@ def test_an_impossible_value_is_refused(key, value, must):
 )
 def test_a_value_at_the_edge_is_allowed(key, value):
     config.validate(changed(key, value))
+
+
+@pytest.mark.parametrize(
+    ("members", "others", "message"),
+    [
+        ({"folds": 1}, {}, "config.members.folds: cross-validation takes at least 2; 0 for none"),
+        ({"folds": 2, "patience": 1}, {}, "config.members.patience: watches validation, which "),
+        ({"folds": 2}, {"optim.schedule": "plateau"}, "config.optim.schedule=plateau: watches "),
+        (
+            {"folds": 2, "share_batches": True},
+            {"model.name": "cnn"},
+            "config.members.share_batches: batch normalisation would see the held-out examples",
+        ),
+        ({"halving": (3, 10)}, {}, "config.members.halving: 10 is impossible; it must be 1 or "),
+    ],
+)
+def test_members_that_contradict_each_other_are_refused(members, others, message):
+    whole = config.default()
+    whole.members.update(members)
+    whole.update_from_flattened_dict(others)
+    with pytest.raises(UserError) as error:
+        config.validate(whole)
+    assert str(error.value).startswith(message)
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,15 @@ import pytest
 ORDER = [
     ["__init__", "types"],
     ["nets", "keys", "tfds_source", "compilation", "parallel", "processes"],
-    ["config", "data", "augment", "layers", "tasks", "metrics"],
-    ["models", "optim", "splits", "workdir", "provenance", "plots", "board"],
-    ["train", "evaluate", "checkpoint", "report", "progress", "cli"],
-    ["results"],
-    ["record"],
+    ["config", "data", "augment", "layers", "tasks", "metrics", "stats", "ensemble"],
+    ["models", "optim", "splits", "workdir", "provenance", "plots", "board", "sweep"],
+    ["train", "evaluate", "checkpoint", "report", "members_plots", "progress", "cli"],
+    ["members", "results", "members_report"],
+    ["groups", "record", "members_results"],
     ["run"],
-    ["commands"],
+    ["run_group"],
+    ["run_members"],
+    ["commands", "compare"],
     ["main"],
 ]
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
@@ -57,7 +59,7 @@ def test_only_the_edges_know_their_libraries():
         "flax": {"models"},
         "tensorflow_datasets": {"tfds_source"},
         "orbax": {"checkpoint"},
-        "matplotlib": {"plots"},
+        "matplotlib": {"plots", "members_plots"},
         "jinja2": {"report"},
         "sklearn": {"data"},
     }

@@ -82,22 +82,24 @@ def test_the_summary_counts_flops():
 
 
 def test_dropout_only_in_training_and_by_its_key():
-    model = models.build({**TINY_CNN, "dropout": (0.5,), "conv_dropout": (0.5,)}, 10)
+    config = {**TINY_CNN, "dropout": (0.5,), "conv_dropout": (0.5,)}
+    model, rates = models.build(config, 10), models.read_rates(config)
     variables = model.init(KEY)
     calm = model.apply(variables, images())
     np.testing.assert_array_equal(calm, model.apply(variables, images()))
-    one, _ = model.apply_train(variables, images(), jax.random.key(1))
-    same, _ = model.apply_train(variables, images(), jax.random.key(1))
-    other, _ = model.apply_train(variables, images(), jax.random.key(2))
+    one, _ = model.apply_train(variables, images(), jax.random.key(1), rates)
+    same, _ = model.apply_train(variables, images(), jax.random.key(1), rates)
+    other, _ = model.apply_train(variables, images(), jax.random.key(2), rates)
     np.testing.assert_array_equal(one, same)
     assert not np.allclose(one, other)
     assert not np.allclose(one, calm)
 
 
 def test_batch_normalisation_uses_the_batch_in_training_and_its_average_later():
-    model = models.build({**TINY_CNN, "batch_norm": True}, 10)
+    config = {**TINY_CNN, "batch_norm": True}
+    model = models.build(config, 10)
     variables = model.init(KEY)
-    _, stats = model.apply_train(variables, images(), KEY)
+    _, stats = model.apply_train(variables, images(), KEY, models.read_rates(config))
     before = variables["batch_stats"]["BatchNorm_0"]
     after = stats["BatchNorm_0"]
     assert not np.allclose(before["mean"], after["mean"])

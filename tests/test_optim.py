@@ -20,7 +20,8 @@ def config(**overrides):
 
 
 def hparams(weight_decay=DECAY):
-    return Hparams(*map(jnp.float32, (RATE, weight_decay, 0.0)), augment=None)
+    numbers = map(jnp.float32, (RATE, weight_decay, 0.0, 1.0))
+    return Hparams(*numbers, dropout=None, augment=None)
 
 
 def trajectory(c, weight_decay=DECAY, steps=3):

@@ -1,6 +1,7 @@
 """README says what is so: its code runs, its table is what was measured, its map is complete."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -63,4 +64,4 @@ def test_every_command_names_flags_that_exist():
     commands = re.findall(r"^python -m mnist_jax.main (.*)$", README, re.MULTILINE)
     assert len(commands) >= 5
     for command in commands:
-        cli.parse(command.partition("#")[0].split())
+        cli.parse(shlex.split(command, comments=True))

@@ -245,10 +245,6 @@ def test_interval_is_wilsons():
     text = Page(render(make_run(), test_errors=40)).text
     bounds = binomtest(360, 400).proportion_ci(method="wilson")
     assert f"95% interval {bounds.low:.2%} to {bounds.high:.2%}" in text
-    z = 1.959963984540054  # Wilson's formula, written out
-    centre, spread = (0.9 + z**2 / 800) / (1 + z**2 / 400), z / (1 + z**2 / 400)
-    half = spread * (0.9 * 0.1 / 400 + z**2 / 640_000) ** 0.5
-    np.testing.assert_allclose(report.interval(360, 400), (centre - half, centre + half))
 
 
 @pytest.mark.parametrize("epochs", [0, 1, 120])

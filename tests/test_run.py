@@ -306,6 +306,7 @@ def test_what_the_last_step_spoilt(tmp_path, val_size, num_train):
 def test_numbers_are_not_compiled_in(monkeypatch):
     config = make_config(
         MLP,
+        model__dropout=(0.2,),
         train__augment__rotation=10.0,
         train__augment__erase=0.5,
         optim__name="adamw",
@@ -322,11 +323,11 @@ def test_numbers_are_not_compiled_in(monkeypatch):
     variants = {name: hparams._replace(**{name: getattr(double, name)}) for name in hparams._fields}
     results = {}
     for name, values in {"as it is": hparams, **variants}.items():
-        state = train.init_state(recipe, hparams, root)
+        state = train.init_state(recipe, values, root)
         state, _ = train.train_epoch(recipe, state, images, labels, values, root)
         results[name] = str(bits(state.params))
     assert len(traced) == 1
-    assert len(set(results.values())) == len(results) == 5  # and each of them matters
+    assert len(set(results.values())) == len(results) == 7  # and each of them matters
 
 
 # --- what it says --------------------------------------------------------------------------------

@@ -142,7 +142,7 @@ def test_members_vmapped_equal_members_alone(examples):
     recipe, hparams, _, _ = make(**EVERYTHING)
     roots = jax.random.split(jax.random.key(7), 3)
     scale = jnp.asarray([1.0, 0.5, 2.0])
-    members = jax.tree.map(lambda value: value * scale, hparams)
+    members = jax.tree.map(lambda value: jnp.multiply.outer(scale, value), hparams)
 
     def trained(root, hparams):
         state = train.init_state(recipe, hparams, root)

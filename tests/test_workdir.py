@@ -14,6 +14,7 @@ from mnist_jax.types import UserError
 
 FILES = {
     "metrics.jsonl": "{}",
+    "members.jsonl": "{}",
     "summary.json": "{}",
     "predictions.npz": "",
     "report.html": "",

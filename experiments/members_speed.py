@@ -1,0 +1,309 @@
+"""What do many members cost together, against one after the other, PyTorch and scikit-learn?
+
+    python -m experiments.members_speed [--name=cpu] [--nets ...] [--members ...] [--repeats=3]
+
+Throughput: an epoch of so many members, ours as `run_group` trains them (and with shared
+batches), against as many epochs of one plain run of ours and of PyTorch's, measured in turns with
+them. Cross-validation: ten folds against scikit-learn's `cross_val_score`, on the real data, from
+the call to the scores.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from experiments import figures, tables, worker
+from mnist_jax import compilation, groups, members, nets, run_group, splits, sweep
+from mnist_jax import config as configs
+from mnist_jax.splits import Split, Splits
+
+NETS: dict[str, dict[str, Any]] = {
+    "linear": {"name": "linear"},
+    "mlp_128": {"name": "mlp", "widths": (128,)},
+    "mlp_512_256": {"name": "mlp_512_256"},
+    "small cnn": {"name": "cnn_3x3", "channels": (8, 16), "widths": (32,)},
+}
+COUNTS = (1, 2, 5, 10, 20, 50, 100)
+EPOCH = 60_000
+BATCH_SIZE = 128
+PEERS = ("ours", "pytorch")
+
+
+def members_config(model: Mapping[str, Any], count: int, share_batches: bool) -> ConfigDict:
+    """So many seeds of a net."""
+    config = configs.default()
+    config.model.update(model)
+    config.train.batch_size = BATCH_SIZE
+    config.members.update(seeds=count, share_batches=share_batches)
+    return config
+
+
+def an_epoch(config: ConfigDict, examples: Splits) -> tuple[int, Callable[[], None]]:
+    """How many members train at once, and a function that trains an epoch of all of them."""
+    everyone = sweep.expand(config)
+    group = groups.make(config, everyone, examples)
+    width, total = group.plan.width, len(everyone)
+    course = members.start(group.plan, group.members)
+    chunks = [np.arange(i, i + width, dtype=np.int32) for i in range(0, total, width)]
+    args = course, group.members, chunks[0], np.int32(1), group.data
+    compiled = compilation.compile_lowered(members.train_epoch.lower(group.plan, *args))
+
+    def train() -> None:
+        nonlocal course
+        for index in chunks:
+            args = course, group.members, index, np.int32(1), group.data
+            course, *measured = compiled(*args)
+            jax.block_until_ready((course, measured))
+
+    return width, train
+
+
+def random_examples(size: int) -> Splits:
+    """For training alone; what the pixels are does not change the time."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (size, 28, 28, 1), np.uint8)
+    labels = rng.integers(0, 10, size, np.int32)
+    nobody, one = Split(images[:0], labels[:0]), Split(images[:1], labels[:1])
+    names = tuple(map(str, range(10)))
+    return Splits("random", names, "", Split(images, labels), nobody, one)
+
+
+def throughput(net: str, counts: Sequence[int], num_train: int, repeats: int) -> dict[str, Any]:
+    """Seconds of an epoch of each number of members, and of one run of each peer, in turns."""
+    size = num_train // BATCH_SIZE * BATCH_SIZE
+    examples = random_examples(size)
+    ours, failed = {}, {}
+    for count in counts:
+        for share in (False, True) if count > 1 else (False,):
+            ours[count, share] = an_epoch(members_config(NETS[net], count, share), examples)
+    fields = {**NETS[net], **nets.fields(NETS[net])}
+    turns: dict[Any, list[float]] = {}
+    with ExitStack() as stack:
+        peers = {}
+        for peer in PEERS:
+            job = worker.Job(peer, fields, BATCH_SIZE, size)
+            cache = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            peers[peer] = stack.enter_context(worker.spawn(job, cache))
+        for turn in range(1 + repeats):  # the first one warms up
+            for key, (_, train) in ours.items():
+                start = time.perf_counter()
+                train()
+                if turn:
+                    turns.setdefault(key, []).append(time.perf_counter() - start)
+            for peer, process in peers.items():
+                if peer in failed:
+                    continue
+                try:
+                    seconds = worker.ask(process, "train")["seconds"]
+                    if turn:
+                        turns.setdefault(peer, []).append(seconds)
+                except worker.Failed as error:
+                    failed[peer] = str(error)
+    scale = EPOCH / size
+    medians = {key: statistics.median(values) * scale for key, values in turns.items()}
+    rows = [
+        {
+            "members": count,
+            "width": ours[count, False][0],
+            "epoch_seconds": medians[count, False],
+            "width_sharing": ours.get((count, True), (None,))[0],
+            "epoch_seconds_sharing": medians.get((count, True)),
+        }
+        for count in counts
+    ]
+    alone = {peer: medians[peer] for peer in PEERS if peer in medians}
+    return {"net": net, "rows": rows, "alone_epoch_seconds": alone, "failed": failed}
+
+
+def cross_validation(dataset: str, epochs: int, repeats: int) -> list[dict[str, Any]]:
+    """Ten folds of softmax regression and of an MLP: seconds and accuracy, ours and theirs."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import SGDClassifier
+    from sklearn.model_selection import cross_val_score
+    from sklearn.neural_network import MLPClassifier
+
+    linear = configs.default()
+    linear.data.name = dataset
+    linear.model.name = "linear"
+    linear.train.epochs = epochs
+    linear.optim.schedule = "one_cycle"
+    linear.optim.learning_rate = 0.002
+    linear.members.update(folds=10, share_batches=True)
+    mlp = linear.copy_and_resolve_references()
+    mlp.model.name = "mlp_512_256"
+    mlp.train.epochs = 1
+    mlp.optim.learning_rate = 0.001
+    sgd = SGDClassifier(loss="log_loss", max_iter=epochs, tol=None)
+    theirs = MLPClassifier((512, 256), batch_size=BATCH_SIZE, max_iter=1, n_iter_no_change=2)
+    found = splits.load(linear)
+    x = found.train.images.reshape(len(found.train.labels), -1).astype(np.float32) / 255
+    rows = []
+    for name, config, classifier in (
+        ("softmax regression", linear, sgd),
+        ("mlp_512_256", mlp, theirs),
+    ):
+        ours_seconds, their_seconds, scores = [], [], np.zeros(0)
+        accuracies: list[float] = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            accuracies = _held_out_accuracies(config, found)
+            ours_seconds.append(time.perf_counter() - start)
+            start = time.perf_counter()
+            with warnings.catch_warnings():  # few epochs are the question, not a mistake
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                scores = cross_val_score(
+                    classifier, x, found.train.labels, cv=10, n_jobs=os.cpu_count()
+                )
+            their_seconds.append(time.perf_counter() - start)
+        rows.append(
+            {
+                "model": name,
+                "epochs": config.train.epochs,
+                "ours_seconds": statistics.median(ours_seconds),
+                "scikit_learn": type(classifier).__name__,
+                "scikit_learn_seconds": statistics.median(their_seconds),
+                "ours_accuracies": accuracies,
+                "scikit_learn_accuracies": scores.tolist(),
+            }
+        )
+    return rows
+
+
+def _held_out_accuracies(config: ConfigDict, examples: Splits) -> list[float]:
+    """Of each fold, from a run without its refit: what `cross_val_score` does."""
+    with tempfile.TemporaryDirectory() as folder:
+        everyone = sweep.expand(config)
+        finished = run_group.run_group(
+            config, everyone, examples, Path(folder, "checkpoints"), lambda line: None
+        )
+    return [row["val_accuracy"] for row in run_group.outcomes(finished)]
+
+
+def to_markdown(record: Mapping[str, Any]) -> str:
+    """A row for each net and number of members."""
+    header = ["net", "members", "at once", "epoch, s", "sharing batches, s", "a member, ms"]
+    header += ["one plain run / a member", "PyTorch / a member"]
+    cells = []
+    for net in record["throughput"]:
+        alone = net["alone_epoch_seconds"]
+        for row in net["rows"]:
+            shared = row["epoch_seconds_sharing"]
+            best = min(row["epoch_seconds"], shared or float("inf")) / row["members"]
+            ratios = [f"{alone[p] / best:.2f}" if p in alone else "-" for p in PEERS]
+            cells.append(
+                [
+                    net["net"],
+                    f"{row['members']}",
+                    f"{row['width']}",
+                    f"{row['epoch_seconds']:.3g}",
+                    f"{shared:.3g}" if shared else "-",
+                    f"{1e3 * best:.3g}",
+                    *ratios,
+                ]
+            )
+    note = (
+        f"Seconds for an epoch of 60,000 examples of every member, batch {BATCH_SIZE}, medians of "
+        f"{record['repeats']} interleaved turns, compiling left out; the last columns say how much "
+        f"longer one run takes alone. {tables.source(record)}"
+    )
+    return tables.markdown(header, cells, note)
+
+
+def cross_validation_to_markdown(record: Mapping[str, Any]) -> str:
+    """A row for each model."""
+    header = ["ten folds of", "epochs", "ours, s", "scikit-learn, s", "times faster"]
+    header += ["ours, %", "scikit-learn, %"]
+    cells = [
+        [
+            f"{row['model']} ({row['scikit_learn']})",
+            f"{row['epochs']}",
+            f"{row['ours_seconds']:.1f}",
+            f"{row['scikit_learn_seconds']:.1f}",
+            f"{row['scikit_learn_seconds'] / row['ours_seconds']:.1f}",
+            *(
+                f"{100 * np.mean(row[key]):.2f} ± {100 * np.std(row[key], ddof=1):.2f}"
+                for key in ("ours_accuracies", "scikit_learn_accuracies")
+            ),
+        ]
+        for row in record["cross_validation"]
+    ]
+    note = (
+        "Seconds from the call to the scores, compiling included, on the 60,000 training images; "
+        "accuracy on held-out folds, mean ± sd of the ten. " + tables.source(record)
+    )
+    return tables.markdown(header, cells, note)
+
+
+TABLES = (to_markdown, cross_validation_to_markdown)
+
+
+def figure(record: Mapping[str, Any]) -> Figure:
+    """Milliseconds of an epoch for each member, against their number."""
+
+    def draw(axes: Sequence[Axes]) -> None:
+        for net, ax in zip(record["throughput"], axes, strict=True):
+            x = [row["members"] for row in net["rows"]]
+            for key, label, colour in (
+                ("epoch_seconds", "batches of their own", figures.COLOURS[0]),
+                ("epoch_seconds_sharing", "shared batches", figures.COLOURS[1]),
+            ):
+                y = [1e3 * (row[key] or np.nan) / row["members"] for row in net["rows"]]
+                ax.plot(x, y, marker="o", color=colour, label=label)
+            for (peer, seconds), colour in zip(
+                net["alone_epoch_seconds"].items(), figures.COLOURS[2:], strict=False
+            ):
+                ax.axhline(1e3 * seconds, color=colour, ls="--", label=f"{peer}, one run")
+            ax.set(xscale="log", yscale="log", xlabel="members")
+            ax.set_title(net["net"], loc="left")
+            figures.plain_numbers(ax.xaxis)
+            figures.plain_numbers(ax.yaxis)
+        axes[0].set_ylabel("ms an epoch and member")
+        figures.legend_below(axes)
+
+    return figures.panels(1, len(record["throughput"]), draw)
+
+
+def main() -> None:
+    """Measures and writes the results."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--name", default=jax.default_backend(), help="of the results' files")
+    parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS))
+    parser.add_argument("--members", nargs="+", type=int, default=COUNTS)
+    parser.add_argument("--train-size", type=int, default=6144, help="examples of one timed turn")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--dataset", default="mnist", help="of the cross-validation")
+    parser.add_argument("--epochs", type=int, default=20, help="of softmax regression")
+    options = parser.parse_args()
+    compilation.enable_cache(None)
+    measured = [
+        throughput(net, options.members, options.train_size, options.repeats)
+        for net in tqdm(options.nets, unit="net")
+    ]
+    record = {
+        **tables.origin("experiments.members_speed"),
+        "repeats": options.repeats,
+        "throughput": measured,
+        "cross_validation": cross_validation(options.dataset, options.epochs, 1),
+    }
+    name = f"members_speed-{options.name}"
+    tables.publish(name, record, TABLES)
+    figures.save(figure(record), name)
+
+
+if __name__ == "__main__":
+    main()

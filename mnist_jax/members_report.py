@@ -1,0 +1,51 @@
+"""The page that a run of many members leaves behind."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from mnist_jax import members_plots, plots, report
+
+
+def render(
+    summary: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    history: Sequence[Mapping[str, Any]],
+    config: Mapping[str, Any],
+    command: str,
+) -> str:
+    """The text of a self-contained HTML file.
+
+    Args:
+      summary: what `summary.json` holds.
+      rows: of `members.jsonl`.
+      history: the rows of `metrics.jsonl`.
+      config: the run's whole configuration.
+      command: the shell command that does the run again.
+    """
+    settings = summary["settings"]
+    chosen = [row["member"] for row in rows if row["setting"] == summary["chosen"]]
+    swept = members_plots.sweep(settings)
+    committee = summary["committee"]
+    validated = any(row["val_accuracy"] is not None for row in rows)
+    matrix = np.asarray(summary["confusion_matrix"], np.int64)
+    figures = {
+        "sweep": swept,
+        "distribution": members_plots.distribution(rows, settings) if validated else None,
+        "learning": members_plots.learning_bands(history, chosen, validated),
+        "committees": members_plots.committees(committee["by_size"]) if committee else None,
+        "confusion": plots.confusion(matrix, summary["class_names"]),
+    }
+    drawn = {
+        key: Markup(plots.svg(figure, key.capitalize())) if figure else ""
+        for key, figure in figures.items()
+    }
+    return report.template("members.html.jinja").render(
+        summary=summary,
+        settings=[{**s, "name": members_plots.name(s["overrides"])} for s in settings],
+        config_rows=list(report.flatten(config)),
+        command=command,
+        **drawn,
+    )

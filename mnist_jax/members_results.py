@@ -1,0 +1,153 @@
+"""What a finished run of many members says: members.jsonl, summary.json and all the rest."""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+from ml_collections import ConfigDict
+
+from mnist_jax import ensemble, members_plots, members_report, results, stats
+from mnist_jax import workdir as files
+from mnist_jax.results import Row
+from mnist_jax.splits import Split, Splits
+
+_SIZES = (1, 2, 3, 5, 10, 20, 50, 100)  # of committees
+
+
+def describe_settings(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """What validation says of each setting.
+
+    Args:
+      rows: of the members, as in members.jsonl.
+
+    Returns:
+      By setting: its `overrides`, how many `members` it has, how many of them `diverged`, whether
+      halving `dropped` it, and `val_accuracy`, described over those that did not diverge and that
+      validation judged; else None.
+    """
+    settings = []
+    for number in range(1 + max(row["setting"] for row in rows)):
+        own = [row for row in rows if row["setting"] == number]
+        whole = [row for row in own if row["status"] != "diverged"]
+        values = [row["val_accuracy"] for row in whole if row["val_accuracy"] is not None]
+        settings.append(
+            {
+                "setting": number,
+                "overrides": own[0]["overrides"],
+                "members": len(own),
+                "diverged": len(own) - len(whole),
+                "dropped": any(row["status"] == "dropped" for row in own),
+                "val_accuracy": stats.describe(values)._asdict() if values else None,
+            }
+        )
+    return settings
+
+
+def rank(setting: Mapping[str, Any]) -> tuple[int, bool, float]:
+    """The key by which the best setting is the largest.
+
+    First how few diverged, then whether halving let it come to its end, then the mean accuracy.
+    """
+    accuracy = setting["val_accuracy"]
+    mean = accuracy["mean"] if accuracy else -math.inf
+    return -setting["diverged"], not setting["dropped"], mean
+
+
+def choice(settings: Sequence[Mapping[str, Any]], chosen: int, folds: int) -> str:
+    """What validation says of the chosen setting, in a line; nothing where it decided nothing."""
+    accuracy = settings[chosen]["val_accuracy"]
+    if accuracy is None or (len(settings) == 1 and not folds):
+        return ""
+    what = f"{folds} held-out folds" if folds else "validation"
+    if len(settings) > 1:
+        name = members_plots.name(settings[chosen]["overrides"])
+        what = f"best of {len(settings)} settings by {what}: {name}"
+    spread = "" if accuracy["sd"] is None else f" ± {100 * accuracy['sd']:.2f}"
+    return f"{what}: accuracy {100 * accuracy['mean']:.2f}%{spread}"
+
+
+def summarize(
+    config: ConfigDict,
+    splits: Splits,
+    *,
+    requested_dataset: str,
+    num_params: int,
+    rows: Sequence[Row],
+    settings: Sequence[Mapping[str, Any]],
+    chosen: int,
+    tested: Sequence[Mapping[str, Any]],
+    logits: Float32[np.ndarray, "members test classes"],
+    train_seconds: float,
+    compile_seconds: float,
+) -> dict[str, Any]:
+    """The content of summary.json.
+
+    Args:
+      config: of the run.
+      splits: what it learnt from and was judged by.
+      requested_dataset: the data set that was asked for.
+      num_params: trained numbers of one member of the chosen setting.
+      rows: of the members.
+      settings: from `describe_settings`.
+      chosen: which of them was judged on the test split.
+      tested: the reports of its members on the whole test split.
+      logits: of the same.
+      train_seconds: of all members together.
+      compile_seconds: what compiling took in this process.
+    """
+    accuracy = stats.describe([report["accuracy"] for report in tested])
+    labels, count = splits.test.labels, len(tested)
+    committee = None
+    if count > 1:
+        sizes = [size for size in _SIZES if size < count] + [count]
+        committee = {
+            "members": count,
+            "test_accuracy": ensemble.accuracies(logits, labels),
+            "by_size": ensemble.by_size(logits, labels, sizes),
+        }
+    return {
+        **results.of_what(config, splits, requested_dataset, num_params),
+        "members": len(rows),
+        "seeds": config.members.seeds,
+        "folds": config.members.folds,
+        "diverged": sum(row["status"] == "diverged" for row in rows),
+        "settings": list(settings),
+        "chosen": chosen,
+        "test_accuracy": accuracy.mean,
+        "test": {
+            "accuracy": accuracy._asdict(),
+            "loss": stats.describe([report["loss"] for report in tested])._asdict(),
+            "ece": stats.describe([report["ece"] for report in tested])._asdict(),
+        },
+        "committee": committee,
+        "confusion_matrix": np.sum([r["confusion_matrix"] for r in tested], axis=0).tolist(),
+        "class_names": list(splits.class_names),
+        "train_seconds": train_seconds,
+        "compile_seconds": compile_seconds,
+        **results.where(splits),
+    }
+
+
+def publish(
+    workdir: Path,
+    summary: dict[str, Any],
+    rows: Sequence[Row],
+    history: Sequence[Row],
+    config: ConfigDict,
+    test: Split,
+    logits: Float32[np.ndarray, "members test classes"],
+    command: str,
+) -> None:
+    """Writes what a finished run leaves; the summary last, for it says that the rest is there."""
+    packed = io.BytesIO()
+    np.savez(packed, logits=logits, labels=test.labels, images_index=np.arange(len(test.labels)))
+    files.write(workdir / files.PREDICTIONS, packed.getvalue())
+    files.write(workdir / files.METRICS, files.to_rows(history))
+    files.write(workdir / files.MEMBERS, files.to_rows(rows))
+    page = members_report.render(summary, rows, history, config.to_dict(), command)
+    files.write(workdir / files.REPORT, page)
+    files.write(workdir / files.SUMMARY, files.to_json(summary))

@@ -1,0 +1,182 @@
+"""The host loop of a group: all its members trained to their ends, saved as they go."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Int32
+from ml_collections import ConfigDict
+
+from mnist_jax import compilation, groups, members, metrics, parallel, processes, progress, run
+from mnist_jax.groups import Group
+from mnist_jax.members import Course
+from mnist_jax.record import Saves
+from mnist_jax.results import Row
+from mnist_jax.splits import Splits
+from mnist_jax.sweep import Member
+
+_SAVE_SECONDS = 2.0  # a checkpoint of all members at most so often
+
+
+class Finished(NamedTuple):
+    """A group at its end."""
+
+    group: Group
+    course: Course
+    rows: list[Row]  # of each epoch and member; "member" is its place in the group
+    compile_seconds: float
+
+
+def run_group(
+    config: ConfigDict,
+    there: Sequence[Member],
+    splits: Splits,
+    directory: Path,
+    echo: progress.Echo,
+) -> Finished:
+    """Trains a group to its end, from where its checkpoints are."""
+    group = groups.make(config, there, splits)
+    plan = group.plan
+    many = f"{len(there)} member{'s' if len(there) > 1 else ''} of {group.epochs} epochs"
+    how = "one after the other" if plan.width == 1 else f"{plan.width} at once"
+    echo(many + (f", {how}" if len(there) > 1 else ""))
+    course = members.start(plan, group.members)
+    begin = time.perf_counter()
+    index = np.zeros(plan.width, np.int32)
+    args = course, group.members, index, np.int32(1), group.data
+    epoch_of = compilation.compile_lowered(members.train_epoch.lower(plan, *args))
+    compile_seconds = time.perf_counter() - begin
+    with Saves(directory, run.on_host(course), echo) as saves:
+        course, rows = _fit(config, group, course, epoch_of, saves, echo)
+    return Finished(group, course, rows, compile_seconds)
+
+
+def _fit(
+    config: ConfigDict,
+    group: Group,
+    course: Course,
+    epoch_of: Callable,
+    saves: Saves,
+    echo: progress.Echo,
+) -> tuple[Course, list[Row]]:
+    """Trains the epochs that are not saved yet; returns where all are, and the rows of all."""
+    plan, epochs = group.plan, group.epochs
+    rows: list[Row] = []
+    done = 0
+    if last := processes.from_first(saves.resume):
+        course, rows, done = parallel.put(plan.mesh, last.state), last.history, last.epoch
+        echo(f"{saves.directory}: goes on after epoch {done} of {epochs}")
+    examples = members.num_train(group.data) * len(group.settings)
+    bar = progress.Bar(epochs, done, examples, echo)
+    saved = time.monotonic()
+    with bar, progress.interruptible(bar.write) as stop_signal:
+        for epoch in range(done + 1, epochs + 1):
+            active = np.flatnonzero(course.active).tolist()
+            if not active:
+                break
+            course, new = _train_epoch(group, course, epoch_of, epoch, active, bar)
+            rows = rows + new
+            if epoch in config.members.halving:
+                course = _halve(group, course, rows)
+            last_one = epoch == epochs or not np.any(course.active)
+            signum = processes.largest(stop_signal())
+            if last_one or signum or time.monotonic() - saved > _SAVE_SECONDS:
+                processes.from_first(partial(saves.save, epoch, course, rows, None))
+                saved = time.monotonic()
+            if signum and not last_one:
+                processes.from_first(saves.wait)
+                raise progress.Stopped(signum, epoch, epochs)
+    return course, rows
+
+
+def _train_epoch(
+    group: Group,
+    course: Course,
+    epoch_of: Callable,
+    epoch: int,
+    active: Sequence[int],
+    bar: progress.Bar,
+) -> tuple[Course, list[Row]]:
+    """Trains and validates an epoch of the members that are active."""
+    start = time.perf_counter()
+    rows: list[Row] = []
+    for chunk in chunks(active, group.plan.width):
+        bar.say(f"epoch {epoch}/{group.epochs}, member {len(rows) + 1}/{len(active)}")
+        index = filled(chunk, group)
+        args = course, group.members, index, np.int32(epoch), group.data
+        course, sums, judged = epoch_of(*args)
+        progress.wait(sums, bar.tick)
+        bar.add(len(chunk) * members.num_train(group.data))
+        means = jax.device_get((metrics.mean(sums), metrics.mean(judged)))
+        for i, member in enumerate(chunk):
+            names = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+            values = [_finite(mean[key][i]) for mean in means for key in ("loss", "accuracy")]
+            rows.append({"epoch": epoch, "member": member, **dict(zip(names, values, strict=True))})
+    seconds = time.perf_counter() - start
+    rows = [{**row, "seconds": seconds / len(rows)} for row in rows]
+    # Who has stopped counts as done, so that the bar comes to its end.
+    bar.add((len(group.settings) - len(active)) * members.num_train(group.data))
+    bar.done(*progress.members_line(rows, group.epochs, seconds))
+    return course, rows
+
+
+def _halve(group: Group, course: Course, rows: Sequence[Row]) -> Course:
+    """Stops the worse half of the settings that still train.
+
+    They are compared by the mean validation accuracy of all their members, each at its last epoch.
+    """
+    latest = {row["member"]: row["val_accuracy"] or 0.0 for row in rows}
+    active, settings = np.asarray(course.active), np.asarray(group.settings)
+    scores = {
+        setting: np.mean([latest[member] for member in np.flatnonzero(settings == setting)])
+        for setting in np.unique(settings[active]).tolist()
+    }
+    best_first = sorted(scores, key=lambda setting: -scores[setting])
+    kept = best_first[: -(-len(best_first) // 2)]
+    staying = active & np.isin(settings, kept)
+    return course._replace(active=parallel.put(group.plan.mesh, staying))
+
+
+def outcomes(finished: Finished) -> list[Row]:
+    """What came of each member of a group."""
+    group, course, rows = finished.group, jax.device_get(finished.course), finished.rows
+    found = []
+    for member in range(len(group.settings)):
+        own = [row for row in rows if row["member"] == member]
+        best = own[max(int(course.best_epoch[member]), 1) - 1]
+        patience = group.plan.patience
+        if course.diverged[member]:
+            status = "diverged"
+        elif len(own) == group.epochs:
+            status = "finished"
+        else:  # by its own patience, or by halving
+            status = "stopped" if patience and course.waited[member] >= patience else "dropped"
+        found.append(
+            {
+                "status": status,
+                "epochs": len(own),
+                "best_epoch": int(course.best_epoch[member]),
+                "val_loss": best["val_loss"],
+                "val_accuracy": best["val_accuracy"],
+            }
+        )
+    return found
+
+
+def chunks(indices: Sequence[int], size: int) -> Iterable[Sequence[int]]:
+    """Indices, so many at a time."""
+    return (indices[i : i + size] for i in range(0, len(indices), size))
+
+
+def filled(chunk: Sequence[int], group: Group) -> Int32[np.ndarray, "width"]:
+    """A chunk's indices, filled up with nobody's."""
+    nobody = [len(group.settings)] * (group.plan.width - len(chunk))
+    return np.asarray([*chunk, *nobody], np.int32)
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,122 @@
+"""Experiments on members: an ablation from its list to its table, and what many members cost."""
+
+import jax
+import numpy as np
+import pytest
+
+from configs import mlp
+from experiments import ablation_template, members_speed
+from mnist_jax import workdir
+
+TINY = {"name": "mlp", "widths": (4,)}
+
+
+def test_an_ablation_is_a_list_of_overrides(tmp_path, monkeypatch):
+    config = mlp.get_config("digits")
+    config.train.epochs = 2
+    monkeypatch.setattr(mlp, "get_config", lambda dataset: config)
+    table = ablation_template.main("digits", seeds=2, folder=tmp_path / "ablation")
+    lines = table.splitlines()
+    names = [line.split("|")[1].strip() for line in lines[2 : 2 + len(ablation_template.SETTINGS)]]
+    assert names == list(ablation_template.SETTINGS)
+    rows = workdir.read_rows(tmp_path / "ablation" / workdir.MEMBERS)
+    assert len(rows) == 2 * len(names)
+    means = [
+        100 * np.mean([row["val_accuracy"] for row in rows if row["setting"] == i])
+        for i in range(len(names))
+    ]
+    for line, mean in zip(lines[2:], means, strict=False):
+        assert f"| {mean:.2f} ± " in line
+        assert f"| {mean - means[0]:+.2f} (" in line
+    assert "2 seeds, paired with those of the first setting." in table
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """A tiny net, one of the peers missing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(members_speed.NETS, "tiny", TINY)
+        patch.setattr(members_speed, "PEERS", ("ours", "nobody"))
+        patch.setattr(members_speed, "BATCH_SIZE", 32)
+        yield members_speed.throughput("tiny", (1, 3), num_train=100, repeats=2)
+
+
+def test_throughput_is_measured_without_the_peers_that_fail(measured):
+    assert measured["failed"] == {"nobody": "ValueError: nobody"}
+    assert list(measured["alone_epoch_seconds"]) == ["ours"]
+    assert [row["members"] for row in measured["rows"]] == [1, 3]
+    assert [row["width"] for row in measured["rows"]] == [1, 3]
+    one, three = measured["rows"]
+    assert one["epoch_seconds_sharing"] is None  # there is nobody to share with
+    assert min(one["epoch_seconds"], three["epoch_seconds"], three["epoch_seconds_sharing"]) > 0
+
+
+def test_an_epoch_trains_all_members(monkeypatch):
+    monkeypatch.setitem(members_speed.NETS, "tiny", TINY)
+    monkeypatch.setattr(members_speed, "BATCH_SIZE", 32)
+    calls = []
+    compiled = members_speed.compilation.compile_lowered
+
+    def counted(lowered):
+        program = compiled(lowered)
+        return lambda *args: calls.append(args[2].tolist()) or program(*args)
+
+    monkeypatch.setattr(members_speed.compilation, "compile_lowered", counted)
+    config = members_speed.members_config(TINY, 5, share_batches=False)
+    config.members.width = 2
+    width, train = members_speed.an_epoch(config, members_speed.random_examples(64))
+    train()
+    assert width == 2
+    assert calls == [[0, 1], [2, 3], [4, 5]]  # beyond the last there is nobody
+
+
+def test_the_tables_and_the_figure(measured):
+    record = {
+        "command": "it",
+        "device": jax.devices()[0].device_kind,
+        "versions": {"jax": "1"},
+        "git_revision": None,
+        "repeats": 2,
+        "throughput": [measured],
+        "cross_validation": [
+            {
+                "model": "softmax regression",
+                "epochs": 20,
+                "ours_seconds": 2.0,
+                "scikit_learn": "SGDClassifier",
+                "scikit_learn_seconds": 30.0,
+                "ours_accuracies": [0.92, 0.93],
+                "scikit_learn_accuracies": [0.9, 0.92],
+            }
+        ],
+    }
+    one, three = members_speed.to_markdown(record).splitlines()[2:4]
+    assert one.startswith("| tiny | 1 | 1 | ")
+    assert three.startswith("| tiny | 3 | 3 | ")
+    assert one.endswith(" - |")  # the peer that failed
+    best = measured["rows"][0]["epoch_seconds"]
+    assert f"| {1e3 * best:.3g} | {measured['alone_epoch_seconds']['ours'] / best:.2f} |" in one
+    line = members_speed.cross_validation_to_markdown(record).splitlines()[2]
+    assert line == (
+        "| softmax regression (SGDClassifier) | 20 | 2.0 | 30.0 | 15.0 "
+        "| 92.50 ± 0.71 | 91.00 ± 1.41 |"
+    )
+    (axes,) = members_speed.figure(record).axes
+    assert axes.get_title(loc="left") == "tiny"
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    np.testing.assert_allclose(
+        lines["batches of their own"].get_ydata(),
+        [1e3 * row["epoch_seconds"] / row["members"] for row in measured["rows"]],
+    )
+    assert "ours, one run" in lines
+
+
+def test_cross_validation_beside_scikit_learn():
+    rows = members_speed.cross_validation("digits", epochs=2, repeats=1)
+    assert [row["model"] for row in rows] == ["softmax regression", "mlp_512_256"]
+    assert [row["epochs"] for row in rows] == [2, 1]
+    for row in rows:
+        assert min(row["ours_seconds"], row["scikit_learn_seconds"]) > 0
+        for key in ("ours_accuracies", "scikit_learn_accuracies"):
+            assert len(row[key]) == 10
+            assert np.mean(row[key]) > 0.4

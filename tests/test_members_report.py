@@ -1,0 +1,191 @@
+"""The page of a run of many members: what it draws and says of what was swept, or was not."""
+
+import itertools
+import re
+
+import numpy as np
+import pytest
+
+from mnist_jax import members_plots, members_report, members_results, stats
+
+RATES, DROPOUTS, NETS = (1e-3, 3e-3, 0.01), (0.0, 0.2), ("relu", "gelu")
+
+
+def settings_of(*swept):
+    """Every combination of some keys and their values."""
+    keys = [key for key, _ in swept]
+    return [
+        dict(zip(keys, values, strict=True))
+        for values in itertools.product(*(values for _, values in swept))
+    ]
+
+
+def made(settings, seeds=3, validated=True, folds=0, diverged=()):
+    """A run of so many epochs as results: summary, rows and history."""
+    rng = np.random.default_rng(0)
+    rows, history = [], []
+    for member, (number, seed) in enumerate(itertools.product(range(len(settings)), range(seeds))):
+        accuracy = 0.9 + 0.005 * number + 0.001 * seed if validated else None
+        lost = member in diverged
+        rows.append(
+            {
+                "member": member,
+                "setting": number,
+                "overrides": settings[number],
+                "seed": seed,
+                "fold": None,
+                "status": "diverged" if lost else "finished",
+                "val_accuracy": None if lost else accuracy,
+            }
+        )
+        for epoch in (1, 2):
+            values = dict.fromkeys(
+                ("train_loss", "train_accuracy", "val_loss", "val_accuracy"), 0.4 * epoch
+            )
+            if not validated:
+                values |= {"val_loss": None, "val_accuracy": None}
+            history.append({"epoch": epoch, "member": member, **values})
+    described = members_results.describe_settings(rows)
+    chosen = max(range(len(settings)), key=lambda i: members_results.rank(described[i]))
+    judged = stats.describe(rng.uniform(0.9, 0.95, 1 if folds else seeds).tolist())._asdict()
+    committee = {
+        "members": seeds,
+        "test_accuracy": {"mean of probabilities": 0.96},
+        "by_size": [
+            {"size": 1, "accuracies": [0.9, 0.91, 0.93]},
+            {"size": seeds, "accuracies": [0.96]},
+        ],
+    }
+    summary = {
+        "dataset": "digits",
+        "requested_dataset": "digits",
+        "model": "mlp",
+        "members": len(rows),
+        "folds": folds,
+        "diverged": len(diverged),
+        "settings": described,
+        "chosen": chosen,
+        "num_params": 1234,
+        "num_train": 1000,
+        "num_val": 100 if validated else 0,
+        "test": {"accuracy": judged, "loss": judged, "ece": judged},
+        "committee": committee if seeds > 1 and not folds else None,
+        "confusion_matrix": [[5, 1], [0, 6]],
+        "class_names": ["0", "1"],
+        "train_seconds": 1.0,
+        "compile_seconds": 1.0,
+        "device": "cpu",
+        "backend": "cpu",
+        "peak_rss_bytes": 1,
+        "versions": {"jax": "1"},
+        "data_fingerprint": "abc",
+        "git_revision": None,
+    }
+    return summary, rows, history
+
+
+def page(*args, **kwargs):
+    return members_report.render(*made(*args, **kwargs), config={"a": {"b": 1}}, command="it")
+
+
+def headings(text):
+    return re.findall(r"<h2[^>]*>(.*?)</h2>", text)
+
+
+def labels(figure):
+    """What a figure's axes say."""
+    (axes,) = figure.axes
+    texts = [axes.get_xlabel(), axes.get_ylabel(), *(t.get_text() for t in axes.texts)]
+    return [*texts, *(tick.get_text() for tick in axes.get_xticklabels())]
+
+
+def test_seeds_alone_are_no_sweep():
+    text = page([{}])
+    assert "What was swept" not in headings(text)
+    assert {"Members", "Learning", "Committees", "Confusion"} <= set(headings(text))
+    assert "as configured" in text
+    assert "Chosen setting" not in text
+
+
+@pytest.mark.parametrize(
+    ("swept", "shown"),
+    [
+        ([("optim.learning_rate", RATES)], {"optim.learning_rate", "validation accuracy"}),
+        ([("optim.learning_rate", (1e-5, 1.0))], {"optim.learning_rate"}),
+        ([("model.widths", ([4], [8, 8]))], {"model.widths", "[4]", "[8, 8]"}),
+        ([("model.activation", NETS)], {"relu", "gelu"}),
+        (
+            [("optim.learning_rate", RATES), ("model.dropout", DROPOUTS)],
+            {"optim.learning_rate", "model.dropout", "0.2", "92.60%"},
+        ),
+        (
+            [
+                ("optim.learning_rate", RATES),
+                ("model.dropout", DROPOUTS),
+                ("model.activation", NETS),
+            ],
+            {"learning_rate", "dropout", "activation", "accuracy", " relu", " 0.01"},
+        ),
+    ],
+    ids=["one", "logarithmic", "lists", "words", "two", "three"],
+)
+def test_a_grid_is_drawn_by_its_number_of_keys(swept, shown):
+    settings = settings_of(*swept)
+    summary, *_ = made(settings)
+    assert shown <= set(labels(members_plots.sweep(summary["settings"])))
+    text = page(settings)
+    assert "What was swept" in headings(text)
+    assert text.count("(chosen)") == 1
+    best = members_plots.name(settings[-1])  # made to be so
+    assert f"{best} (chosen)" in text.replace("&#34;", '"')
+
+
+def test_a_listed_set_of_other_overrides_each_has_no_picture_of_a_sweep():
+    """An ablation: there is no axis that all of them are on."""
+    settings = [{}, {"optim.clip": 1.0}, {"model.dropout": 0.5}]
+    text = page(settings)
+    assert "What was swept" not in headings(text)
+    assert "dropout 0.5 (chosen)" in text
+    assert "What was swept" not in headings(page(settings[1:]))
+
+
+def test_without_validation_nothing_is_drawn_of_it():
+    text = page([{}], validated=False)
+    assert "Members" not in headings(text)
+    assert "Settings" not in headings(text)
+    assert "Validation accuracy" not in text
+
+
+def test_who_diverged_is_counted_and_not_drawn():
+    settings = settings_of(("optim.learning_rate", RATES))
+    text = page(settings, diverged=(7, 8))  # of the last setting, which would be the best
+    assert re.search(r"Diverged</dt><dd>2 ", text)
+    assert "learning_rate 0.003 (chosen)" in text
+    assert "member 6: 91.00%" in text
+    assert "member 7" not in text
+    everybody = page([{}], seeds=2, diverged=(0,))
+    assert "member 1: 90.10%" in everybody
+
+
+def test_folds_are_followed_by_one_training():
+    text = page([{}], folds=3)
+    assert "of one training on all training images" in text
+    assert "± 0.10%, 3 held-out folds" in text
+    assert "Committees" not in headings(text)
+
+
+def test_the_same_results_make_the_same_page():
+    settings = settings_of(("optim.learning_rate", RATES), ("model.dropout", DROPOUTS))
+    assert page(settings) == page(settings)
+
+
+def test_what_validation_chose_in_a_line():
+    summary, *_ = made(settings_of(("model.dropout", DROPOUTS)))
+    described = summary["settings"]
+    said = members_results.choice(described, 1, folds=0)
+    assert said == "best of 2 settings by validation: dropout 0.2: accuracy 90.60% ± 0.10"
+    assert members_results.choice(described[:1], 0, folds=0) == ""
+    said = members_results.choice(described[:1], 0, folds=5)
+    assert said == "5 held-out folds: accuracy 90.10% ± 0.10"
+    alone = made([{}], seeds=1, validated=False)[0]["settings"]
+    assert members_results.choice(alone, 0, folds=0) == ""

@@ -1,0 +1,332 @@
+"""A run of many members: what it leaves, that it goes on, and on what devices it runs."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_parallel import devices
+from test_processes import outcome, start_two
+from test_resume import KEEP_ALL, compiled_in
+
+from mnist_jax import cli, main, progress, run_group, run_members, splits
+from mnist_jax import workdir as files
+from mnist_jax.types import UserError
+
+ROOT = Path(__file__).parent.parent
+DIGITS = f"--config={ROOT}/configs/mlp.py:digits"
+SMALL = [DIGITS, "--config.model.widths=(8,)", "--config.model.activation=tanh"]
+GRID = '--config.members.grid={"optim.learning_rate": [0.003, 0.01, 1e-6]}'
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("members")
+    with compiled_in(folder / "compiled"):
+        yield folder
+
+
+def parse(*argv):
+    return cli.parse([*SMALL, "--config.train.epochs=4", *argv]).config
+
+
+def run(config, workdir, echo=lambda line: None):
+    return run_members.run_members(config, splits.load(config), workdir, command="it", echo=echo)
+
+
+def rows(workdir, name=files.MEMBERS):
+    return [
+        {key: value for key, value in row.items() if key != "seconds"}
+        for row in files.read_rows(workdir / name)
+    ]
+
+
+def summary(workdir):
+    other = ("train_seconds", "compile_seconds", "peak_rss_bytes", "git_revision")
+    content = files.read_json(workdir / files.SUMMARY)
+    return {key: value for key, value in content.items() if key not in other}
+
+
+@pytest.fixture(scope="module")
+def swept(folder):
+    """Three rates, three seeds."""
+    config = parse(GRID, "--config.members.seeds=3")
+    run(config, folder / "swept")
+    return folder / "swept"
+
+
+def test_the_best_setting_by_validation_is_judged(swept):
+    found, members = summary(swept), rows(swept)
+    assert len(members) == 9
+    means = [
+        np.mean([row["val_accuracy"] for row in members if row["setting"] == i]) for i in range(3)
+    ]
+    assert found["chosen"] == int(np.argmax(means)) != 2
+    for setting, mean in zip(found["settings"], means, strict=True):
+        assert setting["val_accuracy"]["mean"] == pytest.approx(mean)
+    judged = [row for row in members if "test_accuracy" in row]
+    assert {row["setting"] for row in judged} == {found["chosen"]}
+    accuracies = [row["test_accuracy"] for row in judged]
+    assert len(accuracies) == 3
+    assert found["test_accuracy"] == pytest.approx(np.mean(accuracies))
+    assert found["test"]["accuracy"]["sd"] == pytest.approx(np.std(accuracies, ddof=1))
+    with np.load(swept / files.PREDICTIONS) as stored:
+        right = (stored["logits"].argmax(-1) == stored["labels"]).mean(1)
+    np.testing.assert_allclose(right, accuracies)
+
+
+def test_what_it_leaves(swept):
+    history = rows(swept, files.METRICS)
+    assert len(history) == 9 * 4
+    assert {(row["epoch"], row["member"]) for row in history} == {
+        (epoch, member) for epoch in range(1, 5) for member in range(9)
+    }
+    for row in rows(swept):
+        own = [r["val_accuracy"] for r in history if r["member"] == row["member"]]
+        assert row["val_accuracy"] == own[row["best_epoch"] - 1] == max(own)
+        assert (row["status"], row["epochs"]) == ("finished", 4)
+    page = (swept / files.REPORT).read_text()
+    assert "9 members" in page
+    assert "learning_rate 0.003" in page
+    assert page.count("<svg") >= 4
+
+
+def test_a_finished_run_is_left_alone(swept):
+    lines = []
+    config = parse(GRID, "--config.members.seeds=3")
+    before = (swept / files.SUMMARY).stat().st_mtime_ns
+    run(config, swept, lines.append)
+    assert lines == [f"{swept}: is finished; --overwrite starts it anew"]
+    assert (swept / files.SUMMARY).stat().st_mtime_ns == before
+
+
+def test_stopped_it_goes_on_to_the_same_bits(swept, folder):
+    config = parse(GRID, "--config.members.seeds=3")
+    workdir, asked = folder / "stopped", []
+
+    def echo(line):
+        if line.startswith("epoch 2/") and not asked:
+            asked.append(line)
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(progress.Stopped, match="after epoch 2 of 4"):
+        run(config, workdir, echo)
+    lines = []
+    run(config, workdir, lines.append)
+    assert f"{workdir}/checkpoints/0: goes on after epoch 2 of 4" in lines
+    same_bits(workdir, swept)
+
+
+def same_bits(workdir, unbroken):
+    assert rows(workdir) == rows(unbroken)
+    assert rows(workdir, files.METRICS) == rows(unbroken, files.METRICS)
+    assert summary(workdir) == summary(unbroken)
+    predictions = [(w / files.PREDICTIONS).read_bytes() for w in (workdir, unbroken)]
+    assert predictions[0] == predictions[1]
+
+
+def test_cross_validation_is_followed_by_one_training_on_everything(folder):
+    config = parse("--config.members.folds=3", '--config.members.grid={"optim.b1": [0.9, 0.1]}')
+    found = run(config, folder / "folds")
+    members, examples = rows(folder / "folds"), splits.load(config)
+    assert len(examples.val.labels) == 0
+    assert [(row["setting"], row["fold"]) for row in members] == [
+        (setting, fold) for setting in range(2) for fold in range(3)
+    ]
+    assert all(row["best_epoch"] == row["epochs"] == 4 for row in members)
+    assert not any("test_accuracy" in row for row in members)
+    assert found["test"]["accuracy"]["n"] == 1
+    assert found["committee"] is None
+    # That training is the plain run without validation.
+    from mnist_jax import run as plain
+
+    alone = parse("--config.data.val_size=0", f"--config.optim.b1={[0.9, 0.1][found['chosen']]}")
+    expected = plain.run(alone, splits.load(alone), folder / "alone", echo=lambda line: None)
+    assert found["test_accuracy"] == pytest.approx(expected["test_accuracy"], abs=0.01)
+
+
+def test_members_of_other_shapes_are_other_groups(folder):
+    config = parse('--config.members.grid={"model.widths": [[4], [8]]}', "--config.members.seeds=2")
+    lines = []
+    found = run(config, folder / "shapes", lines.append)
+    assert sum("members of 4 epochs" in line for line in lines) == 2
+    assert [row["overrides"]["model.widths"] for row in rows(folder / "shapes")] == [
+        [4], [4], [8], [8]
+    ]  # fmt: skip
+    assert found["test"]["accuracy"]["n"] == 2
+
+
+def test_halving_drops_the_worse_half_of_the_settings(folder):
+    grid = '--config.members.grid={"optim.learning_rate": [1e-6, 0.003, 1e-5, 0.01]}'
+    config = parse(grid, "--config.members.seeds=2", "--config.members.halving=(1,3)")
+    found = run(config, folder / "halved")
+    epochs = [row["epochs"] for row in rows(folder / "halved")]
+    assert sorted(epochs) == [1, 1, 1, 1, 3, 3, 4, 4]
+    assert epochs[0] == epochs[4] == 1
+    chosen = found["chosen"]
+    assert epochs[2 * chosen] == 4
+    assert {row["status"] for row in rows(folder / "halved")} == {"dropped", "finished"}
+
+
+def test_who_has_no_patience_stops_and_a_finished_group_is_not_trained_again(folder, monkeypatch):
+    """As after a kill between the last checkpoint and the summary."""
+    workdir = folder / "patient"
+    config = parse("--config.members.seeds=2", "--config.members.patience=1")
+    config.optim.learning_rate, config.optim.schedule, config.train.epochs = 3.0, "constant", 30
+    run(config, workdir)
+    unbroken = summary(workdir), rows(workdir)
+    assert {row["status"] for row in unbroken[1]} == {"stopped"}
+    assert all(row["epochs"] == row["best_epoch"] + 1 < 30 for row in unbroken[1])
+    (workdir / files.SUMMARY).unlink()
+    monkeypatch.setattr(run_group, "_train_epoch", None)
+    run(config, workdir)
+    assert (summary(workdir), rows(workdir)) == unbroken
+
+
+def test_who_diverges_is_reported_and_left_out(folder):
+    grid = '--config.members.grid={"optim.learning_rate": [1e38, 0.1]}'
+    argv = [grid, "--config.model.activation=relu", "--config.optim.name=sgd"]
+    found = run(parse(*argv, "--config.members.seeds=2"), folder / "diverged")
+    assert [row["status"] for row in rows(folder / "diverged")] == ["diverged"] * 2 + [
+        "finished"
+    ] * 2
+    assert (found["diverged"], found["chosen"]) == (2, 1)
+    with pytest.raises(
+        UserError, match=r"^all members diverged; try a lower config.optim.learning"
+    ):
+        run(parse(*argv[1:], "--config.optim.learning_rate=1e38", "--config.members.seeds=2"),
+            folder / "all")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([GRID, "--config.data.val_size=0"], "settings are chosen by validation"),
+        (["--config.members.seeds=2", "--config.members.halving=(2,)"], "there is only one"),
+        (["--config.members.folds=400"], "fewer than one a fold"),
+        (["--config.members.folds=2", "--config.train.batch_size=1000"], "than the 718 examples"),
+        (
+            ['--config.members.grid={"train.batch_size": [10, 1294]}'],
+            "1294 is more than the 1,293 examples that each member is trained on",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_and_leaves_nothing(folder, argv, message):
+    config = parse(*argv)
+    with pytest.raises(UserError, match=message):
+        run(config, folder / "refused")
+    assert not (folder / "refused").exists()
+
+
+# --- as a command ---------------------------------------------------------------------------------
+
+
+def test_the_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    argv = [*SMALL, "--config.train.epochs=2", "--config.members.seeds=3"]
+    assert main.main(argv) == 0
+    out = capsys.readouterr().out
+    last = out.splitlines()[-1]
+    assert re.fullmatch(
+        r"digits: test accuracy [\d.]+% ± [\d.]+  \(mean ± sd of 3 members\)  trained in [\d.]+ s  "
+        r"report: runs/mlp-digits-s0-3-members/report.html",
+        last,
+    ), last
+    assert "3 members: 3 seeds" in out
+    assert main.main(["--mode=evaluate", "--workdir=runs/mlp-digits-s0-3-members"]) == 2
+    assert "is a run of many members" in capsys.readouterr().err
+    assert main.main([*SMALL, '--config.members.grid={"optim.lr": [1]}']) == 2
+    assert "config.optim.lr: no such key" in capsys.readouterr().err
+
+
+def start(workdir, *argv):
+    return subprocess.Popen(
+        [sys.executable, "-m", "mnist_jax.main", *argv, f"--workdir={workdir}"],
+        env={
+            **os.environ,
+            **{name.upper(): str(value) for name, value in KEEP_ALL.items()},
+            "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "compiled"),
+            "PYTHONPATH": str(ROOT),
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_ten_members_killed_and_resumed_are_those_of_an_unbroken_run(folder, monkeypatch):
+    """SIGKILL in the middle of epochs, once there are checkpoints."""
+    argv = [*SMALL, "--config.train.epochs=30", "--config.members.seeds=10"]
+    argv += ["--config.train.batch_size=4", "--config.model.dropout=(0.2,)"]
+    argv += ["--config.train.augment.erase=0.5", "--config.members.width=5"]
+    unbroken, workdir = folder / "unbroken", folder / "killed"
+    process = start(unbroken, *argv)
+    out, _ = process.communicate()
+    assert process.returncode == 0, out
+    kills = 0
+    while kills < 2:
+        process = start(workdir, *argv)
+        saved = set((workdir / "checkpoints/0").glob("[0-9]*"))
+        while (
+            process.poll() is None and not set((workdir / "checkpoints/0").glob("[0-9]*")) - saved
+        ):
+            time.sleep(0.01)
+        time.sleep(random.uniform(0, 1))
+        assert process.poll() is None, "it ended before it was killed"
+        process.kill()
+        process.communicate()
+        kills += 1
+    process = start(workdir, *argv)
+    out, _ = process.communicate()
+    assert process.returncode == 0, out
+    assert "goes on after epoch" in out
+    same_bits(workdir, unbroken)
+
+
+# --- on several devices ---------------------------------------------------------------------------
+
+MANY = ["--config.train.epochs=3", "--config.members.seeds=3", "--config.members.width=3"]
+
+
+@pytest.fixture(scope="module")
+def on_one(folder):
+    config = cli.parse([*SMALL, *MANY]).config
+    run(config, folder / "one")
+    return folder / "one"
+
+
+def close(workdir, on_one):
+    ours, theirs = summary(workdir), summary(on_one)
+    assert ours["test_accuracy"] == pytest.approx(theirs["test_accuracy"], abs=0.01)
+    with np.load(workdir / files.PREDICTIONS) as a, np.load(on_one / files.PREDICTIONS) as b:
+        np.testing.assert_allclose(a["logits"], b["logits"], rtol=1e-2, atol=1e-2)
+
+
+def test_two_devices_share_the_members(folder, on_one):
+    workdir = folder / "two"
+    done = subprocess.run(
+        [sys.executable, "-Werror", "-mmnist_jax.main", *SMALL, *MANY, f"--workdir={workdir}"],
+        env=devices(2),
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    assert "4 at once" in done.stdout  # the third device's place is filled up
+    close(workdir, on_one)
+
+
+def test_two_processes_share_the_members(folder, on_one):
+    workdir = folder / "processes"
+    first, second = start_two(folder, *SMALL, *MANY, f"--workdir={workdir}")
+    code, out, err = outcome(first)
+    assert (code, err) == (0, ""), out + err
+    assert outcome(second) == (0, "", "")
+    assert json.loads((workdir / files.SUMMARY).read_text())["members"] == 3
+    close(workdir, on_one)
