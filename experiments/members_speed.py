@@ -27,7 +27,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from experiments import figures, tables, worker
-from mnist_jax import compilation, groups, members, nets, run_group, splits, sweep
+from mnist_jax import compilation, groups, members, nets, progress, run_group, splits, sweep
 from mnist_jax import config as configs
 from mnist_jax.splits import Split, Splits
 
@@ -56,20 +56,17 @@ def an_epoch(config: ConfigDict, examples: Splits) -> tuple[int, Callable[[], No
     """How many members train at once, and a function that trains an epoch of all of them."""
     everyone = sweep.expand(config)
     group = groups.make(config, everyone, examples)
-    width, total = group.plan.width, len(everyone)
     course = members.start(group.plan, group.members)
-    chunks = [np.arange(i, i + width, dtype=np.int32) for i in range(0, total, width)]
-    args = course, group.members, chunks[0], np.int32(1), group.data
-    compiled = compilation.compile_lowered(members.train_epoch.lower(group.plan, *args))
+    epoch_of = run_group.compile_epoch(group, course)
 
     def train() -> None:
         nonlocal course
-        for index in chunks:
-            args = course, group.members, index, np.int32(1), group.data
-            course, *measured = compiled(*args)
-            jax.block_until_ready((course, measured))
+        with progress.Bar(1, 0, 1, lambda line: None) as bar:
+            active = range(len(everyone))
+            course, _ = run_group.train_epoch(group, course, epoch_of, 1, active, bar)
+            jax.block_until_ready(course)
 
-    return width, train
+    return min(len(everyone), group.plan.width * group.plan.threads), train
 
 
 def random_examples(size: int) -> Splits:

@@ -83,7 +83,7 @@ def default() -> ConfigDict:
                 "share_batches": False,  # all see the same examples at the same time
                 "halving": (),  # after these epochs the worse half of the settings is dropped
                 "patience": 0,  # epochs without a better validation until one stops; 0: never
-                "width": 0,  # trained at once; 0: as suits the net and the device
+                "width": 0,  # of one program, vmapped; 0: as suits the net and the device
             },
         }
     )

@@ -1,5 +1,6 @@
 """Groups of members that one program can train: what they need on the devices, and the plan."""
 
+import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,9 +15,10 @@ from mnist_jax.splits import Splits
 from mnist_jax.sweep import Member
 from mnist_jax.types import UserError
 
-# What the members that train at once have in parameters on a CPU: more of them, with what the
-# optimizer keeps of each, are slower than one after the other (`experiments.members_speed`).
-_CPU_PARAMETERS = 2_000_000
+# What members that share batches have in parameters where they are one program on a CPU: with few,
+# wide products in place of many small ones are quicker; with many, the transposes that these take
+# cost more than they save (`experiments.members_speed`).
+_SHARED_PARAMETERS = 200_000
 
 
 class Group(NamedTuple):
@@ -68,23 +70,39 @@ def plan(config: ConfigDict, there: Sequence[Member], splits: Splits) -> Plan:
             "examples that each member is trained on"
         )
     recipe = train.make_recipe(shape, len(splits.class_names), count)
-    width = min(config.members.width or _width(recipe, len(there)), len(there))
+    devices = jax.device_count()
+    # Programs of several devices wait for each other in the order in which they were started.
+    threads = cores() if jax.default_backend() == "cpu" and devices == 1 else 1
+    width = config.members.width or _width(config, recipe, len(there), threads)
+    width = min(width, len(there))
     if not config.members.width:  # the last ones are as many as the others
         width = -(-len(there) // -(-len(there) // width))
     if width > 1:  # a whole number of members on each device
-        width += -width % jax.device_count()
+        width += -width % devices
     mesh = parallel.make_mesh(of_members=width > 1)
     parallel.check_batch_size(shape.train.batch_size, mesh.shape[parallel.BATCH])
-    return Plan(recipe._replace(mesh=mesh), width, mesh, config.members.patience)
+    return Plan(recipe._replace(mesh=mesh), width, threads, mesh, config.members.patience)
 
 
-def _width(recipe: train.Recipe, count: int) -> int:
-    """How many members train at once where the config leaves it open."""
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _width(config: ConfigDict, recipe: train.Recipe, count: int, threads: int) -> int:
+    """How many members are one program where the config leaves it open.
+
+    On a CPU one each, or one a device, and a program on each core: products of many members at once
+    are no quicker there, convolutions far slower. On accelerators as many as their memory holds.
+    """
     layers = recipe.model.layers()
     num_params = sum(layer.num_params for layer in layers)
     if jax.default_backend() == "cpu":
-        convolutions = any(layer.kind == "Conv" for layer in layers)
-        return 1 if convolutions else max(1, _CPU_PARAMETERS // num_params)
+        wide = config.members.share_batches and all(layer.kind == "Dense" for layer in layers)
+        together = min(-(-count // threads), _SHARED_PARAMETERS // num_params) if wide else 1
+        return max(together, jax.device_count())
     outputs = sum(int(np.prod(layer.output_shape)) for layer in layers)
     # Parameters, gradients, the optimizer's two, the best and the new ones; outputs with their
     # gradients and what is between them. Half of the memory is left to everything else.

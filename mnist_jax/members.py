@@ -65,7 +65,8 @@ class Plan(NamedTuple):
     """How members are trained: static, as a `Recipe` is."""
 
     recipe: Recipe
-    width: int  # members at once
+    width: int  # members of a program
+    threads: int  # programs at a time
     mesh: Mesh
     patience: int  # epochs without a better validation until a member stops; 0: it never does
 
@@ -112,7 +113,7 @@ def start(plan: Plan, members: Members) -> Course:
     return parallel.gather(plan.mesh, jax.vmap(one)(members))
 
 
-@partial(jax.jit, static_argnames="plan", donate_argnames="courses")
+@partial(jax.jit, static_argnames="plan")
 def train_epoch(
     plan: Plan,
     courses: Course,
@@ -132,16 +133,19 @@ def train_epoch(
       data: whole on every device.
 
     Returns:
-      The courses of all; the sums over the training and over the validation examples of those of
-      the index, with a leading axis. What a member that is no longer active would have become is
+      Of those of the index, with a leading axis: their courses, and the sums over the training and
+      over the validation examples. What a member that is no longer active would have become is
       computed and forgotten.
     """
     there = jnp.minimum(index, len(courses.active) - 1)
     chosen = jax.tree.map(lambda x: x[there], (members, courses))
-    one = partial(_epoch, plan)
-    after, sums, judged = _over_members(plan, one, chosen, (epoch, data))
-    courses = jax.tree.map(lambda x, new: x.at[index].set(new, mode="drop"), courses, after)
-    return courses, sums, judged
+    return _over_members(plan, partial(_epoch, plan), chosen, (epoch, data))
+
+
+@partial(jax.jit, donate_argnames="courses")
+def put(courses: Course, index: Int32[Array, "width"], new: Course) -> Course:
+    """The courses of all, where those of an index are new ones; nobody's are forgotten."""
+    return jax.tree.map(lambda x, y: x.at[index].set(y, mode="drop"), courses, new)
 
 
 def _epoch(

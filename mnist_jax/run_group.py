@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent import futures
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +20,7 @@ from mnist_jax.record import Saves
 from mnist_jax.results import Row
 from mnist_jax.splits import Splits
 from mnist_jax.sweep import Member
+from mnist_jax.types import Metrics
 
 _SAVE_SECONDS = 2.0  # a checkpoint of all members at most so often
 
@@ -42,17 +45,23 @@ def run_group(
     group = groups.make(config, there, splits)
     plan = group.plan
     many = f"{len(there)} member{'s' if len(there) > 1 else ''} of {group.epochs} epochs"
-    how = "one after the other" if plan.width == 1 else f"{plan.width} at once"
+    at_once = plan.width * min(plan.threads, -(-len(there) // plan.width))
+    how = "one after the other" if at_once == 1 else f"{at_once} at once"
     echo(many + (f", {how}" if len(there) > 1 else ""))
     course = members.start(plan, group.members)
     begin = time.perf_counter()
-    index = np.zeros(plan.width, np.int32)
-    args = course, group.members, index, np.int32(1), group.data
-    epoch_of = compilation.compile_lowered(members.train_epoch.lower(plan, *args))
+    epoch_of = compile_epoch(group, course)
     compile_seconds = time.perf_counter() - begin
     with Saves(directory, run.on_host(course), echo) as saves:
         course, rows = _fit(config, group, course, epoch_of, saves, echo)
     return Finished(group, course, rows, compile_seconds)
+
+
+def compile_epoch(group: Group, course: Course) -> Callable:
+    """`members.train_epoch` for a group, but for its plan."""
+    index = np.zeros(group.plan.width, np.int32)
+    args = course, group.members, index, np.int32(1), group.data
+    return compilation.compile_lowered(members.train_epoch.lower(group.plan, *args))
 
 
 def _fit(
@@ -78,7 +87,7 @@ def _fit(
             active = np.flatnonzero(course.active).tolist()
             if not active:
                 break
-            course, new = _train_epoch(group, course, epoch_of, epoch, active, bar)
+            course, new = train_epoch(group, course, epoch_of, epoch, active, bar)
             rows = rows + new
             if epoch in config.members.halving:
                 course = _halve(group, course, rows)
@@ -93,7 +102,7 @@ def _fit(
     return course, rows
 
 
-def _train_epoch(
+def train_epoch(
     group: Group,
     course: Course,
     epoch_of: Callable,
@@ -101,27 +110,55 @@ def _train_epoch(
     active: Sequence[int],
     bar: progress.Bar,
 ) -> tuple[Course, list[Row]]:
-    """Trains and validates an epoch of the members that are active."""
+    """Trains and validates an epoch of the members that are active.
+
+    Args:
+      group: theirs.
+      course: of all members of the group; given away.
+      epoch_of: `members.train_epoch`, compiled.
+      epoch: counts from 1.
+      active: places in the group.
+      bar: told what is done.
+    """
     start = time.perf_counter()
     rows: list[Row] = []
-    for chunk in chunks(active, group.plan.width):
-        bar.say(f"epoch {epoch}/{group.epochs}, member {len(rows) + 1}/{len(active)}")
-        index = filled(chunk, group)
-        args = course, group.members, index, np.int32(epoch), group.data
-        course, sums, judged = epoch_of(*args)
-        progress.wait(sums, bar.tick)
-        bar.add(len(chunk) * members.num_train(group.data))
-        means = jax.device_get((metrics.mean(sums), metrics.mean(judged)))
-        for i, member in enumerate(chunk):
-            names = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
-            values = [_finite(mean[key][i]) for mean in means for key in ("loss", "accuracy")]
-            rows.append({"epoch": epoch, "member": member, **dict(zip(names, values, strict=True))})
+
+    def train(chunk: Sequence[int]) -> tuple[Course, Metrics, Metrics]:
+        args = course, group.members, filled(chunk, group), np.int32(epoch), group.data
+        return jax.block_until_ready(epoch_of(*args))
+
+    todo = list(chunks(active, group.plan.width))
+    pool = ThreadPoolExecutor(group.plan.threads)
+    try:
+        jobs = [pool.submit(train, chunk) for chunk in todo]
+        for chunk, job in zip(todo, jobs, strict=True):
+            bar.say(f"epoch {epoch}/{group.epochs}, member {len(rows) + 1}/{len(active)}")
+            while futures.wait([job], timeout=0.1).not_done:
+                bar.tick()
+            _, sums, judged = job.result()
+            rows += _rows(epoch, chunk, sums, judged)
+            bar.add(len(chunk) * members.num_train(group.data))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    for chunk, job in zip(todo, jobs, strict=True):
+        course = members.put(course, filled(chunk, group), job.result()[0])
     seconds = time.perf_counter() - start
     rows = [{**row, "seconds": seconds / len(rows)} for row in rows]
     # Who has stopped counts as done, so that the bar comes to its end.
     bar.add((len(group.settings) - len(active)) * members.num_train(group.data))
     bar.done(*progress.members_line(rows, group.epochs, seconds))
     return course, rows
+
+
+def _rows(epoch: int, chunk: Sequence[int], sums: Metrics, judged: Metrics) -> list[Row]:
+    """What an epoch says of some members; None where it is not finite."""
+    means = jax.device_get((metrics.mean(sums), metrics.mean(judged)))
+    names = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+    rows = []
+    for i, member in enumerate(chunk):
+        values = [_finite(mean[key][i]) for mean in means for key in ("loss", "accuracy")]
+        rows.append({"epoch": epoch, "member": member, **dict(zip(names, values, strict=True))})
+    return rows
 
 
 def _halve(group: Group, course: Course, rows: Sequence[Row]) -> Course:

@@ -78,6 +78,7 @@ def run_members(
         alone = [m._replace(fold=None) for m in everyone if m.setting == chosen and not m.fold]
         whole = config.copy_and_resolve_references()
         whole.members.folds = 0
+        echo("trained once more, on all training examples:")
         directory = workdir / files.CHECKPOINTS / "refit"
         finalists = run_group.run_group(whole, alone, splits, directory, echo)
         done.append(finalists)

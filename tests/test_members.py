@@ -53,7 +53,8 @@ def together(config, splits):
         for first in range(0, len(everyone), group.plan.width):
             index = np.arange(first, first + group.plan.width, dtype=np.int32)
             args = course, group.members, index, np.int32(epoch), group.data
-            course, sums, judged = members.train_epoch(group.plan, *args)
+            after, sums, judged = members.train_epoch(group.plan, *args)
+            course = members.put(course, index, after)
     return everyone, group, course, (sums, judged)
 
 
@@ -220,7 +221,8 @@ def test_the_best_epoch_is_kept_and_patience_ends(examples):
         before = course._replace(state=None)
         before = jax.tree.map(np.array, before)
         args = course, group.members, index, np.int32(epoch), group.data
-        course, _, judged = members.train_epoch(group.plan, *args)
+        after, _, judged = members.train_epoch(group.plan, *args)
+        course = members.put(course, index, after)
         errors = np.asarray(judged.examples - judged.correct)
         loss = np.asarray(metrics.mean(judged)["loss"])
         for i in range(2):

@@ -185,7 +185,7 @@ def test_who_has_no_patience_stops_and_a_finished_group_is_not_trained_again(fol
     assert {row["status"] for row in unbroken[1]} == {"stopped"}
     assert all(row["epochs"] == row["best_epoch"] + 1 < 30 for row in unbroken[1])
     (workdir / files.SUMMARY).unlink()
-    monkeypatch.setattr(run_group, "_train_epoch", None)
+    monkeypatch.setattr(run_group, "train_epoch", None)
     run(config, workdir)
     assert (summary(workdir), rows(workdir)) == unbroken
 
@@ -263,26 +263,20 @@ def start(workdir, *argv):
 
 def test_ten_members_killed_and_resumed_are_those_of_an_unbroken_run(folder, monkeypatch):
     """SIGKILL in the middle of epochs, once there are checkpoints."""
-    argv = [*SMALL, "--config.train.epochs=30", "--config.members.seeds=10"]
+    argv = [*SMALL, "--config.train.epochs=20", "--config.members.seeds=10"]
     argv += ["--config.train.batch_size=4", "--config.model.dropout=(0.2,)"]
     argv += ["--config.train.augment.erase=0.5", "--config.members.width=5"]
     unbroken, workdir = folder / "unbroken", folder / "killed"
     process = start(unbroken, *argv)
     out, _ = process.communicate()
     assert process.returncode == 0, out
-    kills = 0
-    while kills < 2:
-        process = start(workdir, *argv)
-        saved = set((workdir / "checkpoints/0").glob("[0-9]*"))
-        while (
-            process.poll() is None and not set((workdir / "checkpoints/0").glob("[0-9]*")) - saved
-        ):
-            time.sleep(0.01)
-        time.sleep(random.uniform(0, 1))
-        assert process.poll() is None, "it ended before it was killed"
-        process.kill()
-        process.communicate()
-        kills += 1
+    process = start(workdir, *argv)
+    while process.poll() is None and not any((workdir / "checkpoints/0").glob("[0-9]*")):
+        time.sleep(0.01)
+    time.sleep(random.uniform(0, 1))
+    assert process.poll() is None, "it ended before it was killed"
+    process.kill()
+    process.communicate()
     process = start(workdir, *argv)
     out, _ = process.communicate()
     assert process.returncode == 0, out

@@ -14,7 +14,8 @@ from mnist_jax import config as configs
 def make(task: Task) -> Peer:
     """The net, to be trained by `train.train_epoch`."""
     config = configs.default()
-    config.model.name = task.net["name"]
+    for field, value in task.net.items():  # lists, where they came as JSON
+        config.model[field] = tuple(value) if isinstance(value, list) else value
     config.train.batch_size = task.batch_size
     recipe = train.make_recipe(config, 10, len(task.train_labels))
     hparams, root = train.make_hparams(config), jax.random.key(0)

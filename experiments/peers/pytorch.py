@@ -70,7 +70,7 @@ def net(fields: Mapping[str, Any]) -> nn.Sequential:
         features = channels
     layers += [nn.Flatten()]
     features *= side * side
-    for width, rate in zip(fields["widths"], fields["dropout"], strict=True):
+    for width, rate in zip(fields.get("widths", ()), fields.get("dropout", ()), strict=True):
         layers += [nn.Linear(features, width), nn.ReLU()]
         layers += [nn.Dropout(rate)] if rate else []
         features = width
