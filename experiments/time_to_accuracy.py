@@ -85,9 +85,9 @@ def run(recipe: str, seed: int, examples: Path, stop_at: float | None) -> dict[s
     done = subprocess.run(command, capture_output=True, text=True, env=env)
     if done.returncode:
         raise Failed([f"exit code {done.returncode}", *done.stderr.strip().splitlines()][-1])
-    found = {**json.loads(done.stdout.splitlines()[-1]), "config": config}
-    workdir.write(path, workdir.to_json(found))
-    return found
+    found = json.loads(done.stdout.splitlines()[-1])
+    workdir.write(path, workdir.to_json({**found, "config": config}))
+    return workdir.read_json(path)
 
 
 def summarize(recipe: str, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
