@@ -1,6 +1,5 @@
 """What a finished run of many members says: members.jsonl, summary.json and all the rest."""
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -143,9 +142,7 @@ def publish(
     command: str,
 ) -> None:
     """Writes what a finished run leaves; the summary last, for it says that the rest is there."""
-    packed = io.BytesIO()
-    np.savez(packed, logits=logits, labels=test.labels, images_index=np.arange(len(test.labels)))
-    files.write(workdir / files.PREDICTIONS, packed.getvalue())
+    results.write_predictions(workdir, logits, test.labels)
     files.write(workdir / files.METRICS, files.to_rows(history))
     files.write(workdir / files.MEMBERS, files.to_rows(rows))
     page = members_report.render(summary, rows, history, config.to_dict(), command)

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int32
 from ml_collections import ConfigDict
 
 from mnist_jax import metrics, provenance, report
@@ -95,9 +95,7 @@ def publish(
     command: str,
 ) -> None:
     """Writes what a finished run leaves; the summary last, for it says that the rest is there."""
-    packed = io.BytesIO()
-    np.savez(packed, logits=logits, labels=test.labels, images_index=np.arange(len(logits)))
-    files.write(workdir / files.PREDICTIONS, packed.getvalue())
+    write_predictions(workdir, logits, test.labels)
     page = report.render(
         summary=summary,
         history=history,
@@ -109,3 +107,12 @@ def publish(
     )
     files.write(workdir / files.REPORT, page)
     files.write(workdir / files.SUMMARY, files.to_json(summary))
+
+
+def write_predictions(
+    workdir: Path, logits: Float32[np.ndarray, "..."], labels: Int32[np.ndarray, " test"]
+) -> None:
+    """Writes the logits (test, classes), or (members, test, classes), of all test images."""
+    packed = io.BytesIO()
+    np.savez(packed, logits=logits, labels=labels, images_index=np.arange(len(labels)))
+    files.write(workdir / files.PREDICTIONS, packed.getvalue())
