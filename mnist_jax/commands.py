@@ -6,7 +6,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mnist_jax import cli, data, models, processes, progress, run, run_members, splits, sweep
+import numpy as np
+
+from mnist_jax import (
+    cli,
+    data,
+    labels,
+    models,
+    processes,
+    progress,
+    run,
+    run_members,
+    splits,
+    sweep,
+    tasks,
+)
 from mnist_jax import workdir as files
 
 
@@ -54,13 +68,11 @@ def evaluate(options: cli.Options) -> int:
     """Judges a run's best checkpoint on a split and prints what it is worth."""
     workdir, split = options.workdir or Path(), options.split
     epoch, judged = run.evaluate_run(workdir, split, _warn)
-    total = sum(row["support"] for row in judged["per_class"])
-    _say(
-        f"{workdir}: epoch {epoch} on {split}: accuracy {100 * judged['accuracy']:.2f}%  "
-        f"errors {judged['errors']:,} of {total:,}  loss {judged['loss']:.4f}  "
-        f"top-2 {100 * judged['top2_accuracy']:.2f}%  calibration error {judged['ece']:.4f}\n"
-    )
+    _say(f"{workdir}: epoch {epoch} on {split}: {'  '.join(_facts(judged))}")
+    if "per_class" not in judged:
+        return 0
     rows = [*judged["per_class"]]
+    total = sum(row["support"] for row in rows)
     rows += [
         {"name": f"{key} average", "support": total, **judged[key]} for key in ("macro", "weighted")
     ]
@@ -69,8 +81,30 @@ def evaluate(options: cli.Options) -> int:
         [row["name"], *(f"{row[k]:.4f}" for k in header[1:4]), f"{row['support']:,}"]
         for row in rows
     ]
-    _say(table(header, cells))
+    _say(f"\n{table(header, cells)}")
     return 0
+
+
+def _facts(judged: Mapping[str, Any]) -> list[str]:
+    """A report's numbers, those that it has."""
+    forms = {
+        "accuracy": ("accuracy", "{:.2%}"),
+        "errors": ("errors", "{:,}"),
+        "loss": ("loss", "{:.4f}"),
+        "top2_accuracy": ("top-2", "{:.2%}"),
+        "ece": ("calibration error", "{:.4f}"),
+        "psnr": ("PSNR", "{:.2f} dB"),
+        "ssim": ("SSIM", "{:.4f}"),
+        "pixel_error": ("pixel error", "{:.2f} of 255"),
+    }
+    shown = {key: judged.get(key) for key in forms}
+    if "psnr" in judged:
+        del shown["errors"]
+    return [
+        f"{forms[key][0]} {forms[key][1].format(value)}"
+        for key, value in shown.items()
+        if value is not None
+    ]
 
 
 def summarize(options: cli.Options) -> int:
@@ -78,8 +112,11 @@ def summarize(options: cli.Options) -> int:
     config = options.config
     name = config.data.name
     familiar = name in data.KNOWN or name.startswith("csv:")
-    num_classes = 10 if familiar else len(splits.load(config).class_names)
-    layers = models.build(config.model, num_classes).layers()
+    names = data.DIGITS if familiar else splits.load(config).class_names
+    if familiar:
+        _, names = labels.relabel(config.task, np.zeros(0, np.int32), names)
+    task = tasks.build(config.task, len(names))
+    layers = models.build(config.model, task.num_outputs).layers()
     cells = [
         [
             row.path,
@@ -102,16 +139,20 @@ def headline(summary: Mapping[str, Any], workdir: Path) -> str:
     data_name, accuracy = summary["dataset"], summary["test_accuracy"]
     if summary["requested_dataset"] != data_name:
         data_name += f" (NOT {summary['requested_dataset']})"
+    if accuracy is None:
+        result = f"PSNR {summary['test_psnr']:.2f} dB  SSIM {summary['test_ssim']:.4f}"
+        return f"{data_name}: test {result}  {_end(summary, workdir)}"
     result = f"{100 * accuracy:.2f}%"
     if "members" not in summary:
         result += f"  ({summary['test_errors']} errors of {summary['num_test']:,})"
     elif summary["test"]["accuracy"]["sd"] is not None:
         spread = summary["test"]["accuracy"]
         result += f" ± {100 * spread['sd']:.2f}  (mean ± sd of {spread['n']} members)"
-    return (
-        f"{data_name}: test accuracy {result}  trained in "
-        f"{summary['train_seconds']:.1f} s  report: {workdir / files.REPORT}"
-    )
+    return f"{data_name}: test accuracy {result}  {_end(summary, workdir)}"
+
+
+def _end(summary: Mapping[str, Any], workdir: Path) -> str:
+    return f"trained in {summary['train_seconds']:.1f} s  report: {workdir / files.REPORT}"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from mnist_jax import nets
+from mnist_jax import labels, nets
 from mnist_jax.types import UserError
 
 OPTIMIZERS = ("sgd", "momentum", "adam", "adamw")
@@ -30,6 +30,13 @@ def default() -> ConfigDict:
                 "archives": placeholder(str),  # folder of official archives; $MNIST_JAX_ARCHIVES
                 "data_dir": placeholder(str),  # where data is prepared; tfds's own folder
                 "offline_fallback": False,  # train on digits where the data cannot be had
+            },
+            "task": {
+                "name": "multiclass",  # or one_vs_rest, one_vs_one, binary, multilabel, denoise
+                "loss": placeholder(str),  # softmax, logistic, hinge, squared; None: the task's own
+                "positive": (5,),  # binary: the classes that are a yes
+                "labels": '{"large": [7, 8, 9], "odd": [1, 3, 5, 7, 9]}',  # multilabel
+                "noise": 100,  # denoise: grey levels of noise, 0 to one less, on each pixel
             },
             "model": {
                 "name": "mlp",  # a name in nets.NETS; None below: the net's own value
@@ -100,6 +107,7 @@ def validate(config: ConfigDict) -> None:
     _one_of("model.name", model.name, nets.NETS)
     _one_of("model.dtype", model.dtype, DTYPES)
     nets.fields(model)
+    labels.check(config.task)
     _range("model.init_scale", model.init_scale, 0)
     _one_of("train.augment.fill", train.augment.fill, FILLS)
     _one_of("optim.name", optim.name, OPTIMIZERS)
@@ -121,6 +129,10 @@ def validate(config: ConfigDict) -> None:
     _range("optim.decay", optim.decay, 0, 1, open_below=True)
     for name in ("label_smoothing", "ema", "momentum", "b1", "b2", "warmup"):
         _range(f"optim.{name}", optim[name], 0, 1)
+    if optim.label_smoothing and labels.loss(config.task) not in labels.SMOOTHED:
+        raise UserError(
+            f"config.optim.label_smoothing: the loss '{labels.loss(config.task)}' has none; give 0"
+        )
     members = config.members
     _range("members.seeds", members.seeds, 1, 2**32 - config.seed, closed=True)
     for name, low in (("folds", 0), ("samples", 1), ("patience", 0), ("width", 0)):

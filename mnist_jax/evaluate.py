@@ -1,30 +1,35 @@
 """Evaluation of a whole split: every example counts once, whatever the batch size."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float32, Int32, UInt8
+from jaxtyping import Array, Float32, Int, Shaped, UInt8
 
-from mnist_jax import metrics, parallel
+from mnist_jax import parallel
 from mnist_jax.augment import normalize
+from mnist_jax.keys import stream
 from mnist_jax.models import Model
+from mnist_jax.tasks import AnyReport, Task
 from mnist_jax.types import PyTree
 
 
-@partial(jax.jit, static_argnames=("model", "batch_size", "mesh"))
+@partial(jax.jit, static_argnames=("model", "batch_size", "mesh", "corrupt"))
 def predict(
     model: Model,
     variables: PyTree,
     images: UInt8[Array, "n 28 28 1"],
     batch_size: int = 500,
     mesh: Mesh | None = None,
-) -> Float32[Array, "n classes"]:
-    """Logits of every image, in batches; the last is padded and its padding's logits cut off.
+    corrupt: Callable | None = None,
+) -> Float32[Array, "n outputs"]:
+    """The model's outputs for every image, in batches; the last is padded and the padding cut off.
 
-    The devices of a mesh share each batch, which is made larger where they could not.
+    The devices of a mesh share each batch, which is made larger where they could not. `corrupt` is
+    a task's: what it draws depends on an image's place among the images alone.
     """
     n = len(images)
     batch_size = min(batch_size, n)
@@ -32,23 +37,38 @@ def predict(
     padding = -n % batch_size
     padded = jnp.pad(images, ((0, padding), (0, 0), (0, 0), (0, 0)))
     batches = padded.reshape(-1, batch_size, *images.shape[1:])
+    places = jnp.arange(len(padded)).reshape(-1, batch_size)
 
-    def predict_batch(batch: UInt8[Array, "batch 28 28 1"]) -> Float32[Array, "batch classes"]:
-        return model.apply(variables, normalize(parallel.split(mesh, batch)))
+    def predict_batch(batch: tuple[Array, Array]) -> Float32[Array, "batch outputs"]:
+        images, places = parallel.split(mesh, batch)
+        return model.apply(variables, inputs(images, places, corrupt))
 
-    logits = lax.map(predict_batch, batches)
-    return parallel.gather(mesh, logits.reshape(n + padding, -1)[:n])
+    outputs = lax.map(predict_batch, (batches, places))
+    return parallel.gather(mesh, outputs.reshape(n + padding, -1)[:n])
 
 
-@partial(jax.jit, static_argnames=("model", "batch_size", "mesh"))
+def inputs(
+    images: UInt8[Array, "n 28 28 1"], places: Int[Array, "n"], corrupt: Callable | None
+) -> Float32[Array, "n 28 28 1"]:
+    """What the model sees of images at these places of a split."""
+    pixels = normalize(images)
+    if corrupt is None:
+        return pixels
+    key = stream(jax.random.key(0), "evaluate", 0)
+    keys = jax.vmap(partial(jax.random.fold_in, key))(places)
+    return jax.vmap(corrupt)(keys, pixels)
+
+
+@partial(jax.jit, static_argnames=("task", "model", "batch_size", "mesh"))
 def judge(
+    task: Task,
     model: Model,
     variables: PyTree,
     images: UInt8[Array, "n 28 28 1"],
-    labels: Int32[Array, " n"],
+    labels: Shaped[Array, "n ..."],
     batch_size: int = 500,
     mesh: Mesh | None = None,
-) -> tuple[Float32[Array, "n classes"], metrics.Report]:
-    """Logits of a whole split and everything they say about the model."""
-    logits = predict(model, variables, images, batch_size, mesh)
-    return logits, metrics.classification(logits, labels)
+) -> tuple[Float32[Array, "n scores"], AnyReport]:
+    """The task's scores of a whole split, and everything they say about the model."""
+    outputs = predict(model, variables, images, batch_size, mesh, task.corrupt)
+    return task.scores(outputs), task.judge(outputs, task.targets(normalize(images), labels))

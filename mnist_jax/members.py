@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float32, Int, Int32, UInt8
+from jaxtyping import Array, Bool, Float32, Int, Int32, Shaped, UInt8
 
-from mnist_jax import evaluate, metrics, parallel, train
+from mnist_jax import augment, evaluate, metrics, parallel, tasks, train
 from mnist_jax.train import Recipe
 from mnist_jax.types import Hparams, Key, Metrics, PyTree, State
 
@@ -33,9 +33,9 @@ class Data(NamedTuple):
     """The examples of all members, and the order in which they see them."""
 
     images: UInt8[Array, "train 28 28 1"]
-    labels: Int32[Array, "train"]
+    labels: Shaped[Array, "train ..."]
     val_images: UInt8[Array, "val 28 28 1"]  # none in cross-validation
-    val_labels: Int32[Array, "val"]
+    val_labels: Shaped[Array, "val ..."]
     folds: Folds | None
     order: Key | None  # root of the one order that all share; None: to each its own
 
@@ -176,15 +176,19 @@ def _epoch(
 
 
 def _validate(recipe: Recipe, member: Members, variables: PyTree, data: Data) -> Metrics:
+    images, labels, counted = data.val_images, data.val_labels, None
     if data.folds is not None:
         held_out = data.folds.held_out[member.fold]
-        logits = evaluate.predict(recipe.model, variables, data.images[held_out], mesh=recipe.mesh)
+        images, labels = data.images[held_out], data.labels[held_out]
         counted = (held_out >= 0).astype(jnp.float32)
-        return train.measure(logits, data.labels[held_out], counted)
-    if not len(data.val_labels):
+    if not len(labels):
         return metrics.zeros()
-    logits = evaluate.predict(recipe.model, variables, data.val_images, mesh=recipe.mesh)
-    return train.measure(logits, data.val_labels)
+    task = recipe.task
+    outputs = evaluate.predict(
+        recipe.model, variables, images, mesh=recipe.mesh, corrupt=task.corrupt
+    )
+    targets = task.targets(augment.normalize(images), labels)
+    return train.measure(task, outputs, targets, counted)
 
 
 def _end_epoch(
@@ -235,9 +239,9 @@ def judge(
     variables: PyTree,
     index: Int32[Array, "width"],
     images: UInt8[Array, "n 28 28 1"],
-    labels: Int32[Array, " n"],
-) -> tuple[Float32[Array, "width n classes"], metrics.Report]:
-    """Logits and reports of some members on the same examples.
+    labels: Shaped[Array, "n ..."],
+) -> tuple[Float32[Array, "width n scores"], tasks.AnyReport]:
+    """Scores and reports of some members on the same examples.
 
     Args:
       plan: static.
@@ -247,8 +251,9 @@ def judge(
       labels: theirs.
     """
 
-    def one(variables: PyTree, examples: tuple[Array, Array]) -> tuple[Array, metrics.Report]:
-        return evaluate.judge(plan.recipe.model, variables, *examples, mesh=plan.recipe.mesh)
+    def one(variables: PyTree, examples: tuple[Array, Array]) -> tuple[Array, tasks.AnyReport]:
+        recipe = plan.recipe
+        return evaluate.judge(recipe.task, recipe.model, variables, *examples, mesh=recipe.mesh)
 
     there = jnp.minimum(index, jax.tree.leaves(variables)[0].shape[0] - 1)
     chosen = jax.tree.map(lambda x: x[there], variables)

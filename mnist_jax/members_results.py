@@ -120,7 +120,9 @@ def summarize(
         "test": {
             "accuracy": accuracy._asdict(),
             "loss": stats.describe([report["loss"] for report in tested])._asdict(),
-            "ece": stats.describe([report["ece"] for report in tested])._asdict(),
+            "ece": stats.describe([report["ece"] for report in tested])._asdict()
+            if tested[0]["ece"] is not None  # scores of a hinge are no probabilities
+            else None,
         },
         "committee": committee,
         "confusion_matrix": np.sum([r["confusion_matrix"] for r in tested], axis=0).tolist(),

@@ -43,6 +43,18 @@ class Report(NamedTuple):
     reliability: Reliability
 
 
+class LabelsReport(NamedTuple):
+    """What a split's answers to several yes-or-no labels say; may have leading axes of members."""
+
+    loss: Float32[Array, ""]
+    accuracy: Float32[Array, ""]  # share of examples with all labels right
+    errors: Int32[Array, ""]
+    support: Int32[Array, "labels"]  # examples that have each label
+    per_class: Scores  # of each label's yes
+    macro: Scores
+    weighted: Scores
+
+
 def zeros() -> Metrics:
     """The sums over no examples: where a scan starts."""
     return Metrics(jnp.zeros(()), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
@@ -90,13 +102,8 @@ def classification(
     confusion = jnp.zeros((k, k), jnp.int32).at[labels, first].add(1)
     true_positives = jnp.diagonal(confusion)
     support, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
-    per_class = Scores(
-        precision=_ratio(true_positives, predicted),
-        recall=_ratio(true_positives, support),
-        f1=_ratio(2 * true_positives, support + predicted),
-    )
+    per_class, macro, weighted = _scores(true_positives, predicted, support)
     total = confusion.sum()
-    share = _ratio(support, total)
     reliability, ece = _calibration(jnp.exp(jnp.max(log_probs, axis=1)), correct, num_bins)
     return Report(
         loss=loss,
@@ -107,43 +114,92 @@ def classification(
         confusion=confusion,
         support=support,
         per_class=per_class,
-        macro=Scores(*(jnp.mean(score) for score in per_class)),
-        weighted=Scores(*(jnp.sum(share * score) for score in per_class)),
+        macro=macro,
+        weighted=weighted,
         reliability=reliability,
     )
 
 
-def to_python(report: Report, class_names: Sequence[str]) -> dict[str, Any]:
+def without_probabilities(report: Report) -> Report:
+    """A report on scores that are no logarithms of probabilities: what takes them for such goes."""
+    nothing = jax.tree.map(jnp.zeros_like, report.reliability)
+    return report._replace(ece=jnp.full_like(report.ece, jnp.nan), reliability=nothing)
+
+
+def multilabel(
+    answers: Bool[Array, "n labels"],
+    labels: Integer[Array, "n labels"],
+    loss: Float[Array, ""],
+) -> LabelsReport:
+    """Judges the answers on a whole split; the scores are scikit-learn's, as in `classification`.
+
+    Args:
+      answers: which labels each example is said to have.
+      labels: 1 for those it has, else 0.
+      loss: mean over the examples.
+    """
+    truth = labels > 0
+    wrong = (answers != truth).any(axis=1).sum()
+    support = truth.sum(axis=0)
+    per_class, macro, weighted = _scores(
+        (answers & truth).sum(axis=0), answers.sum(axis=0), support
+    )
+    return LabelsReport(
+        loss=loss,
+        accuracy=1 - _ratio(wrong, jnp.int32(len(labels))),
+        errors=wrong,
+        support=support,
+        per_class=per_class,
+        macro=macro,
+        weighted=weighted,
+    )
+
+
+def to_python(report: Any, class_names: Sequence[str]) -> dict[str, Any]:
     """A report as plain numbers, ready for strict JSON.
 
     Args:
-      report: of one split, without leading axes.
-      class_names: one a class, in the order of the labels.
+      report: of one split, without leading axes; a NamedTuple of arrays.
+      class_names: one a class or label.
 
     Returns:
-      loss, accuracy, errors, top2_accuracy, ece, confusion_matrix, per_class, macro, weighted and
-      reliability. What is not finite (the loss of a run that diverged) becomes None.
+      The report's fields; `confusion` as confusion_matrix, `per_class` as a list with names, the
+      reliability diagram as a list of bins. What is not finite (the loss of a run that diverged)
+      becomes None.
     """
-    plain = jax.tree.map(_plain, report)
-    edges = np.linspace(0, 1, len(plain.reliability.examples) + 1).tolist()
-    return {
-        "loss": plain.loss,
-        "accuracy": plain.accuracy,
-        "errors": plain.errors,
-        "top2_accuracy": plain.top2_accuracy,
-        "ece": plain.ece,
-        "confusion_matrix": plain.confusion,
-        "per_class": [
-            {"name": name, "precision": p, "recall": r, "f1": f, "support": s}
-            for name, p, r, f, s in zip(class_names, *plain.per_class, plain.support, strict=True)
-        ],
-        "macro": plain.macro._asdict(),
-        "weighted": plain.weighted._asdict(),
-        "reliability": [
+    plain = jax.tree.map(_plain, report)._asdict()
+    if "confusion" in plain:
+        plain["confusion_matrix"] = plain.pop("confusion")
+    if "reliability" in plain:
+        bins = plain["reliability"]
+        edges = np.linspace(0, 1, len(bins.examples) + 1).tolist()
+        plain["reliability"] = [
             dict(zip(("low", "high", "count", "confidence", "accuracy"), row, strict=True))
-            for row in zip(edges[:-1], edges[1:], *plain.reliability, strict=True)
-        ],
-    }
+            for row in zip(edges[:-1], edges[1:], *bins, strict=True)
+        ]
+    if "per_class" in plain:
+        columns = *plain["per_class"], plain.pop("support")
+        plain["per_class"] = [
+            {"name": name, "precision": p, "recall": r, "f1": f, "support": s}
+            for name, p, r, f, s in zip(class_names, *columns, strict=True)
+        ]
+        for average in ("macro", "weighted"):
+            plain[average] = plain[average]._asdict()
+    return plain
+
+
+def _scores(
+    true_positives: Int[Array, "k"], predicted: Int[Array, "k"], support: Int[Array, "k"]
+) -> tuple[Scores, Scores, Scores]:
+    """Precision, recall and F1: of each class, their mean, their mean weighted by support."""
+    per_class = Scores(
+        precision=_ratio(true_positives, predicted),
+        recall=_ratio(true_positives, support),
+        f1=_ratio(2 * true_positives, support + predicted),
+    )
+    share = _ratio(support, support.sum())
+    macro = Scores(*(jnp.mean(score) for score in per_class))
+    return per_class, macro, Scores(*(jnp.sum(share * score) for score in per_class))
 
 
 def _ratio(a: Int[Array, "..."], b: Int[Array, "..."]) -> Float32[Array, "..."]:

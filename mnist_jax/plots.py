@@ -62,14 +62,18 @@ def learning_curves(history: Sequence[Mapping[str, Any]], best_epoch: int | None
         history: the rows of `metrics.jsonl`. A None or non-finite value leaves a gap.
         best_epoch: the epoch to mark: the one whose parameters were kept.
     """
+    panels = {
+        "Loss": {"train": "train_loss", "validation": "val_loss"},
+        "Accuracy": {"train": "train_accuracy", "validation": "val_accuracy"},
+        "Learning rate": {"muted": "learning_rate"},
+    }
+    if history and history[0]["train_accuracy"] is None:  # nothing is right or wrong
+        del panels["Accuracy"]
+    heights = [3] * (len(panels) - 1) + [1]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(4.5, 5.0), layout="constrained")
-        loss, accuracy, rate = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1])
-        for axes, title, names in (
-            (loss, "Loss", {"train": "train_loss", "validation": "val_loss"}),
-            (accuracy, "Accuracy", {"train": "train_accuracy", "validation": "val_accuracy"}),
-            (rate, "Learning rate", {"muted": "learning_rate"}),
-        ):
+        figure = Figure(figsize=(4.5, 0.7 * sum(heights) + 0.1), layout="constrained")
+        loss, *middle, rate = figure.subplots(len(panels), 1, sharex=True, height_ratios=heights)
+        for axes, (title, names) in zip((loss, *middle, rate), panels.items(), strict=True):
             axes.set_title(title, loc="left", fontsize=9.5, fontweight="bold")
             axes.grid(visible=False, axis="x")
             _lines(axes, history, names)
@@ -83,7 +87,8 @@ def learning_curves(history: Sequence[Mapping[str, Any]], best_epoch: int | None
             loss.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             loss.yaxis.set_minor_locator(NullLocator())
             loss.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
+        for accuracy in middle:
+            accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
         rate.set_ylim(bottom=0)
         rate.yaxis.set_major_locator(MaxNLocator(2, steps=[1, 2, 5, 10]))
         rate.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -29,14 +29,14 @@ class Stopped(Exception):  # noqa: N818
 
 def epoch_line(row: Mapping[str, Any], num_epochs: int) -> str:
     """An epoch in one line."""
-    val = ""
-    if row["val_loss"] is not None:
-        val = f"  val loss {row['val_loss']:.4f} accuracy {100 * row['val_accuracy']:.2f}%"
-    return (
-        f"epoch {row['epoch']}/{num_epochs}  loss {row['train_loss']:.4f} "
-        f"accuracy {100 * row['train_accuracy']:.2f}%{val}  "
-        f"{row['seconds']:.1f} s  {row['examples_per_second']:,.0f} examples/s"
-    )
+    parts = [f"epoch {row['epoch']}/{num_epochs}"]
+    for prefix, split in (("", "train"), ("val ", "val")):
+        if row[f"{split}_loss"] is not None:
+            accuracy = row[f"{split}_accuracy"]
+            right = "" if accuracy is None else f" accuracy {100 * accuracy:.2f}%"
+            parts.append(f"{prefix}loss {row[f'{split}_loss']:.4f}{right}")
+    parts += [f"{row['seconds']:.1f} s", f"{row['examples_per_second']:,.0f} examples/s"]
+    return "  ".join(parts)
 
 
 def members_line(
@@ -82,9 +82,10 @@ class Bar:
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Shows an epoch that is done."""
-        shown = {"loss": f"{row['train_loss']:.4f}", "acc": f"{100 * row['train_accuracy']:.2f}%"}
-        if row["val_accuracy"] is not None:
-            shown["val acc"] = f"{100 * row['val_accuracy']:.2f}%"
+        shown = {"loss": f"{row['train_loss']:.4f}"}
+        for name, key in (("acc", "train_accuracy"), ("val acc", "val_accuracy")):
+            if row[key] is not None:
+                shown[name] = f"{100 * row[key]:.2f}%"
         self.add(self.examples)
         self.done(epoch_line(row, self.num_epochs), shown)
 

@@ -6,15 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, Int32
 from ml_collections import ConfigDict
 
-from mnist_jax import metrics, provenance, report
+from mnist_jax import evaluate, metrics, provenance, report, task_report, tasks
 from mnist_jax import workdir as files
-from mnist_jax.splits import Split, Splits
+from mnist_jax.splits import Splits
+from mnist_jax.tasks import AnyReport
 
 Row = dict[str, Any]
+
+# What a summary says of the test split without saying so in its name.
+_OF_TEST = ("ece", "confusion_matrix", "per_class", "macro", "weighted", "reliability")
 
 
 def summarize(
@@ -25,7 +30,7 @@ def summarize(
     num_params: int,
     history: Sequence[Row],
     best_epoch: int,
-    test: metrics.Report,
+    test: AnyReport,
     compile_seconds: float,
 ) -> dict[str, Any]:
     """The content of summary.json.
@@ -46,9 +51,7 @@ def summarize(
         **of_what(config, splits, requested_dataset, num_params),
         "best_epoch": best_epoch,
         "val_accuracy": history[best_epoch - 1]["val_accuracy"],
-        **{f"test_{key}": tested[key] for key in ("accuracy", "loss", "errors", "top2_accuracy")},
-        **{key: tested[key] for key in ("ece", "confusion_matrix", "per_class", "macro")},
-        **{key: tested[key] for key in ("weighted", "reliability")},
+        **{key if key in _OF_TEST else f"test_{key}": value for key, value in tested.items()},
         "class_names": list(splits.class_names),
         "train_seconds": train_seconds,
         "compile_seconds": compile_seconds,
@@ -90,27 +93,40 @@ def publish(
     summary: dict[str, Any],
     history: Sequence[Row],
     config: ConfigDict,
-    test: Split,
-    logits: Float32[np.ndarray, "test classes"],
+    splits: Splits,
+    scores: Float32[np.ndarray, "test scores"],
     command: str,
 ) -> None:
     """Writes what a finished run leaves; the summary last, for it says that the rest is there."""
-    write_predictions(workdir, logits, test.labels)
-    page = report.render(
-        summary=summary,
-        history=history,
-        config=config.to_dict(),
-        images=test.images,
-        logits=logits,
-        labels=test.labels,
-        command=command,
-    )
+    test = splits.test
+    write_predictions(workdir, scores, test.labels)
+    plain = config.to_dict()
+    if config.task.name == "multilabel":
+        page = task_report.labels(summary, history, plain, command)
+    elif config.task.name == "denoise":
+        shown = slice(task_report.SHOWN)
+        corrupt = tasks.build(config.task, len(splits.class_names)).corrupt
+        first = jnp.asarray(test.images[shown])
+        noisy = np.asarray(evaluate.inputs(first, jnp.arange(len(first)), corrupt))
+        page = task_report.pixels(
+            summary, history, plain, command, test.images[shown], noisy, scores[shown]
+        )
+    else:
+        page = report.render(
+            summary=summary,
+            history=history,
+            config=plain,
+            images=test.images,
+            logits=scores,
+            labels=test.labels,
+            command=command,
+        )
     files.write(workdir / files.REPORT, page)
     files.write(workdir / files.SUMMARY, files.to_json(summary))
 
 
 def write_predictions(
-    workdir: Path, logits: Float32[np.ndarray, "..."], labels: Int32[np.ndarray, " test"]
+    workdir: Path, logits: Float32[np.ndarray, "..."], labels: Int32[np.ndarray, "test ..."]
 ) -> None:
     """Writes the logits (test, classes), or (members, test, classes), of all test images."""
     packed = io.BytesIO()

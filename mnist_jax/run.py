@@ -18,7 +18,6 @@ from mnist_jax import (
     compilation,
     evaluate,
     metrics,
-    models,
     parallel,
     processes,
     progress,
@@ -29,10 +28,10 @@ from mnist_jax import (
 from mnist_jax import splits as data_splits
 from mnist_jax import workdir as files
 from mnist_jax.checkpoint import Checkpoint
-from mnist_jax.models import Model
 from mnist_jax.record import Record
 from mnist_jax.results import Row
 from mnist_jax.splits import Split, Splits
+from mnist_jax.tasks import AnyReport
 from mnist_jax.types import Metrics, PyTree, State, UserError
 
 
@@ -42,7 +41,7 @@ class Program(NamedTuple):
     recipe: train.Recipe
     initial: State
     epoch: Callable[[State], tuple[State, Metrics]]
-    validate: Callable[[State], metrics.Report] | None
+    validate: Callable[[State], AnyReport] | None
     learning_rate: Callable[[State], Array]
     compile_seconds: float
 
@@ -89,7 +88,7 @@ def run(
         history = _fit(config, program, mesh, splits, record, echo)
         best = processes.from_first(record.best)
     variables = parallel.put(mesh, train.variables(best.state))
-    logits, judged = compile_judge(program.recipe.model, variables, splits.test, mesh)(variables)
+    scores, judged = compile_judge(program.recipe, variables, splits.test, mesh)(variables)
 
     def publish() -> dict[str, Any]:
         summary = results.summarize(
@@ -102,7 +101,7 @@ def run(
             test=judged,
             compile_seconds=program.compile_seconds,
         )
-        results.publish(workdir, summary, history, config, splits.test, np.asarray(logits), command)
+        results.publish(workdir, summary, history, config, splits, np.asarray(scores), command)
         return summary
 
     return processes.from_first(publish)
@@ -129,7 +128,7 @@ def compile_program(config: ConfigDict, splits: Splits, mesh: Mesh) -> Program:
     epoch = compilation.compile_lowered(lowered)
     validate = None
     if len(splits.val.labels):
-        judge = compile_judge(recipe.model, train.variables(state), splits.val, mesh)
+        judge = compile_judge(recipe, train.variables(state), splits.val, mesh)
         validate = lambda state: judge(train.variables(state))[1]  # noqa: E731
     return Program(
         recipe=recipe,
@@ -142,11 +141,12 @@ def compile_program(config: ConfigDict, splits: Splits, mesh: Mesh) -> Program:
 
 
 def compile_judge(
-    model: Model, like: PyTree, split: Split, mesh: Mesh
-) -> Callable[[PyTree], tuple[Array, metrics.Report]]:
+    recipe: train.Recipe, like: PyTree, split: Split, mesh: Mesh
+) -> Callable[[PyTree], tuple[Array, AnyReport]]:
     """Puts a split on the devices and compiles `evaluate.judge` for variables like these on it."""
     examples = parallel.put(mesh, split)
-    judge = compilation.compile_lowered(evaluate.judge.lower(model, like, *examples, mesh=mesh))
+    lowered = evaluate.judge.lower(recipe.task, recipe.model, like, *examples, mesh=mesh)
+    judge = compilation.compile_lowered(lowered)
     return lambda variables: judge(variables, *examples)
 
 
@@ -185,6 +185,7 @@ def _train_epoch(
     program: Program, state: State, epoch: int, tick: Callable[[], None]
 ) -> tuple[State, Row, float | None]:
     """Trains and validates an epoch: the new state, its row of metrics, its selection score."""
+    recipe = program.recipe
     start = time.perf_counter()
     state, sums = program.epoch(state)
     progress.wait(sums, tick)
@@ -200,9 +201,9 @@ def _train_epoch(
         "epoch": epoch,
         "step": int(step),
         "train_loss": float(means["loss"]),
-        "train_accuracy": float(means["accuracy"]),
+        "train_accuracy": float(means["accuracy"]) if recipe.task.correct else None,
         "val_loss": None if judged is None else float(judged.loss),
-        "val_accuracy": None if judged is None else float(judged.accuracy),
+        "val_accuracy": float(judged.accuracy) if judged and recipe.task.correct else None,
         "learning_rate": float(rate),
         "seconds": seconds,
         "examples_per_second": int(sums.examples) / seconds,
@@ -216,7 +217,7 @@ def _train_epoch(
         )
     if judged is None:
         return state, row, None
-    state = train.end_epoch(program.recipe, state, jnp.asarray(judged.loss))
+    state = train.end_epoch(recipe, state, jnp.asarray(judged.loss))
     # Fewer errors are better; of equals, the lower loss.
     return state, row, -float(judged.errors + judged.loss / (1 + judged.loss))
 
@@ -235,20 +236,20 @@ def evaluate_run(workdir: Path, split: str, echo: progress.Echo = print) -> tupl
     Raises:
       UserError: there is no such run, its data has changed, or the split is empty.
     """
-    model_config, class_names, examples, best = processes.from_first(
+    config, class_names, examples, best = processes.from_first(
         lambda: _read_run(workdir, split, echo)
     )
-    model = models.build(model_config, len(class_names))
     mesh = parallel.make_mesh()
+    recipe = train.make_recipe(config, len(class_names), config.train.batch_size)
     variables = parallel.put(mesh, train.variables(best.state))
-    _, judged = compile_judge(model, variables, examples, mesh)(variables)
+    _, judged = compile_judge(recipe, variables, examples, mesh)(variables)
     return best.epoch, metrics.to_python(jax.device_get(judged), class_names)
 
 
 def _read_run(
     workdir: Path, split: str, echo: progress.Echo
 ) -> tuple[ConfigDict, tuple[str, ...], Split, Checkpoint]:
-    """The model's config, the classes, a split and the best checkpoint of a run."""
+    """The config, the classes, a split and the best checkpoint of a run."""
     config, fingerprint = files.read_config(workdir)
     if sweep.wanted(config):
         raise UserError(
@@ -267,7 +268,7 @@ def _read_run(
         best = checkpoint.restore_best(manager, on_host(state), echo)
     if best is None:
         raise UserError(f"{workdir}: has no checkpoint yet")
-    return config.model, splits.class_names, examples, best
+    return config, splits.class_names, examples, best
 
 
 def on_host(state: PyTree) -> PyTree:

@@ -122,6 +122,11 @@ def run_members(
 
 def _check(config: ConfigDict, splits: Splits, everyone: Sequence[Member]) -> None:
     """Raises UserError, before anything is written, if the members cannot be trained or chosen."""
+    if config.task.name in ("multilabel", "denoise"):
+        raise UserError(
+            f"config.members: compares accuracies, which '{config.task.name}' does not have; train "
+            "one seed after the other"
+        )
     several = everyone[-1].setting > 0
     if config.members.folds and len(splits.val.labels):
         raise ValueError("with folds, all training examples are needed: data.val_size=0")

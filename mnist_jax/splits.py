@@ -8,6 +8,7 @@ from jaxtyping import Int32, UInt8
 from ml_collections import ConfigDict
 
 from mnist_jax import data
+from mnist_jax import labels as known
 from mnist_jax.types import UserError
 
 
@@ -15,7 +16,7 @@ class Split(NamedTuple):
     """Examples on the host."""
 
     images: UInt8[np.ndarray, "n 28 28 1"]
-    labels: Int32[np.ndarray, " n"]
+    labels: Int32[np.ndarray, "n ..."]  # classes; for a multilabel task a row of 0s and 1s
 
 
 class Splits(NamedTuple):
@@ -30,7 +31,7 @@ class Splits(NamedTuple):
 
 
 def load(config: ConfigDict, echo: Callable[[str], object] = lambda line: None) -> Splits:
-    """Loads a config's data set and splits validation off, by the config's seed.
+    """Loads a config's data set for its task and splits validation off, by the config's seed.
 
     Raises:
       UserError: the data cannot be had, or the config asks for more of it than there is.
@@ -41,20 +42,22 @@ def load(config: ConfigDict, echo: Callable[[str], object] = lambda line: None) 
         archives=config.data.archives,
         echo=echo,
     )
-    images, labels = found.train_images, found.train_labels
+    images, classes = found.train_images, found.train_labels
     # In cross-validation every example is held out once: by members, not here.
     val_size = 0 if config.members.folds else config.data.val_size
-    train_index, val_index = data.split(labels, val_size, config.seed)
+    train_index, val_index = data.split(classes, val_size, config.seed)
     if config.train.batch_size > len(train_index):
         raise UserError(
             f"config.train.batch_size: {config.train.batch_size} is more than the "
             f"{len(train_index):,} training examples of {found.name}"
         )
+    labels, class_names = known.relabel(config.task, classes, found.class_names)
+    test_labels, _ = known.relabel(config.task, found.test_labels, found.class_names)
     return Splits(
         name=found.name,
-        class_names=found.class_names,
+        class_names=class_names,
         fingerprint=found.fingerprint,
         train=Split(images[train_index], labels[train_index]),
         val=Split(images[val_index], labels[val_index]),
-        test=Split(found.test_images, found.test_labels),
+        test=Split(found.test_images, test_labels),
     )

@@ -13,13 +13,14 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Float32, Int, Int32, UInt8
+from jaxtyping import Array, Float, Float32, Int, Int32, Shaped, UInt8
 from ml_collections import ConfigDict
 
 from mnist_jax import augment, metrics, models, optim, parallel, tasks
 from mnist_jax.keys import stream
 from mnist_jax.models import Model
 from mnist_jax.optim import Schedule
+from mnist_jax.tasks import Task
 from mnist_jax.types import Hparams, Key, Metrics, PyTree, State
 
 
@@ -27,6 +28,7 @@ class Recipe(NamedTuple):
     """What training is made of: static, hashable, an argument of `jit` that is never traced."""
 
     model: Model
+    task: Task
     optimizer: Callable[[Hparams, Float[Array, ""]], optax.GradientTransformation]
     schedule: Schedule
     plateau: optax.GradientTransformationExtraArgs | None
@@ -39,10 +41,12 @@ class Recipe(NamedTuple):
 def make_recipe(
     config: ConfigDict, num_classes: int, num_train: int, mesh: Mesh | None = None
 ) -> Recipe:
-    """The recipe of a config, for data of so many classes and training examples."""
+    """The recipe of a config, for data of so many classes (or labels) and training examples."""
     steps_per_epoch = num_train // config.train.batch_size
+    task = tasks.build(config.task, num_classes)
     return Recipe(
-        model=models.build(config.model, num_classes),
+        model=models.build(config.model, task.num_outputs),
+        task=task,
         optimizer=partial(optim.optimizer, config.optim),
         schedule=optim.schedule(config.optim, config.train.epochs, steps_per_epoch),
         plateau=optim.plateau(config.optim),
@@ -88,7 +92,7 @@ def train_step(
     recipe: Recipe,
     state: State,
     images: UInt8[Array, "batch 28 28 1"],
-    labels: Int32[Array, "batch"],
+    labels: Shaped[Array, "batch ..."],
     hparams: Hparams,
     root: Key,
     weights: Float32[Array, "batch"] | None = None,
@@ -101,6 +105,10 @@ def train_step(
     pixels = augment.normalize(images)
     if recipe.augment:
         pixels = recipe.augment(stream(root, "augment", state.step), pixels, hparams.augment)
+    targets = recipe.task.targets(pixels, labels)
+    if recipe.task.corrupt:
+        keys = jax.random.split(stream(root, "corrupt", state.step), len(pixels))
+        pixels = jax.vmap(recipe.task.corrupt)(keys, pixels)
 
     def loss(params: PyTree) -> tuple[Array, tuple[Array, PyTree]]:
         variables = {"params": params, "batch_stats": state.batch_stats}
@@ -108,7 +116,7 @@ def train_step(
         logits, batch_stats = recipe.model.apply_train(
             variables, pixels, dropout_key, hparams.dropout
         )
-        losses = tasks.cross_entropy(logits, labels, hparams.label_smoothing)
+        losses = recipe.task.loss(logits, targets, hparams.label_smoothing)
         if weights is None:
             return losses.mean(), (logits, batch_stats)
         counted = jnp.maximum(weights.sum(), 1.0)  # a small batch may be held out whole
@@ -125,7 +133,7 @@ def train_step(
         opt_state=opt_state,
         ema_params=_average(recipe, state, params),
     )
-    return state, measure(logits, labels, weights)
+    return state, measure(recipe.task, logits, targets, weights)
 
 
 @partial(jax.jit, static_argnames="recipe", donate_argnames="state")
@@ -133,7 +141,7 @@ def train_epoch(
     recipe: Recipe,
     state: State,
     images: UInt8[Array, "train 28 28 1"],
-    labels: Int32[Array, "train"],
+    labels: Shaped[Array, "train ..."],
     hparams: Hparams,
     root: Key,
 ) -> tuple[State, Metrics]:
@@ -159,7 +167,7 @@ def train_batches(
     recipe: Recipe,
     state: State,
     images: UInt8[Array, "train 28 28 1"],
-    labels: Int32[Array, "train"],
+    labels: Shaped[Array, "train ..."],
     batches: Int32[Array, "steps batch"],
     hparams: Hparams,
     root: Key,
@@ -179,15 +187,17 @@ def train_batches(
 
 
 def measure(
-    logits: Float[Array, "batch classes"],
-    labels: Int32[Array, "batch"],
+    task: Task,
+    outputs: Float[Array, "batch outputs"],
+    targets: Shaped[Array, "batch ..."],
     weights: Float32[Array, "batch"] | None = None,
 ) -> Metrics:
-    """The sums of a batch; the loss is the plain cross-entropy, as in validation."""
-    counted = jnp.ones(len(labels)) if weights is None else weights
+    """The sums of a batch; the loss is the plain one, without smoothing, as in validation."""
+    counted = jnp.ones(len(targets)) if weights is None else weights
+    correct = task.correct(outputs, targets) if task.correct else jnp.zeros_like(counted, bool)
     return Metrics(
-        loss=(tasks.cross_entropy(logits, labels) * counted).sum(),
-        correct=((tasks.decide(logits) == labels) & (counted > 0)).sum(),
+        loss=(task.loss(outputs, targets, 0.0) * counted).sum(),
+        correct=(correct & (counted > 0)).sum(),
         examples=(counted > 0).sum(),
     )
 

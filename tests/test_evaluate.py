@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix
 
-from mnist_jax import augment, evaluate, models
+from mnist_jax import augment, config, evaluate, models, tasks
 
 N = 103  # a prime: no batch size divides it
 
@@ -32,7 +32,8 @@ def test_awkward_batch_sizes_give_the_logits_of_one_batch(judged_thing, batch_si
 
 def test_the_report_is_of_all_examples(judged_thing):
     model, variables, images, labels = judged_thing
-    logits, report = evaluate.judge(model, variables, images, labels, 50)
+    task = tasks.build(config.default().task, 10)
+    logits, report = evaluate.judge(task, model, variables, images, labels, 50)
     predictions = np.asarray(logits).argmax(1)
     np.testing.assert_allclose(report.accuracy, accuracy_score(labels, predictions), rtol=1e-6)
     expected = confusion_matrix(labels, predictions, labels=range(10))

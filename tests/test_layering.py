@@ -7,12 +7,13 @@ import pytest
 
 ORDER = [
     ["__init__", "types"],
-    ["nets", "keys", "tfds_source", "compilation", "parallel", "processes"],
-    ["config", "data", "augment", "layers", "tasks", "metrics", "stats", "ensemble"],
-    ["models", "optim", "splits", "workdir", "provenance", "plots", "board", "sweep"],
+    ["nets", "labels", "keys", "tfds_source", "compilation", "parallel", "processes", "pixels"],
+    ["config", "data", "augment", "layers", "metrics", "stats", "ensemble"],
+    ["models", "tasks", "optim", "splits", "workdir", "provenance", "plots", "board", "sweep"],
     ["train", "evaluate", "checkpoint", "report", "members_plots", "progress", "cli"],
-    ["members", "results", "members_report"],
-    ["groups", "record", "members_results"],
+    ["members", "task_report", "members_report"],
+    ["groups", "results"],
+    ["record", "members_results"],
     ["run"],
     ["run_group"],
     ["run_members"],

@@ -230,7 +230,7 @@ def test_the_average_is_what_is_evaluated(tmp_path):
     recipe, examples = recipe_of(config)
     for split, accuracy in ((examples.val, "val_accuracy"), (examples.test, "test_accuracy")):
         logits, judged = evaluate.judge(
-            recipe.model, {"params": best.state.ema_params}, *map(jnp.asarray, split)
+            recipe.task, recipe.model, {"params": best.state.ema_params}, *map(jnp.asarray, split)
         )
         assert summary[accuracy] == pytest.approx(float(judged.accuracy))
     np.testing.assert_array_equal(logits_of(tmp_path / "run"), logits)

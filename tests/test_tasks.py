@@ -1,12 +1,33 @@
-"""The loss against SciPy and scikit-learn."""
+"""Losses and decisions against SciPy and scikit-learn; classifiers that share nothing."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.special import log_softmax
+from scipy.special import expit, log_softmax
+from sklearn.metrics import classification_report, hinge_loss, log_loss
+from sklearn.utils.multiclass import _ovr_decision_function
 
-from mnist_jax import tasks
+from mnist_jax import config as configs
+from mnist_jax import evaluate, labels, metrics, tasks, train
+
+EVERY = [(name, loss) for name, losses in labels.LOSSES.items() for loss in losses]
+
+
+def build(name, loss=None, classes=10):
+    config = configs.default()
+    config.task.update(name=name, loss=loss)
+    return tasks.build(config.task, classes)
+
+
+def drawn(outputs, classes, n=50, seed=0):
+    rng = np.random.default_rng(seed)
+    return (
+        jnp.asarray(rng.normal(0, 2, (n, outputs)), jnp.float32),
+        jnp.asarray(rng.integers(0, classes, n), jnp.int32),
+    )
 
 
 @settings(max_examples=25, deadline=None)
@@ -14,11 +35,19 @@ from mnist_jax import tasks
 def test_cross_entropy(seed, classes, smoothing):
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, 5, (7, classes)).astype(np.float32)
-    labels = rng.integers(0, classes, 7).astype(np.int32)
-    targets = np.eye(classes)[labels] * (1 - smoothing) + smoothing / classes
+    answers = rng.integers(0, classes, 7).astype(np.int32)
+    targets = np.eye(classes)[answers] * (1 - smoothing) + smoothing / classes
     expected = -(targets * log_softmax(logits.astype(np.float64), axis=1)).sum(1)
-    ours = tasks.cross_entropy(jnp.asarray(logits), jnp.asarray(labels), jnp.float32(smoothing))
+    ours = tasks.cross_entropy(jnp.asarray(logits), jnp.asarray(answers), jnp.float32(smoothing))
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_soft_targets_that_are_certain_are_classes():
+    logits, classes = drawn(10, 10)
+    soft = jax.nn.one_hot(classes, 10)
+    task = build("multiclass")
+    np.testing.assert_array_equal(task.loss(logits, soft, 0.1), task.loss(logits, classes, 0.1))
+    np.testing.assert_array_equal(task.correct(logits, soft), task.correct(logits, classes))
 
 
 def test_extreme_logits_stay_finite():
@@ -29,3 +58,129 @@ def test_extreme_logits_stay_finite():
 
 def test_the_first_of_equals_is_chosen():
     assert tasks.decide(jnp.asarray([[0.0, 1.0, 1.0], [2.0, 2.0, 1.0]])).tolist() == [1, 0]
+
+
+def test_hinges_are_scikit_learns():
+    outputs, classes = drawn(10, 10)
+    ours = build("multiclass", "hinge").loss(outputs, classes, 0.0)
+    np.testing.assert_allclose(ours.mean(), hinge_loss(classes, outputs), rtol=1e-5)
+    outputs, yes = drawn(1, 2)
+    ours = build("binary", "hinge", 2).loss(outputs, yes, 0.0)
+    np.testing.assert_allclose(ours.mean(), hinge_loss(yes, outputs[:, 0]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_logistic_questions_are_scikit_learns(smoothing):
+    outputs, classes = drawn(10, 10)
+    ours = build("one_vs_rest", "logistic").loss(outputs, classes, smoothing)
+    yes = np.eye(10)[np.asarray(classes)]
+    p = expit(np.asarray(outputs, np.float64))
+    certain = [log_loss(yes[:, k], p[:, k]) for k in range(10)]
+    flipped = [log_loss(1 - yes[:, k], p[:, k]) for k in range(10)]
+    expected = (1 - smoothing / 2) * np.sum(certain) + smoothing / 2 * np.sum(flipped)
+    np.testing.assert_allclose(ours.mean(), expected, rtol=1e-5)
+
+
+def test_pairs_vote_as_in_scikit_learn():
+    outputs, _ = drawn(45, 10)
+    pairs = np.asarray(outputs, np.float64)
+    # There the second class of a pair is the yes.
+    expected = _ovr_decision_function(pairs < 0, -pairs, 10)
+    np.testing.assert_allclose(tasks.vote(outputs), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_pair_learns_nothing_from_other_classes():
+    outputs, classes = drawn(45, 10)
+    gradients = jax.grad(lambda x: build("one_vs_one", "squared").loss(x, classes, 0.0).sum())
+    table = tasks.signs("one_vs_one", 10)
+    learns = np.asarray(gradients(outputs) != 0)
+    np.testing.assert_array_equal(learns, table[:, np.asarray(classes)].T != 0)
+
+
+@pytest.mark.parametrize(("name", "loss"), EVERY)
+def test_every_task_says_what_it_is_worth(name, loss):
+    names = [str(i) for i in range(2 if name in ("binary", "multilabel") else 10)]
+    task = build(name, loss, len(names))
+    outputs, classes = drawn(task.num_outputs, 2 if name == "binary" else 10)
+    images = jax.random.uniform(jax.random.key(0), (50, 28, 28, 1))
+    if name == "multilabel":
+        classes = jnp.stack([classes > 5, classes % 2 == 1], axis=1).astype(jnp.int32)
+    targets = task.targets(images, classes)
+    report = task.judge(outputs, targets)
+    np.testing.assert_allclose(report.loss, task.loss(outputs, targets, 0.0).mean(), rtol=1e-5)
+    if task.correct is None:
+        assert np.isnan(report.accuracy)
+    else:
+        np.testing.assert_allclose(report.accuracy, task.correct(outputs, targets).mean())
+    plain = metrics.to_python(jax.device_get(report), names)
+    probable = loss in ("softmax", "logistic") and name in ("multiclass", "one_vs_rest", "binary")
+    assert (plain.get("ece") is not None) == probable
+
+
+def test_labels_are_judged_as_by_scikit_learn():
+    outputs, _ = drawn(3, 2)
+    truth = np.random.default_rng(1).integers(0, 2, (50, 3)).astype(np.int32)
+    report = build("multilabel", classes=3).judge(outputs, jnp.asarray(truth))
+    ours = metrics.to_python(jax.device_get(report), ["a", "b", "c"])
+    said = np.asarray(outputs > 0)
+    theirs = classification_report(truth, said, output_dict=True, zero_division=0)
+    for i, row in enumerate(ours["per_class"]):
+        assert row["f1"] == pytest.approx(theirs[str(i)]["f1-score"])
+        assert row["support"] == theirs[str(i)]["support"]
+    for average in ("macro", "weighted"):
+        expected = theirs[f"{average} avg"]
+        assert ours[average]["precision"] == pytest.approx(expected["precision"])
+        assert ours[average]["recall"] == pytest.approx(expected["recall"])
+    assert ours["accuracy"] == pytest.approx((said == truth).all(1).mean())
+
+
+def test_the_probabilities_of_two_are_the_sigmoids():
+    outputs, _ = drawn(1, 2)
+    scores = build("binary", classes=2).scores(outputs)
+    np.testing.assert_allclose(
+        jax.nn.softmax(scores)[:, 1], expit(np.asarray(outputs))[:, 0], rtol=1e-5
+    )
+
+
+def test_one_versus_rest_is_ten_trainings_alone():
+    """Ten hinges in one program: each has the weights that its own program gives it."""
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.integers(0, 256, (64, 28, 28, 1), dtype=np.uint8))
+    classes = jnp.asarray(rng.integers(0, 10, 64), jnp.int32)
+
+    def trained(name, answers, kernel):
+        config = configs.default()
+        config.model.name, config.task.name, config.task.loss = "linear", name, "hinge"
+        config.optim.update(name="momentum", learning_rate=0.01)
+        config.train.batch_size = 16
+        recipe = train.make_recipe(config, 10, 64)
+        hparams, root = train.make_hparams(config), jax.random.key(0)
+        state = train.init_state(recipe, hparams, root)
+        state.params["Dense_0"]["kernel"] = kernel
+        state, _ = train.train_epoch(recipe, state, images, answers, hparams, root)
+        return state.params["Dense_0"]["kernel"]
+
+    start = jax.random.normal(jax.random.key(1), (784, 10)) / 28
+    together = trained("one_vs_rest", classes, jnp.copy(start))
+    assert float(jnp.abs(together - start).max()) > 1e-3
+    for k in (0, 7):
+        alone = trained("binary", (classes == k).astype(jnp.int32), start[:, k : k + 1])
+        np.testing.assert_allclose(together[:, k], alone[:, 0], rtol=1e-4, atol=1e-6)
+
+
+def test_noise_is_whole_grey_levels_up_to_its_number():
+    image = jnp.zeros((28, 28, 1))
+    noise = 255 * tasks.add_noise(jax.random.key(0), image, levels=100)
+    np.testing.assert_allclose(noise, jnp.round(noise), atol=1e-4)
+    assert float(noise.min()) == 0
+    assert 97 < float(noise.max()) < 99.5
+    assert 45 < float(noise.mean()) < 54
+
+
+def test_the_noise_of_an_image_depends_on_its_place_alone():
+    task = build("denoise")
+    images = jnp.zeros((7, 28, 28, 1), jnp.uint8)
+    whole = evaluate.inputs(images, jnp.arange(7), task.corrupt)
+    part = evaluate.inputs(images[3:5], jnp.arange(3, 5), task.corrupt)
+    np.testing.assert_array_equal(whole[3:5], part)
+    assert len(np.unique(np.asarray(whole), axis=0)) == 7

@@ -1,0 +1,73 @@
+"""Runs whose task is another than telling classes apart: what they leave, and what they refuse."""
+
+import numpy as np
+import pytest
+from test_report import Page
+from test_run import LINEAR, make_config, train_run
+
+from mnist_jax import commands, run, run_members, splits
+from mnist_jax import workdir as files
+from mnist_jax.types import UserError
+
+
+def done(tmp_path, **overrides):
+    config = make_config({**LINEAR, "optim.learning_rate": 0.01}, **overrides)
+    summary = train_run(config, tmp_path / "run", command="python -m mnist_jax.main")
+    return summary, tmp_path / "run", Page((tmp_path / "run" / files.REPORT).read_text())
+
+
+def test_binary(tmp_path):
+    summary, workdir, page = done(tmp_path, task__name="binary")
+    assert summary["class_names"] == ["not 5", "5"]
+    assert summary["test_accuracy"] > 0.93  # always "not 5": 0.9
+    assert np.shape(summary["confusion_matrix"]) == (2, 2)
+    assert "not 5" in page.text
+    _, judged = run.evaluate_run(workdir, "test")
+    assert judged["errors"] == summary["test_errors"]
+
+
+def test_multilabel(tmp_path):
+    summary, workdir, page = done(tmp_path, task__name="multilabel")
+    assert [row["name"] for row in summary["per_class"]] == ["large", "odd"]
+    with np.load(workdir / files.PREDICTIONS) as stored:
+        right = ((stored["logits"] > 0) == (stored["labels"] > 0)).all(axis=1)
+    assert summary["test_accuracy"] == pytest.approx(right.mean())
+    assert "All labels right" in page.text
+    assert "test accuracy" in commands.headline(summary, workdir)
+
+
+def test_denoise(tmp_path, capsys):
+    summary, workdir, page = done(tmp_path, task__name="denoise")
+    assert summary["test_accuracy"] is None
+    with np.load(workdir / files.PREDICTIONS) as stored:
+        restored = np.clip(stored["logits"], 0, 1)
+    config, _ = files.read_config(workdir)
+    clean = splits.load(config).test.images.reshape(len(restored), -1) / 255
+    expected = -10 * np.log10(((restored - clean) ** 2).mean())
+    assert summary["test_psnr"] == pytest.approx(expected, rel=1e-4)
+    assert len(page.all("img")) == 3 * 16
+    assert "PSNR" in commands.headline(summary, workdir)
+    assert [row["val_accuracy"] for row in files.read_rows(workdir / files.METRICS)] == [None] * 3
+    losses = [row["val_loss"] for row in files.read_rows(workdir / files.METRICS)]
+    assert summary["best_epoch"] == 1 + int(np.argmin(losses))
+
+
+def test_members_are_of_classifiers(tmp_path):
+    config = make_config(LINEAR, task__name="denoise", members__seeds=2)
+    with pytest.raises(UserError, match="compares accuracies, which 'denoise' does not have"):
+        run_members.run_members(config, splits.load(config), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_members_of_another_task_are_as_they_would_be_alone(tmp_path):
+    config = make_config(LINEAR, task__name="one_vs_one", members__seeds=2, members__width=1)
+    together = run_members.run_members(
+        config, splits.load(config), tmp_path / "both", echo=lambda line: None
+    )
+    rows = files.read_rows(tmp_path / "both" / files.MEMBERS)
+    config.members.seeds, config.seed = 1, 1
+    # The split is by the config's own seed, so that both members have that of seed 0.
+    examples = splits.load(make_config(LINEAR))
+    alone = run.run(config, examples, tmp_path / "one", echo=lambda line: None)
+    assert rows[1]["test_accuracy"] == alone["test_accuracy"]
+    assert together["test"]["accuracy"]["n"] == 2
