@@ -51,6 +51,9 @@ def default() -> ConfigDict:
                 "conv_dropout": placeholder(tuple),  # after each stage
                 "padding": placeholder(str),
                 "batch_norm": placeholder(bool),
+                "standardise": placeholder(bool),  # linear: the inputs, pixel by pixel
+                "features": placeholder(int),  # rbf: how many random ones
+                "gamma": placeholder(float),  # rbf: the kernel is exp(-gamma |x - y|^2)
             },
             "train": {
                 "epochs": 10,
@@ -162,7 +165,8 @@ def _validate_folds(config: ConfigDict) -> None:
             raise UserError(
                 f"config.{key}: watches validation, which config.members.folds keeps for the end"
             )
-    if members.share_batches and nets.fields(config.model).get("batch_norm"):
+    net = nets.fields(config.model)
+    if members.share_batches and (net.get("batch_norm") or net.get("standardise")):
         raise UserError(
             "config.members.share_batches: batch normalisation would see the held-out examples; "
             "take config.model.batch_norm=False, or leave each fold its own batches"

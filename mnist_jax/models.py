@@ -4,6 +4,7 @@ The only file that knows Flax. Linen modules, because their `init` and `apply` a
 can be jitted, vmapped over members and differentiated like any other function.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -70,17 +71,60 @@ class MLP(nn.Module):
     activation: Callable[[Array], Array]
     num_outputs: int
     dtype: Any
+    standardise: bool = False
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "batch ..."], rates: Rates | None
     ) -> Float32[Array, "batch outputs"]:
         x = x.reshape(x.shape[0], -1)
+        if self.standardise:  # epsilon: a pixel that is nearly always black stays small
+            norm = nn.BatchNorm(rates is None, use_bias=False, use_scale=False, epsilon=1e-3)
+            x = norm(x)
         for i, (width, drops) in enumerate(zip(self.widths, self.dropout, strict=True)):
             x = self.activation(nn.Dense(width, dtype=self.dtype)(x))
             if rates is not None and drops:  # named: what others draw does not depend on it
                 x = Dropout(name=f"Dropout_{i}")(x, rates.dense[i])
         return nn.Dense(self.num_outputs, dtype=self.dtype)(x).astype(jnp.float32)
+
+
+class FourierFeatures(nn.Module):
+    """Random features of unit variance, for a linear model of them to be a kernel machine.
+
+    Their inner products, divided by their number, approximate exp(-gamma |x - y|^2) (Rahimi and
+    Recht 2007). They are drawn with the initial weights and stay.
+    """
+
+    features: int
+    gamma: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n pixels"]) -> Float32[Array, "n features"]:
+        def frequencies() -> Array:
+            drawn = jax.random.normal(self.make_rng("params"), (x.shape[-1], self.features))
+            return math.sqrt(2 * self.gamma) * drawn
+
+        def phases() -> Array:
+            return jax.random.uniform(self.make_rng("params"), (self.features,), maxval=2 * math.pi)
+
+        w = self.variable("batch_stats", "frequencies", frequencies).value
+        b = self.variable("batch_stats", "phases", phases).value
+        return math.sqrt(2) * jnp.cos(x @ w + b[None])
+
+
+class RBF(nn.Module):
+    """A linear model of random Fourier features."""
+
+    features: int
+    gamma: float
+    head: MLP
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "n h w c"], rates: Rates | None
+    ) -> Float32[Array, "n outputs"]:
+        x = FourierFeatures(self.features, self.gamma)(x.reshape(x.shape[0], -1))
+        return self.head(x, rates)
 
 
 class Conv(nn.Module):
@@ -166,7 +210,10 @@ def build(
     dtype = DTYPES[config["dtype"]]
     widths, dropout = net.get("widths", ()), net["dropout"]
     activation = getattr(nn, net.get("activation", "relu"))
-    head = MLP(widths, dropout, activation, num_outputs, dtype)
+    standardise = net.get("standardise", False)
+    head = MLP(widths, dropout, activation, num_outputs, dtype, standardise)
+    if "features" in net:
+        return from_module(RBF(net["features"], net["gamma"], head), image_shape)
     if "channels" not in net:
         return from_module(head, image_shape)
     stages = ("channels", "kernels", "pools", "conv_dropout", "padding", "batch_norm")
@@ -200,12 +247,14 @@ def _layers(module: nn.Module, example: Array) -> list[Layer]:
     def record(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
         out = call(*args, **kwargs)
         layer = context.module
-        if isinstance(layer, Conv | nn.Dense | nn.BatchNorm):
-            params = layer.variables["params"]
+        if isinstance(layer, Conv | nn.Dense | nn.BatchNorm | FourierFeatures):
+            params = layer.variables.get("params", {})
             own = {name: p for name, p in params.items() if not isinstance(p, Mapping)}
             flops = (
                 2 * own["kernel"].size * _positions(layer, args[0].shape) if "kernel" in own else 0
             )
+            if isinstance(layer, FourierFeatures):
+                flops = 2 * args[0].shape[-1] * layer.features
             num_params = sum(p.size for p in own.values())
             path = "/".join(layer.path)
             rows.append(Layer(path, type(layer).__name__, out.shape[1:], num_params, flops))

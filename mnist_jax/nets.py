@@ -1,5 +1,6 @@
 """The named nets and the fields each has; plain data, to check a config without Flax."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,7 +31,8 @@ _CNN_5X5_3X3 = {
 
 # What `config.model.name` may say, with every field the net has; a tuple of one serves every layer.
 NETS: dict[str, dict[str, Any]] = {
-    "linear": {},
+    "linear": {"standardise": False},  # each pixel: mean 0, variance 1
+    "rbf": {"features": 4096, "gamma": 0.02},  # a kernel machine by random Fourier features
     "mlp": _MLP,
     "mlp_512": {**_MLP, "widths": (512,), "activation": "sigmoid"},
     "mlp_512_256": {**_MLP, "widths": (512, 256)},
@@ -76,9 +78,9 @@ def fields(config: Fields) -> dict[str, Any]:
     }
     for field in given:
         if field not in net:
-            has = f"it has {', '.join(net)}" if net else "it has none"
             raise UserError(
-                f"config.model.{field}: model '{config['name']}' has no such field; {has}"
+                f"config.model.{field}: model '{config['name']}' has no such field; it has "
+                f"{', '.join(net)}"
             )
     merged = {**net, **{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}}
     for field, layers in _PER_LAYER.items():
@@ -105,8 +107,9 @@ def _check(net: Mapping[str, Any]) -> None:
             raise UserError(
                 f"config.model.{field}: no '{net[field]}'; there are {', '.join(known)}"
             )
-    for field in ("widths", "channels", "kernels", "pools"):
-        for value in net.get(field, ()):
+    for field in ("widths", "channels", "kernels", "pools", "features"):
+        values = net.get(field, ())
+        for value in values if isinstance(values, tuple) else (values,):
             if type(value) is not int or value < 1:  # True is an int to isinstance
                 raise UserError(
                     f"config.model.{field}: {value!r} is not a whole number of 1 or more"
@@ -115,6 +118,8 @@ def _check(net: Mapping[str, Any]) -> None:
         for value in net.get(field, ()):
             if not isinstance(value, int | float) or not 0 <= value < 1:
                 raise UserError(f"config.model.{field}: {value!r} is not a rate in [0, 1)")
+    if "gamma" in net and not 0 < net["gamma"] < math.inf:
+        raise UserError(f"config.model.gamma: {net['gamma']} is not more than 0 and finite")
     if "channels" not in net:
         return
     side = 28

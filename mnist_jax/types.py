@@ -38,7 +38,7 @@ class State(NamedTuple):
 
     step: Int[Array, ""]  # optimizer steps done
     params: PyTree
-    batch_stats: PyTree  # running mean and variance of batch normalisation; {} without it
+    batch_stats: PyTree  # what is not trained: running means and variances, random features; {}
     opt_state: optax.OptState
     ema_params: PyTree  # exponential moving average of params; None when it is off
     plateau: optax.OptState  # what reduction on a plateau remembers; None under other schedules

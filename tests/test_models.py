@@ -31,6 +31,41 @@ def test_mlp_is_what_numpy_computes():
     np.testing.assert_allclose(model.apply(variables, images()), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_random_features_approximate_the_kernel():
+    from sklearn.metrics.pairwise import rbf_kernel
+
+    config = {"name": "rbf", "dtype": "float32", "features": 20_000, "gamma": 0.005}
+    model = models.build(config, 10)
+    variables = model.init(KEY)
+    # The weights are the features of one image, so that its kernel with the others comes out.
+    stats = variables["batch_stats"]["FourierFeatures_0"]
+    x = np.asarray(images(5)).reshape(5, -1)
+    z = math.sqrt(2) * np.cos(x @ np.asarray(stats["frequencies"]) + np.asarray(stats["phases"]))
+    kernel = jnp.asarray(np.repeat(z[:1].T, 10, axis=1) / 20_000)
+    variables["params"]["head"]["Dense_0"]["kernel"] = kernel
+    ours = model.apply(variables, images(5))[:, 0]
+    np.testing.assert_allclose(ours, rbf_kernel(x, gamma=0.005)[0], atol=0.03)
+
+
+def test_random_features_are_not_trained():
+    model = models.build({"name": "rbf", "dtype": "float32", "features": 8}, 10)
+    variables = model.init(KEY)
+    _, batch_stats = model.apply_train(variables, images(), KEY, models.Rates(*[jnp.zeros(0)] * 2))
+    jax.tree.map(np.testing.assert_array_equal, batch_stats, variables["batch_stats"])
+    assert [layer.num_params for layer in model.layers()] == [0, 8 * 10 + 10]
+    other = model.init(jax.random.key(1))["batch_stats"]
+    assert not np.allclose(jax.tree.leaves(other)[0], jax.tree.leaves(batch_stats)[0])
+
+
+def test_standardised_inputs_have_mean_0_and_variance_1():
+    model = models.build({"name": "linear", "dtype": "float32", "standardise": True}, 784)
+    variables = model.init(KEY)
+    variables["params"]["Dense_0"]["kernel"] = jnp.eye(784)
+    out, _ = model.apply_train(variables, images(500), KEY, models.Rates(*[jnp.zeros(0)] * 2))
+    np.testing.assert_allclose(out.mean(0), 0, atol=1e-4)
+    np.testing.assert_allclose(out.std(0), 1, atol=0.01)
+
+
 def test_cnn_is_convolution_then_bias_then_activation_then_pool():
     """The textbook order, from SciPy, though we pool first: the same for a monotonic activation."""
     from scipy.signal import correlate2d

@@ -12,6 +12,7 @@ from mnist_jax.types import UserError
 # Of ten classes and 28x28x1.
 NUM_PARAMS = {
     "linear": 784 * 10 + 10,
+    "rbf": 4096 * 10 + 10,
     "mlp": 535_818,
     "mlp_512": 407_050,
     "mlp_512_256": 535_818,
@@ -85,7 +86,7 @@ def test_every_padding_can_be_built(padding, side):
 @pytest.mark.parametrize(
     ("name", "field", "value", "complaint"),
     [
-        ("linear", "widths", (8,), "model 'linear' has no such field; it has none"),
+        ("linear", "widths", (8,), "model 'linear' has no such field; it has standardise"),
         ("mlp", "channels", (8,), "has no such field; it has widths, dropout, activation"),
         ("mlp", "depth", 3, "has no such field"),
         ("mlp", "widths", (0,), "0 is not a whole number of 1 or more"),
@@ -106,6 +107,8 @@ def test_every_padding_can_be_built(padding, side):
         ("cnn", "conv_dropout", (1.0,), "1.0 is not a rate"),
         ("cnn", "kernels", (0,), "0 is not a whole number"),
         ("cnn", "pools", (0,), "0 is not a whole number"),
+        ("rbf", "features", 0, "0 is not a whole number"),
+        ("rbf", "gamma", 0.0, "0.0 is not more than 0 and finite"),
         ("cnn", "pools", (5, 6), "leave no pixel of 28x28"),
     ],
 )
