@@ -1,0 +1,178 @@
+"""Every system of five earlier studies of MNIST and Fashion-MNIST, reproduced and beaten.
+
+    python -m experiments.study                       # all rows that are not finished yet
+    python -m experiments.study --only knn_grid sgd   # some of them
+    python -m experiments.study --quick               # on digits: does all of it work?
+
+Finished rows are kept in runs/study and not run again. A row that fails is told of and does not
+keep the others from running; the next call tries it again. Every choice was made on validation data
+or out of fold; each run looks at the test split once. `experiments.systems.rows` is the list.
+"""
+
+import argparse
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from experiments import tables
+from experiments.systems.row import Row, Settings, System
+from mnist_jax import compilation, stats, workdir
+
+DEFAULT = Path("runs/study")
+# By minutes on 2 cores, so that a bar tells when all is done: a row that is not named takes 1.
+MINUTES = {"cnn_6x6_3x3": 120, "cnn_5x5_3x3": 20, "cnn_augmented": 20, "mlp_400_200_100": 12}
+
+
+def run(row: Row, settings: Settings) -> dict[str, Any]:
+    """What comes of a row, ready for JSON; taken from the folder if it is finished there."""
+    path = settings.folder / "rows" / f"{row.name}.json"
+    if path.exists():
+        return workdir.read_json(path)
+    found = {
+        "name": row.name,
+        "reproduced": _outcome(row.reproduced, settings),
+        "best": _outcome(row.best, settings),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    workdir.write(path, workdir.to_json(found))
+    return found
+
+
+def _outcome(system: System | None, settings: Settings) -> dict[str, Any] | None:
+    if system is None:
+        return None
+    outcome = system(settings)
+    return {
+        "values": list(outcome.values),
+        "seconds": outcome.seconds,
+        "facts": dict(outcome.facts),
+    }
+
+
+def describe(row: Row, found: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the results: what the study reports, and what came of it here."""
+    told = ("name", "study", "data", "system", "metric", "theirs", "their_seconds", "note")
+    described = {key: getattr(row, key) for key in told}
+    for part in ("reproduced", "best"):
+        outcome = found[part]
+        described[part] = outcome and {
+            **outcome,
+            "described": stats.describe(outcome["values"])._asdict(),
+        }
+    a, b = (found[part] and found[part]["values"] for part in ("reproduced", "best"))
+    paired = a and b and len(a) == len(b) > 1
+    described["gain"] = stats.paired(a, b)._asdict() if paired else None
+    return described
+
+
+def to_markdown(record: Mapping[str, Any]) -> str:
+    """The table: a row a system."""
+    header = [
+        *("study", "data", "system", "figure", "theirs", "reproduced", "ours at its best"),
+        *("gain (95% interval)", "training, s", "theirs, s", "times faster"),
+    ]
+    cells = []
+    for row in record["rows"]:
+        ours, theirs = row["reproduced"] and row["reproduced"]["seconds"], row["their_seconds"]
+        gain = row["gain"]
+        interval = gain and (
+            f"{gain['difference']:+.2f} ({gain['low']:+.2f} to {gain['high']:+.2f})"
+        )
+        cells.append(
+            [
+                *(row["study"], row["data"], row["system"], row["metric"]),
+                _or_dash(row["theirs"], "{:.2f}"),
+                _spread(row["reproduced"]),
+                _spread(row["best"]),
+                interval or "-",
+                _or_dash(ours, "{:,.1f}"),
+                _or_dash(theirs, "{:,.0f}"),
+                _or_dash(theirs / ours if ours and theirs else None, "{:,.0f}"),
+            ]
+        )
+    note = (
+        "Mean ± standard deviation over seeds or folds. Reproduced: their system, with their "
+        "budget. At its best: our choice of the same kind, or of a better kind where the last "
+        "column but four says so. Seconds: the training of one; theirs on their machines; "
+        f"{tables.source(record)}"
+    )
+    return tables.markdown(header, cells, note)
+
+
+def facts_to_markdown(record: Mapping[str, Any]) -> str:
+    """The other figures of the systems that have more than one."""
+    header = ["system", "which", "figures", "the study's"]
+    cells = [
+        [
+            row["system"],
+            part,
+            ", ".join(f"{name} {value:.2f}" for name, value in row[part]["facts"].items()),
+            row["note"] or "-",
+        ]
+        for row in record["rows"]
+        for part in ("reproduced", "best")
+        if row[part] and row[part]["facts"]
+    ]
+    return tables.markdown(header, cells, "In percent where nothing else is said.")
+
+
+def _spread(outcome: Mapping[str, Any] | None) -> str:
+    if outcome is None:
+        return "-"
+    found = outcome["described"]
+    return f"{found['mean']:.2f}" + ("" if found["sd"] is None else f" ± {found['sd']:.2f}")
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)
+
+
+TABLES: tuple[Callable[[Mapping[str, Any]], str], ...] = (to_markdown, facts_to_markdown)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs what is missing and writes the results; 1 if a row failed."""
+    from experiments.systems.rows import ROWS  # scikit-learn and all systems: seconds
+
+    names = [row.name for row in ROWS]
+    parser = argparse.ArgumentParser(
+        "python -m experiments.study",
+        description="Every system of five earlier studies, reproduced and beaten.",
+    )
+    parser.add_argument("--only", nargs="+", choices=names, metavar="ROW", help=", ".join(names))
+    parser.add_argument("--quick", action="store_true", help="on digits, two epochs, two seeds")
+    parser.add_argument("--seeds", type=int, default=3, help="of each net (default: 3)")
+    parser.add_argument("--folder", type=Path, help=f"of the runs (default: {DEFAULT})")
+    options = parser.parse_args(argv)
+    folder = options.folder or (DEFAULT / "quick" if options.quick else DEFAULT)
+    settings = Settings(folder, 2 if options.quick else options.seeds, options.quick)
+    chosen = [row for row in ROWS if row.name in (options.only or names)]
+    failed = []
+    compilation.enable_cache(None)
+    with tqdm(total=sum(MINUTES.get(row.name, 1) for row in chosen), unit="min") as bar:
+        for row in chosen:
+            bar.set_description_str(row.name)
+            try:
+                run(row, settings)
+            except Exception:
+                traceback.print_exc()
+                failed.append(row.name)
+            bar.update(MINUTES.get(row.name, 1))
+    found = [row for row in ROWS if (folder / "rows" / f"{row.name}.json").exists()]
+    rows = [describe(row, run(row, settings)) for row in found]
+    record = {"rows": rows, "seeds": settings.seeds, **tables.origin("experiments.study")}
+    if options.quick:
+        print(tables.page(record, TABLES))
+    elif rows:
+        tables.publish("study", record, TABLES)
+    if failed:
+        print(f"failed: {', '.join(failed)}; the same command tries again", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""Linear and kernel machines, cross-validated: a run of members for each, judged out of fold."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+from ml_collections import ConfigDict
+from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
+
+from experiments.systems.row import Outcome, Settings, System
+from mnist_jax import config as configs
+from mnist_jax import run_members, splits
+from mnist_jax import workdir as files
+
+# What a study's `SGDClassifier` does, in our terms: hinge losses, a pass over the data at a time.
+SGD = {"task.name": "one_vs_rest", "optim.schedule": "cosine", "train.epochs": 10}
+
+
+def cross_validated(
+    name: str, overrides: Mapping[str, Any], dataset: str = "mnist", folds: int = 3
+) -> System:
+    """Held-out accuracies of each fold; of two classes also what the scores out of fold say."""
+    return partial(_cross_validate, name, overrides, dataset, folds)
+
+
+def on_test(name: str, overrides: Mapping[str, Any], dataset: str = "mnist") -> System:
+    """Test accuracies, a seed each."""
+    return partial(_test, name, overrides, dataset)
+
+
+def binary_facts(
+    yes: Bool[np.ndarray, " n"], scores: Float[np.ndarray, " n"], precision: float = 0.9
+) -> dict[str, float]:
+    """What out-of-fold scores are worth: more than 0 is a yes."""
+    said = scores > 0
+    order = np.argsort(-scores, kind="stable")
+    hits = np.cumsum(yes[order])
+    reached = np.flatnonzero(hits / np.arange(1, len(yes) + 1) >= precision)
+    return {
+        "precision": 100 * precision_score(yes, said),
+        "recall": 100 * recall_score(yes, said),
+        "F1": 100 * f1_score(yes, said),
+        "ROC AUC": 100 * roc_auc_score(yes, scores),
+        f"recall at {precision:.0%} precision": 100 * hits[reached[-1]] / yes.sum(),
+    }
+
+
+def _cross_validate(
+    name: str, overrides: Mapping[str, Any], dataset: str, folds: int, settings: Settings
+) -> Outcome:
+    config = _config(overrides, dataset, settings)
+    config.members.folds = folds
+    workdir = settings.folder / f"{name}-{folds}-folds"
+    summary = run_members.run_members(config, splits.load(config), workdir, echo=lambda line: None)
+    rows = files.read_rows(workdir / files.MEMBERS)
+    facts = {}
+    if len(summary["class_names"]) == 2:
+        with np.load(workdir / files.OUT_OF_FOLD) as stored:
+            scores, yes = stored["logits"], stored["labels"] == 1
+        facts = binary_facts(yes, scores[:, 1] - scores[:, 0])
+    facts["test accuracy"] = 100 * summary["test_accuracy"]
+    seconds = summary["train_seconds"] * folds / (folds + 1)  # the last one is on all examples
+    return Outcome([100 * row["val_accuracy"] for row in rows], seconds, facts)
+
+
+def _test(name: str, overrides: Mapping[str, Any], dataset: str, settings: Settings) -> Outcome:
+    config = _config(overrides, dataset, settings)
+    config.members.seeds = max(settings.seeds, 2)
+    workdir = settings.folder / name
+    summary = run_members.run_members(config, splits.load(config), workdir, echo=lambda line: None)
+    rows = files.read_rows(workdir / files.MEMBERS)
+    accuracies = [100 * row["test_accuracy"] for row in rows]
+    return Outcome(accuracies, summary["train_seconds"] / len(rows))
+
+
+def _config(overrides: Mapping[str, Any], dataset: str, settings: Settings) -> ConfigDict:
+    config = configs.default()
+    config.data.name = settings.dataset(dataset)
+    config.model.name = "linear"
+    config.update_from_flattened_dict(overrides)
+    if settings.quick:
+        config.train.epochs = 2
+    configs.validate(config)
+    return config

@@ -1,0 +1,97 @@
+"""Networks, a run for each seed: config and overrides in, test accuracies out."""
+
+import gzip
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from configs import cnn, mlp
+from experiments.systems.row import Outcome, Settings, System
+from mnist_jax import config as configs
+from mnist_jax import data, run, splits
+
+KAGGLE = "csv"  # stands for the file that `kaggle` writes
+_COUNT = 42_000
+
+
+def keras(net: str, dataset: str, epochs: int, batch_size: int, **overrides: Any) -> System:
+    """A net as its study trained it: Adam at 0.001, all training examples, the last epoch."""
+
+    def make() -> ConfigDict:
+        config = configs.default()
+        config.model.name = net
+        config.data.val_size = 0.0
+        config.train.update(epochs=epochs, batch_size=batch_size)
+        config.update_from_flattened_dict(overrides)
+        return config
+
+    return partial(_train, f"{net}-{dataset}-{'-'.join(overrides) or 'plain'}", make, dataset)
+
+
+def shipped(file: Any, dataset: str) -> System:
+    """A shipped config, whose choices were made on validation data."""
+    name = f"{file.__name__.rpartition('.')[2]}-{dataset}-shipped"
+    # Their data is MNIST's.
+    return partial(
+        _train, name, lambda: file.get_config("mnist" if dataset == KAGGLE else dataset), dataset
+    )
+
+
+best_mlp = partial(shipped, mlp)
+best_cnn = partial(shipped, cnn)
+
+
+def _train(name: str, make: Callable[[], ConfigDict], dataset: str, settings: Settings) -> Outcome:
+    config = make()
+    config.data.name = settings.dataset(dataset)
+    if config.data.name == KAGGLE:
+        config.data.name = f"csv:{kaggle(settings.folder)}"
+    config.data.offline_fallback = False
+    if settings.quick:
+        config.train.epochs = 2
+    values, seconds = [], []
+    for config.seed in range(settings.seeds):
+        workdir = settings.folder / f"{name}-s{config.seed}"
+        summary = run.run(config, splits.load(config), workdir, echo=lambda line: None)
+        values.append(100 * summary["test_accuracy"])
+        seconds.append(summary["train_seconds"])
+    return Outcome(values, min(seconds))
+
+
+def kaggle(folder: Path) -> Path:
+    """A CSV file like study D's: 42,000 of MNIST's training images, stratified; made if missing."""
+    path = folder / "digits.csv.gz"
+    if path.exists():
+        return path
+    mnist = data.load("mnist")
+    _, drawn = data.split(mnist.train_labels, _COUNT, seed=0)
+    pixels = mnist.train_images[drawn].reshape(_COUNT, -1)
+    table = np.column_stack([mnist.train_labels[drawn], pixels])
+    header = ",".join(["label", *(f"pixel{i}" for i in range(784))])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name("aside.csv.gz")
+    with gzip.open(aside, "wt", compresslevel=1) as file:
+        np.savetxt(file, table, fmt="%d", delimiter=",", header=header, comments="")
+    return aside.rename(path)
+
+
+def denoise(settings: Settings) -> Outcome:
+    """PSNR of an MLP that takes noise off."""
+    config = configs.default()
+    config.data.name = settings.dataset("mnist")
+    config.task.name = "denoise"
+    config.model.update(name="mlp", widths=(1024, 1024))
+    config.train.epochs = 2 if settings.quick else 30
+    config.optim.schedule = "one_cycle"
+    values, seconds, facts = [], [], {}
+    for config.seed in range(settings.seeds):
+        workdir = settings.folder / f"denoise-s{config.seed}"
+        summary = run.run(config, splits.load(config), workdir, echo=lambda line: None)
+        values.append(summary["test_psnr"])
+        seconds.append(summary["train_seconds"])
+        facts = {"SSIM": summary["test_ssim"], "pixel error of 255": summary["test_pixel_error"]}
+    return Outcome(values, min(seconds), facts)
