@@ -41,10 +41,8 @@ def train(options: cli.Options) -> int:
         _warn(f"*** NOT {requested}: training on scikit-learn's small 'digits' instead ***")
         config = cli.parse(options.argv, dataset="digits").config
         examples = processes.from_first(lambda: splits.load(config))
-    kind, _, path = examples.name.partition(":")
-    data_name = f"csv-{Path(path).name.partition('.')[0]}" if path else kind.replace("/", "-")
     many = f"-{len(sweep.expand(config))}-members" if sweep.wanted(config) else ""
-    name = f"{options.config_name}-{data_name}-s{config.seed}{many}"
+    name = f"{options.config_name}-{data.file_name(examples.name)}-s{config.seed}{many}"
     workdir = options.workdir or Path("runs", name)
     command = shlex.join(["python", "-m", "mnist_jax.main", *options.argv])
     try:

@@ -20,7 +20,16 @@ from jaxtyping import Int, Int32, Shaped, UInt8
 
 from mnist_jax.tfds_source import KNOWN, DataError, DataNotFound, find_builder, read_tfds
 
-__all__ = ["DataError", "DataNotFound", "Dataset", "check_name", "folds", "load", "split"]
+__all__ = [
+    "DataError",
+    "DataNotFound",
+    "Dataset",
+    "check_name",
+    "file_name",
+    "folds",
+    "load",
+    "split",
+]
 
 COLUMNS = 1 + 28 * 28  # of a CSV file
 DIGITS = tuple("0123456789")
@@ -84,13 +93,19 @@ def load(
     if "://" in home:
         raise DataError(f"{home}: data_dir must be a local folder")
     root = Path(home).expanduser()
-    cache = root / "mnist_jax" / f"{name.replace('/', '-')}.npz"
+    cache = root / "mnist_jax" / f"{file_name(name)}.npz"
     if dataset := _read_cache(cache):
         return dataset
     train, test, class_names = read_tfds(name, root, archives, echo)
     dataset = _dataset(name, *train, *test, class_names)
     _write_cache(cache, dataset)
     return dataset
+
+
+def file_name(name: str) -> str:
+    """A data set's name as a part of file names: `csv:runs/letters.csv.gz` as `csv-letters`."""
+    kind, _, path = name.partition(":")
+    return f"csv-{Path(path).name.partition('.')[0]}" if path else kind.replace("/", "-")
 
 
 def split(

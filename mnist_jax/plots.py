@@ -131,32 +131,14 @@ def confusion(matrix: Int[np.ndarray, "K K"], class_names: Sequence[str]) -> Fig
         matrix: how many examples of the row's class were predicted as the column's.
         class_names: K names, of any length.
     """
-    classes = len(class_names)
-    names = [_plain(name) for name in class_names]
-    labels = [name if len(name) <= 13 else f"{name[:12]}…" for name in names]
+    names = [plain(name) for name in class_names]
+    classes = len(names)
     support = matrix.sum(axis=1, keepdims=True)
     share = np.sqrt(matrix / np.maximum(support, 1))
     largest = np.where(np.eye(classes, dtype=bool), 0.0, share).max(initial=0.0) or 1.0
-    side = max(2.6, classes * (0.4 if classes <= 15 else 0.29))
     fontsize = 9 if classes <= 15 else 6.5
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(side, side))
-        axes = figure.add_axes((0, 0, 1, 1))
-        axes.set(xlim=(-0.5, classes - 0.5), ylim=(classes - 0.5, -0.5))
-        axes.set(xlabel="predicted", ylabel="true", aspect="equal")
-        axes.spines[:].set_visible(False)
-        axes.set_xticks(np.arange(-0.5, classes), minor=True)
-        axes.set_yticks(np.arange(-0.5, classes), minor=True)
-        axes.tick_params(which="minor", length=0)
-        axes.grid(visible=False, which="major")
-        axes.grid(visible=True, which="minor")
-        # Without parse_math=False a class called "$" would be typeset as a formula.
-        long = max(map(len, labels)) > 3
-        turned: dict[str, Any] = (
-            {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if long else {}
-        )
-        axes.set_xticks(range(classes), labels, parse_math=False, **turned)
-        axes.set_yticks(range(classes), labels, parse_math=False)
+        figure, axes = class_grid(class_names)
         for true, predicted in zip(*np.nonzero(matrix), strict=True):
             count, hit = matrix[true, predicted], true == predicted
             what = "image" if count == 1 else "images"
@@ -174,6 +156,31 @@ def confusion(matrix: Int[np.ndarray, "K K"], class_names: Sequence[str]) -> Fig
                 ha="center", va="center_baseline",
             )  # fmt: skip
     return figure
+
+
+def class_grid(class_names: Sequence[str]) -> tuple[Figure, Axes]:
+    """An empty figure of one cell for each pair of classes: rows are true, columns predicted."""
+    classes = len(class_names)
+    labels = [short(name) for name in class_names]
+    side = max(2.6, classes * (0.4 if classes <= 15 else 0.29))
+    figure = Figure(figsize=(side, side))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(-0.5, classes - 0.5), ylim=(classes - 0.5, -0.5))
+    axes.set(xlabel="predicted", ylabel="true", aspect="equal")
+    axes.spines[:].set_visible(False)
+    axes.set_xticks(np.arange(-0.5, classes), minor=True)
+    axes.set_yticks(np.arange(-0.5, classes), minor=True)
+    axes.tick_params(which="minor", length=0)
+    axes.grid(visible=False, which="major")
+    axes.grid(visible=True, which="minor")
+    long = max(map(len, labels)) > 3
+    turned: dict[str, Any] = (
+        {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if long else {}
+    )
+    # Without parse_math=False a class called "$" would be typeset as a formula.
+    axes.set_xticks(range(classes), labels, parse_math=False, **turned)
+    axes.set_yticks(range(classes), labels, parse_math=False)
+    return figure, axes
 
 
 def reliability(bins: Sequence[Mapping[str, Any]]) -> Figure:
@@ -204,9 +211,15 @@ def reliability(bins: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """A name on one line, without the control characters that XML cannot hold."""
     return "".join(letter if letter.isprintable() else " " for letter in name)
+
+
+def short(name: str) -> str:
+    """A plain name that fits beside an axis."""
+    name = plain(name)
+    return name if len(name) <= 13 else f"{name[:12]}…"
 
 
 def svg(figure: Figure, label: str) -> str:

@@ -10,7 +10,7 @@ import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -19,44 +19,12 @@ from markupsafe import Markup
 from PIL import Image
 
 from mnist_jax import plots, stats
+from mnist_jax.errors import decide, worst_mistakes
 
 MISTAKES = 32  # how many are shown
 CONFUSIONS = 8  # how many pairs of classes are named
 NOTHING = "–"  # in place of a number that is missing or not finite
 Number = int | float | None
-
-
-class Decisions(NamedTuple):
-    """What the logits decide, an entry an example."""
-
-    predicted: Int[np.ndarray, "N"]
-    odds_against: np.ndarray  # (N,) float64: p(any other class) / p(predicted)
-
-    @property
-    def confidence(self) -> np.ndarray:
-        """The softmax probability of the predicted class, (N,) float64."""
-        return 1.0 / (1.0 + self.odds_against)
-
-
-def decide(logits: Float32[np.ndarray, "N K"]) -> Decisions:
-    """The most probable class of each example, and how sure the model was of it.
-
-    Sureness is kept as odds against, in float64: a net trained for long gives thousands of examples
-    a probability of exactly 1, but their odds still tell them apart.
-    """
-    predicted = logits.argmax(axis=1)
-    with np.errstate(invalid="ignore"):  # logits of a diverged run: inf - inf; NaN goes all the way
-        gaps = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    others = np.arange(logits.shape[1]) != predicted[:, None]
-    return Decisions(predicted, np.exp(gaps).sum(axis=1, where=others))
-
-
-def worst_mistakes(
-    decisions: Decisions, labels: Int32[np.ndarray, "N"], limit: int = MISTAKES
-) -> Int[np.ndarray, "M"]:
-    """Indices of at most `limit` wrong predictions, the most confident first; NaN comes last."""
-    wrong = np.flatnonzero(decisions.predicted != labels)
-    return wrong[np.argsort(decisions.odds_against[wrong], kind="stable")][:limit]
 
 
 def next_commands(
@@ -212,7 +180,7 @@ def render(
             "probability": float(decisions.confidence[index]),
             "image": png(images[index]),
         }
-        for index in worst_mistakes(decisions, labels).tolist()
+        for index in worst_mistakes(decisions, labels, MISTAKES).tolist()
     ]
     curves = plots.learning_curves(history, summary["best_epoch"])
     bins = summary.get("reliability")

@@ -114,7 +114,7 @@ def write(path: Path, content: str | bytes) -> None:
     except OSError as error:
         reason = error.strerror or error
         raise UserError(
-            f"{path}: cannot be written ({reason}); make room, or give another --workdir"
+            f"{path}: cannot be written ({reason}); make room, or write elsewhere"
         ) from error
 
 

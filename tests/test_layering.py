@@ -8,10 +8,12 @@ import pytest
 ORDER = [
     ["__init__", "types"],
     ["nets", "labels", "keys", "tfds_source", "compilation", "parallel", "processes", "pixels"],
-    ["config", "data", "augment", "layers", "metrics", "stats", "ensemble"],
+    ["config", "data", "augment", "layers", "metrics", "stats", "ensemble", "errors"],
     ["models", "tasks", "optim", "splits", "workdir", "provenance", "plots", "board", "sweep"],
+    ["slices", "explore_stats"],
     ["train", "evaluate", "checkpoint", "report", "members_plots", "progress", "cli"],
-    ["members", "task_report", "members_report"],
+    ["errors_plots", "explore_plots"],
+    ["members", "task_report", "members_report", "explore"],
     ["groups", "results"],
     ["record", "members_results"],
     ["run"],
@@ -60,9 +62,9 @@ def test_only_the_edges_know_their_libraries():
         "flax": {"models"},
         "tensorflow_datasets": {"tfds_source"},
         "orbax": {"checkpoint"},
-        "matplotlib": {"plots", "members_plots"},
+        "matplotlib": {"plots", "members_plots", "errors_plots", "explore_plots"},
         "jinja2": {"report"},
-        "sklearn": {"data"},
+        "sklearn": {"data", "explore_stats"},
     }
     for library, allowed in homes.items():
         users = {

@@ -1,0 +1,183 @@
+"""A data set on one page: `python -m mnist_jax.explore --dataset=fashion_mnist`.
+
+`render` is pure; reading the data and writing the page are left to `main`.
+"""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from mnist_jax import data, explore_plots, explore_stats, plots, provenance, report
+from mnist_jax import workdir as files
+from mnist_jax.data import Dataset
+from mnist_jax.types import UserError
+
+_EXAMPLES = 10  # of each class, and as many unusual ones
+_DUPLICATES = 24  # how many are shown
+_PLACES = 4  # of a duplicate, how many are named
+_POINTS = 3000  # in the scatter plot
+_SEED = 0  # of what is picked at random
+
+
+def render(
+    dataset: Dataset, *, command: str, versions: Mapping[str, str], revision: str | None
+) -> str:
+    """The page of a data set, as the text of a self-contained HTML file.
+
+    Args:
+        dataset: at least two training images.
+        command: the shell command that makes the page again.
+        versions: of the packages that made it.
+        revision: of this code; None outside a checkout.
+    """
+    images, labels, names = dataset.train_images, dataset.train_labels, dataset.class_names
+    counts, test_counts = (
+        np.bincount(split, minlength=len(names)) for split in (labels, dataset.test_labels)
+    )
+    found = explore_stats.principal_components(images)
+    points = np.random.default_rng(_SEED).permutation(len(labels))[:_POINTS]
+    total = explore_stats.total_intensity(images)
+    figures = {
+        "counts": explore_plots.class_counts(counts, test_counts, names),
+        "densities": explore_plots.densities(total, labels, names, "white pixels' worth of light"),
+        "boxes": explore_plots.boxes(
+            total / images[0].size, labels, names, "mean pixel, from black 0 to white 1"
+        ),
+        "scatter": explore_plots.scatter(
+            found.scores[points, :2], found.share[:2], labels[points], names
+        ),
+    }
+    captions = {
+        "counts": "Images of each class",
+        "densities": "Density of the total intensity within each class",
+        "boxes": "Box plot of the mean intensity within each class",
+        "scatter": "The first two principal components",
+    }
+    return report.template("explore.html.jinja").render(
+        summary={
+            "dataset": dataset.name,
+            "requested_dataset": dataset.name,
+            "data_fingerprint": dataset.fingerprint,
+            "versions": versions,
+            "git_revision": revision,
+        },
+        command=command,
+        shape=images.shape[1:3],
+        num_train=len(labels),
+        num_test=len(dataset.test_labels),
+        num_classes=len(names),
+        sizes=(int(counts.min()), int(counts.max())),
+        mean=images.mean() / 255,
+        sd=images.std() / 255,
+        black=float((images == 0).mean()),
+        always_black=(images.max(axis=0) == 0).sum(),
+        classes=[_class(dataset, found.scores, label) for label in np.flatnonzero(counts).tolist()],
+        components=found.share.tolist(),
+        num_points=len(points),
+        duplicates=_duplicates(dataset),
+        **{name: Markup(plots.svg(figure, captions[name])) for name, figure in figures.items()},
+    )
+
+
+def _class(dataset: Dataset, scores: np.ndarray, label: int) -> dict[str, Any]:
+    """What is shown of a class."""
+    images, labels = dataset.train_images, dataset.train_labels
+    examples = explore_stats.of_class(labels, label, _EXAMPLES, _SEED)
+    unusual = explore_stats.unusual(scores, labels, label, _EXAMPLES)
+    return {
+        "name": dataset.class_names[label],
+        "colour": explore_plots.colour(label),
+        "mean": report.png(explore_stats.class_mean(images, labels, label)),
+        "examples": [(index, report.png(images[index])) for index in examples],
+        "unusual": [(index, report.png(images[index])) for index in unusual],
+    }
+
+
+def _duplicates(dataset: Dataset) -> dict[str, Any]:
+    """How often an image occurs more than once, and where: conflicting labels are shown first."""
+    images = np.concatenate([dataset.train_images, dataset.test_images])
+    labels = np.concatenate([dataset.train_labels, dataset.test_labels])
+    num_train = len(dataset.train_labels)
+
+    def place(index: int) -> str:
+        name = dataset.class_names[labels[index]]
+        return (
+            f"train {index}: {name}" if index < num_train else f"test {index - num_train}: {name}"
+        )
+
+    groups = explore_stats.duplicates(images)
+    in_both = [group[0] < num_train <= group[-1] for group in groups]
+    conflicts = [len(set(labels[group].tolist())) > 1 for group in groups]
+    order = sorted(range(len(groups)), key=lambda i: (not conflicts[i], not in_both[i]))
+    return {
+        "train": sum(group[-1] < num_train for group in groups),
+        "test": sum(group[0] >= num_train for group in groups),
+        "both": sum(in_both),
+        "conflicts": sum(conflicts),
+        "shown": [
+            {
+                "image": report.png(images[groups[i][0]]),
+                "places": [place(index) for index in groups[i][:_PLACES]],
+                "more": max(len(groups[i]) - _PLACES, 0),
+                "conflict": conflicts[i],
+            }
+            for i in order[:_DUPLICATES]
+        ],
+    }
+
+
+def main(argv: Sequence[str]) -> int:
+    """Writes the page of a data set; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mnist_jax.explore",
+        description="Shows a data set on one self-contained page.",
+    )
+    parser.add_argument(
+        "--dataset", required=True, metavar="NAME",
+        help="mnist, fashion_mnist, digits, csv:PATH or a tfds builder",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: runs/explore-NAME.html")
+    parser.add_argument("--data_dir", metavar="DIR", help="as config.data.data_dir")
+    parser.add_argument("--archives", metavar="DIR", help="as config.data.archives")
+    options = parser.parse_args(argv)
+    out = options.out or Path("runs", f"explore-{data.file_name(options.dataset)}.html")
+    try:
+        dataset = data.load(
+            options.dataset, data_dir=options.data_dir, archives=options.archives, echo=print
+        )
+        if len(dataset.train_labels) < 2:
+            raise UserError(f"{dataset.name}: has a single training image: nothing to explore")
+        _make_folder(out)
+        page = render(
+            dataset,
+            command=shlex.join(["python", "-m", "mnist_jax.explore", *argv]),
+            versions=provenance.versions(),
+            revision=provenance.git_revision(),
+        )
+        files.write(out, page)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(
+        f"{dataset.name}: {len(dataset.train_labels):,} images to train, "
+        f"{len(dataset.test_labels):,} to test  page: {out}"
+    )
+    return 0
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"{out}: cannot be written ({reason}); give another --out") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
