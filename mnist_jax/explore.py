@@ -43,22 +43,20 @@ def render(
     found = explore_stats.principal_components(images)
     points = np.random.default_rng(_SEED).permutation(len(labels))[:_POINTS]
     total = explore_stats.total_intensity(images)
+    mean, sd = explore_stats.pixel(images)
     figures = {
-        "counts": explore_plots.class_counts(counts, test_counts, names),
-        "densities": explore_plots.densities(total, labels, names, "white pixels' worth of light"),
-        "boxes": explore_plots.boxes(
+        "Images of each class": explore_plots.class_counts(counts, test_counts, names),
+        "Density of the total intensity within each class": explore_plots.densities(
+            total, labels, names, "white pixels' worth of light"
+        ),
+        "Box plot of the mean intensity within each class": explore_plots.boxes(
             total / images[0].size, labels, names, "mean pixel, from black 0 to white 1"
         ),
-        "scatter": explore_plots.scatter(
+        "The first two principal components": explore_plots.scatter(
             found.scores[points, :2], found.share[:2], labels[points], names
         ),
     }
-    captions = {
-        "counts": "Images of each class",
-        "densities": "Density of the total intensity within each class",
-        "boxes": "Box plot of the mean intensity within each class",
-        "scatter": "The first two principal components",
-    }
+    drawn = [Markup(plots.svg(figure, caption)) for caption, figure in figures.items()]
     return report.template("explore.html.jinja").render(
         summary={
             "dataset": dataset.name,
@@ -73,15 +71,15 @@ def render(
         num_test=len(dataset.test_labels),
         num_classes=len(names),
         sizes=(int(counts.min()), int(counts.max())),
-        mean=images.mean() / 255,
-        sd=images.std() / 255,
+        mean=mean,
+        sd=sd,
         black=float((images == 0).mean()),
         always_black=(images.max(axis=0) == 0).sum(),
         classes=[_class(dataset, found.scores, label) for label in np.flatnonzero(counts).tolist()],
         components=found.share.tolist(),
         num_points=len(points),
         duplicates=_duplicates(dataset),
-        **{name: Markup(plots.svg(figure, captions[name])) for name, figure in figures.items()},
+        **dict(zip(("counts", "densities", "boxes", "scatter"), drawn, strict=True)),
     )
 
 
@@ -102,33 +100,30 @@ def _class(dataset: Dataset, scores: np.ndarray, label: int) -> dict[str, Any]:
 def _duplicates(dataset: Dataset) -> dict[str, Any]:
     """How often an image occurs more than once, and where: conflicting labels are shown first."""
     images = np.concatenate([dataset.train_images, dataset.test_images])
-    labels = np.concatenate([dataset.train_labels, dataset.test_labels])
+    labels = np.concatenate([dataset.train_labels, dataset.test_labels]).tolist()
     num_train = len(dataset.train_labels)
-
-    def place(index: int) -> str:
-        name = dataset.class_names[labels[index]]
-        return (
-            f"train {index}: {name}" if index < num_train else f"test {index - num_train}: {name}"
-        )
-
-    groups = explore_stats.duplicates(images)
-    in_both = [group[0] < num_train <= group[-1] for group in groups]
-    conflicts = [len(set(labels[group].tolist())) > 1 for group in groups]
-    order = sorted(range(len(groups)), key=lambda i: (not conflicts[i], not in_both[i]))
-    return {
-        "train": sum(group[-1] < num_train for group in groups),
-        "test": sum(group[0] >= num_train for group in groups),
-        "both": sum(in_both),
-        "conflicts": sum(conflicts),
-        "shown": [
+    where = [f"train {i}" for i in range(num_train)]
+    where += [f"test {i}" for i in range(len(labels) - num_train)]
+    rows: list[dict[str, Any]] = []
+    for group in explore_stats.duplicates(images):
+        first = {labels[i]: i for i in reversed(group)}  # of each label
+        places = sorted(group, key=lambda i: (first[labels[i]] != i, i))[:_PLACES]
+        rows.append(
             {
-                "image": report.png(images[groups[i][0]]),
-                "places": [place(index) for index in groups[i][:_PLACES]],
-                "more": max(len(groups[i]) - _PLACES, 0),
-                "conflict": conflicts[i],
+                "image": group[0],
+                "places": [f"{where[i]}: {dataset.class_names[labels[i]]}" for i in places],
+                "more": len(group) - len(places),
+                "conflict": len(first) > 1,
+                "splits": {where[i].partition(" ")[0] for i in group},
             }
-            for i in order[:_DUPLICATES]
-        ],
+        )
+    rows.sort(key=lambda row: (not row["conflict"], len(row["splits"]) == 1))
+    return {
+        "train": sum(row["splits"] == {"train"} for row in rows),
+        "test": sum(row["splits"] == {"test"} for row in rows),
+        "both": sum(len(row["splits"]) == 2 for row in rows),
+        "conflicts": sum(row["conflict"] for row in rows),
+        "shown": [{**row, "image": report.png(images[row["image"]])} for row in rows[:_DUPLICATES]],
     }
 
 

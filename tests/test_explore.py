@@ -98,7 +98,11 @@ def test_duplicates_are_found_and_contradictions_come_first():
 
 def test_many_copies_are_counted_not_listed():
     images = np.zeros((61, 28, 28, 1), np.uint8)
-    found = section(render(made(train_images=images)), "Duplicates")
+    labels = np.zeros(61, np.int32)
+    labels[-1] = 2
+    found = section(render(made(train_images=images, train_labels=labels)), "Duplicates")
+    places = re.findall("<small>(.*?)<", found)
+    assert places[:2] == ["train 0: class 0", "train 60: class 2"]  # whose labels differ
     assert len(re.findall("<figcaption>", found)) == 1
     assert "and 57 more" in found
 

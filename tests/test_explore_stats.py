@@ -28,6 +28,9 @@ def test_means_and_intensities(images):
     labels = np.arange(120) % 3
     mean = explore_stats.class_mean(images, labels, 1)
     np.testing.assert_allclose(mean, images[1::3].mean(axis=0), atol=0.5)
+    np.testing.assert_allclose(
+        explore_stats.pixel(images), (images.mean() / 255, images.std() / 255)
+    )
     white = np.full((2, 28, 28, 1), 255, np.uint8)
     assert explore_stats.total_intensity(white).tolist() == [784.0, 784.0]
 
