@@ -81,7 +81,7 @@ def _tiles(axes: Axes, images: UInt8[np.ndarray, "n H W 1"]) -> None:
 
 
 def slice_bars(groups: Mapping[str, Sequence[Slice]]) -> Figure:
-    """The error of every slice with its 95% interval, in groups, the whole on one scale.
+    """The error of every slice with its 95% interval, in groups, all on one scale.
 
     Errors, not accuracies: bars have to start at 0, and accuracies near 100% would look all the
     same.
@@ -104,7 +104,7 @@ def slice_bars(groups: Mapping[str, Sequence[Slice]]) -> Figure:
                     f"{part.total:,}, accuracy {part.accuracy:.2%}"
                 )
                 axes.hlines(place, 1 - part.high, 1 - part.low, color=PALETTE["ink"], lw=1.1)
-            names = [short(part.name) if title == "class" else plain(part.name) for part in group]
+            names = [short(part.name, 22) for part in group]
             axes.set_yticks(range(len(group)), names, parse_math=False)
             axes.set_ylim(len(group) - 0.5, -0.5)
             axes.grid(visible=False, axis="y")

@@ -31,8 +31,8 @@ def class_counts(
     with mpl.rc_context(STYLE):
         figure, axes = _class_rows(class_names)
         for counts, name, side in ((train, "train", -0.2), (test, "test", 0.2)):
-            colour = PALETTE["accent" if name == "train" else "train"]
-            bars = axes.barh(np.arange(len(counts)) + side, counts, 0.36, color=colour, label=name)
+            fill = PALETTE["accent" if name == "train" else "train"]
+            bars = axes.barh(np.arange(len(counts)) + side, counts, 0.36, color=fill, label=name)
             for bar, count, row in zip(bars, counts, class_names, strict=True):
                 bar.set_gid(f"{TOOLTIP}{plain(row)}: {count:,} to {name}")
             labels = [f"{count:,}" for count in counts]

@@ -216,10 +216,10 @@ def plain(name: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in name)
 
 
-def short(name: str) -> str:
-    """A plain name that fits beside an axis."""
+def short(name: str, limit: int = 13) -> str:
+    """A plain name of at most `limit` letters, to fit beside an axis."""
     name = plain(name)
-    return name if len(name) <= 13 else f"{name[:12]}…"
+    return name if len(name) <= limit else f"{name[: limit - 1]}…"
 
 
 def svg(figure: Figure, label: str) -> str:

@@ -109,7 +109,7 @@ def thickness(images: UInt8[np.ndarray, "N H W 1"]) -> Float[np.ndarray, "N"]:
     the gradients between every four neighbours. Brightness does not matter, but a stroke so thin
     that no pixel lies within it comes out too wide.
     """
-    grey = np.pad(images[..., 0].astype(np.float64), ((0, 0), (1, 1), (1, 1)))
+    grey = np.pad(images[..., 0], ((0, 0), (1, 1), (1, 1))).astype(np.float32)
     right, down = np.diff(grey, axis=2), np.diff(grey, axis=1)
     across = (right[:, 1:] + right[:, :-1]) / 2
     along = (down[:, :, 1:] + down[:, :, :-1]) / 2

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_report import Page
+from pages import Page
 from test_run import LINEAR, make_config, train_run
 
 from mnist_jax import commands, run, run_members, splits
