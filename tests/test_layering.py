@@ -8,10 +8,10 @@ import pytest
 ORDER = [
     ["__init__", "types"],
     ["nets", "labels", "keys", "tfds_source", "compilation", "parallel", "processes", "pixels"],
-    ["config", "data", "augment", "layers", "metrics", "stats", "ensemble", "errors"],
+    ["config", "data", "augment", "layers", "metrics", "stats", "ensemble", "errors", "knn"],
     ["models", "tasks", "optim", "splits", "workdir", "provenance", "plots", "board", "sweep"],
     ["slices", "explore_stats"],
-    ["train", "evaluate", "checkpoint", "report", "members_plots", "progress", "cli"],
+    ["train", "evaluate", "preprocess", "checkpoint", "report", "members_plots", "progress", "cli"],
     ["errors_plots", "explore_plots"],
     ["members", "task_report", "members_report", "explore"],
     ["groups", "results"],

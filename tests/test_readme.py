@@ -6,13 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from experiments import baselines, layer_profile, scaling, speed_report, tables, time_to_accuracy
+from experiments import (
+    baselines,
+    knn,
+    layer_profile,
+    scaling,
+    speed_report,
+    tables,
+    time_to_accuracy,
+)
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 NAMES = sorted(path.stem for path in tables.RESULTS.glob("*.json"))
 TABLES = {  # of an experiment, by what its results' names start with
     "baselines": baselines.TABLES,
+    "knn": knn.TABLES,
     "layer_profile": layer_profile.TABLES,
     "speed": speed_report.TABLES,
     "time_to_accuracy": time_to_accuracy.TABLES,

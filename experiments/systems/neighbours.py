@@ -25,7 +25,7 @@ def best(dataset: str) -> System:
 
 
 def grid(settings: Settings) -> Outcome:
-    """k and weights chosen by cross-validation."""
+    """The number of neighbours and their weights chosen by cross-validation."""
     return _tested(knn.grid(load("mnist", settings)))
 
 
@@ -62,7 +62,9 @@ def _multilabel(prepared: bool, settings: Settings) -> Outcome:
     if prepared:
         found = found._replace(train_images=np.asarray(knn.prepare(found.train_images, True, 0.75)))
     row = knn.multilabel(found)
-    return Outcome([100 * row["f1_macro"]], row["seconds"], {"weighted F1": 100 * row["f1_weighted"]})
+    return Outcome(
+        [100 * row["f1_macro"]], row["seconds"], {"weighted F1": 100 * row["f1_weighted"]}
+    )
 
 
 def _tested(row: Mapping[str, Any]) -> Outcome:

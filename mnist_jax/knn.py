@@ -1,0 +1,281 @@
+"""Exact nearest neighbours on the device, and what they decide together.
+
+Pixels are integers and so are sums of their products: with the middle of their range taken off,
+bfloat16 holds them and float32 their sums, so that the fastest matrix product that a device has is
+exact. Equal distances are equal to the bit, and the first reference wins:
+
+    neighbours = nearest(queries, references, k=5)
+    labels = vote(neighbours, reference_labels, num_classes=10, weights="distance")
+    pixels = average(neighbours, reference_pixels)
+
+Neighbours are sorted, so those of any smaller k are the first ones of the same arrays: `first`.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import product
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Integer, Num, Shaped
+
+Metric = Literal["l1", "l2"]
+Weights = Literal["uniform", "distance"]
+WEIGHTS: tuple[Weights, ...] = ("uniform", "distance")
+
+# Distances are made in blocks of so many queries and references: 16 MB each, near a CPU's caches.
+_QUERIES = 1_000
+_REFERENCES = 4_000
+_CHUNK = 32  # references, whose minimum says whether to look at them at all
+_STRIPE = 32  # pixels whose absolute differences are added up in one go, in int16
+
+_LARGEST = 0x7F7FFFFF  # the bits of the largest finite float32
+_FAR = _LARGEST - 0x00800000  # farther than anything; the other one is the smallest normal float32
+
+
+class Neighbours(NamedTuple):
+    """The nearest references of every query, nearest first."""
+
+    distances: Float32[Array, "queries k"]  # in grey levels; infinite where there is no more
+    indices: Int32[Array, "queries k"]  # of references; of those equally far the first come first
+
+
+@partial(jax.jit, static_argnames=("k", "metric", "levels"))
+def nearest(
+    queries: Integer[Array, "queries *pixels"],
+    references: Integer[Array, "references *pixels"],
+    k: int,
+    *,
+    metric: Metric = "l2",
+    levels: int = 256,
+    groups: tuple[Int[Array, " queries"], Int[Array, " references"]] | None = None,
+) -> Neighbours:
+    """The k nearest references of every query, from one pass over all pairs.
+
+    Memory on top of the arguments: a copy of each, and less than 100 MB.
+
+    Args:
+      queries: images, or rows of pixels.
+      references: as many pixels each.
+      k: how many neighbours; static, as all that follows but `groups`.
+      metric: "l2", the root of the sum of squares, or "l1", the sum of absolute differences.
+      levels: pixels are in [0, levels); 2 to 512.
+      groups: if given, neighbours of a query are of other groups than its own (`cross_validate`).
+
+    Raises:
+      ValueError: there are fewer than k references, or such pixels' distances are beyond int32.
+    """
+    n, m = len(queries), len(references)
+    if not 1 <= k <= m:
+        raise ValueError(f"k={k}: there are {m} references; k is 1 to that")
+    queries, references = queries.reshape(n, -1), references.reshape(m, -1)
+    if not 2 <= levels <= 512 or queries.shape[1] * levels**2 > _FAR:
+        raise ValueError(f"{levels} levels of {queries.shape[1]} pixels: not to be had exactly")
+    own, other = groups or (jnp.zeros(n, jnp.int32), jnp.ones(m, jnp.int32))
+    num_queries, num_references = _even(n, _QUERIES, 1), _even(m, _REFERENCES, _CHUNK)
+    metrics: dict[Metric, Callable] = {"l1": _l1, "l2": partial(_squared_l2, middle=levels // 2)}
+    indices = jnp.arange(m + -m % num_references, dtype=jnp.int32)
+    blocks = tuple(_blocks(x, num_references) for x in (references, other, indices))
+
+    def of_queries(block: tuple[Array, Array]) -> tuple[Array, Array]:
+        queries, own = block
+
+        def step(best: tuple[Array, Array], block: tuple[Array, ...]) -> tuple:
+            references, other, indices = block
+            allowed = (own[:, None] != other[None, :]) & (indices < m)[None, :]
+            far = jnp.where(allowed, metrics[metric](queries, references), _FAR)
+            return _nearer(best, far, indices), None
+
+        nobody = (
+            jnp.full((num_queries, k), _FAR, jnp.int32),
+            jnp.zeros((num_queries, k), jnp.int32),
+        )
+        return lax.scan(step, nobody, blocks)[0]
+
+    found = lax.map(of_queries, (_blocks(queries, num_queries), _blocks(own, num_queries)))
+    far, indices = (x.reshape(-1, k)[:n] for x in found)
+    distance = far.astype(jnp.float32)
+    distance = jnp.sqrt(distance) if metric == "l2" else distance
+    return Neighbours(jnp.where(far < _FAR, distance, jnp.inf), indices)
+
+
+def first(neighbours: Neighbours, k: int) -> Neighbours:
+    """The k nearest of the neighbours."""
+    return Neighbours(*(x[:, :k] for x in neighbours))
+
+
+@partial(jax.jit, static_argnames=("num_classes", "weights"))
+def vote(
+    neighbours: Neighbours,
+    labels: Integer[Array, "references *outputs"],
+    num_classes: int,
+    weights: Weights = "uniform",
+) -> Int32[Array, "queries *outputs"]:
+    """The class with most of the neighbours' weight, the first of equals: as in scikit-learn.
+
+    Args:
+      neighbours: as `nearest` returns.
+      labels: classes in [0, num_classes) of every reference; several outputs (of multilabel data,
+        of two classes each) are voted on one by one.
+      num_classes: static, as the weights.
+      weights: "uniform": all alike; "distance": one over the distance.
+    """
+    classes = jnp.arange(num_classes, dtype=labels.dtype)
+    votes = labels[neighbours.indices][..., None]
+    weight = weigh(neighbours.distances, weights)
+    weight = weight.reshape(*weight.shape, *(1,) * (votes.ndim - weight.ndim))
+    won = votes == classes.reshape(*(1,) * (votes.ndim - 1), -1)
+    return jnp.sum(jnp.where(won, weight, 0), axis=1).argmax(-1).astype(jnp.int32)
+
+
+@partial(jax.jit, static_argnames="weights")
+def average(
+    neighbours: Neighbours,
+    targets: Num[Array, "references *outputs"],
+    weights: Weights = "uniform",
+) -> Float32[Array, "queries *outputs"]:
+    """Regression: the weighted mean of the neighbours' targets; see `vote`."""
+    weight = weigh(neighbours.distances, weights)
+    weight /= weight.sum(axis=1, keepdims=True)
+    weight = weight.reshape(*weight.shape, *(1,) * (targets.ndim - 1))
+    # One neighbour after the other: the targets of all of them may be many.
+    parts = (
+        weight[:, i] * targets[neighbours.indices[:, i]].astype(jnp.float32)
+        for i in range(weight.shape[1])
+    )
+    return sum(parts, jnp.zeros(()))
+
+
+def weigh(distances: Float[Array, "queries k"], weights: Weights) -> Float32[Array, "queries k"]:
+    """How much each neighbour counts. By distance, exact matches take all, if there are any."""
+    if weights == "uniform":
+        return jnp.ones_like(distances)
+    same = distances == 0
+    return jnp.where(same.any(axis=1, keepdims=True), same.astype(jnp.float32), 1 / distances)
+
+
+def cross_validate(
+    images: Integer[Array | np.ndarray, "n *pixels"],
+    labels: Integer[Array | np.ndarray, " n"],
+    folds: Int[np.ndarray, " n"],
+    ks: Sequence[int],
+    num_classes: int,
+    metric: Metric = "l2",
+) -> dict[tuple[int, Weights], Float[np.ndarray, " folds"]]:
+    """A grid search over k and the weights, all of it from one pass over the pairs of images.
+
+    Args:
+      images: bytes.
+      labels: classes in [0, num_classes).
+      folds: number of the fold in which each example is held out.
+      ks: numbers of neighbours.
+      num_classes: how many there are.
+      metric: see `nearest`.
+
+    Returns:
+      For every k, in that order, and both weights: the accuracy of each fold.
+
+    Raises:
+      ValueError: a k is less than 1, or more than the examples outside of some fold.
+    """
+    sizes = np.bincount(folds)
+    outside = len(folds) - sizes.max()
+    if not 1 <= min(ks) <= max(ks) <= outside:
+        raise ValueError(f"ks={list(ks)}: outside of a fold are {outside} examples; k is 1 to that")
+    images, labels, group = (jnp.asarray(x) for x in (images, labels, folds))
+    neighbours = nearest(images, images, max(ks), metric=metric, groups=(group, group))
+    settings = tuple(product(ks, WEIGHTS))
+    correct = np.asarray(_correct(neighbours, labels, settings, num_classes))
+    return {
+        s: np.bincount(folds, right) / sizes for s, right in zip(settings, correct, strict=True)
+    }
+
+
+@partial(jax.jit, static_argnames=("settings", "num_classes"))
+def _correct(
+    neighbours: Neighbours,
+    labels: Integer[Array, " n"],
+    settings: tuple[tuple[int, Weights], ...],
+    num_classes: int,
+) -> Bool[Array, "settings n"]:
+    """Which examples their neighbours get right, by every setting."""
+    decided = [vote(first(neighbours, k), labels, num_classes, w) for k, w in settings]
+    return jnp.stack(decided) == labels[None, :].astype(jnp.int32)
+
+
+def _squared_l2(
+    queries: Integer[Array, "q pixels"], references: Integer[Array, "r pixels"], middle: int
+) -> Int32[Array, "q r"]:
+    """All squared distances: |q|² + |r|² - 2 q·r, of pixels in [0, 2 * middle]."""
+    a, b = (x.astype(jnp.int32) - middle for x in (queries, references))
+    squares = (a * a).sum(axis=1)[:, None] + (b * b).sum(axis=1)[None, :]
+    a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
+    exact = 2**24 // middle**2  # pixels whose products float32 can add up: 1024 of 256 levels
+    for i in range(0, a.shape[1], exact):
+        q, r = a[:, i : i + exact], b[:, i : i + exact]
+        products = jnp.einsum("qp,rp->qr", q, r, preferred_element_type=jnp.float32)
+        squares -= 2 * products.astype(jnp.int32)
+    return squares
+
+
+def _l1(
+    queries: Integer[Array, "q pixels"], references: Integer[Array, "r pixels"]
+) -> Int32[Array, "q r"]:
+    """All sums of absolute differences."""
+    stripes = ((0, 0), (0, -queries.shape[1] % _STRIPE))
+    a, b = (jnp.pad(x.astype(jnp.int16), stripes).T for x in (queries, references))
+    a, b = (x.reshape(-1, _STRIPE, x.shape[1]) for x in (a, b))
+
+    def add(total: Array, stripe: tuple[Array, Array]) -> tuple[Array, None]:
+        parts = (jnp.abs(x[:, None] - y[None, :]) for x, y in zip(*stripe, strict=True))
+        return total + sum(parts, jnp.int16(0)).astype(jnp.int32), None
+
+    return lax.scan(add, jnp.zeros((len(queries), len(references)), jnp.int32), (a, b))[0]
+
+
+def _nearer(
+    best: tuple[Int32[Array, "q k"], Int32[Array, "q k"]],
+    far: Int32[Array, "q r"],
+    indices: Int32[Array, " r"],
+) -> tuple[Int32[Array, "q k"], Int32[Array, "q k"]]:
+    """The k nearest of those known and of a block of references that come after them.
+
+    They are in the k chunks that have the smallest minima: what is in another chunk has at least k
+    before it, one of each of these.
+    """
+    num_queries, k = best[0].shape
+    chunks = far.reshape(num_queries, -1, _CHUNK)
+    _, chosen = _smallest(chunks.min(axis=2), min(k, chunks.shape[1]))
+    chosen = jnp.sort(chosen, axis=1)  # so that of equals the first come first
+    near = jnp.take_along_axis(chunks, chosen[:, :, None], axis=1)
+    candidates = near, indices.reshape(-1, _CHUNK)[chosen]
+    far, indices = (
+        jnp.concatenate([old, new.reshape(num_queries, -1)], axis=1)
+        for old, new in zip(best, candidates, strict=True)
+    )
+    far, place = _smallest(far, k)
+    return far, jnp.take_along_axis(indices, place, axis=1)
+
+
+def _smallest(values: Int32[Array, "q n"], k: int) -> tuple[Int32[Array, "q k"], Array]:
+    """The k smallest of values in [0, _FAR] and their places, ascending; of equals the first.
+
+    By the `top_k` of float32, the only one that is fast on a CPU: positive floats are ordered as
+    the integers that have their bits.
+    """
+    largest, places = lax.top_k(lax.bitcast_convert_type(_LARGEST - values, jnp.float32), k)
+    return _LARGEST - lax.bitcast_convert_type(largest, jnp.int32), places
+
+
+def _even(n: int, most: int, multiple: int) -> int:
+    """The size of blocks of about `most` that n examples fill with the least padding."""
+    return -(-n // -(-n // most) // multiple) * multiple
+
+
+def _blocks(x: Shaped[Array, "n ..."], size: int) -> Shaped[Array, "blocks size ..."]:
+    """Padded with zeros and cut."""
+    padding = [(0, -len(x) % size)] + [(0, 0)] * (x.ndim - 1)
+    return jnp.pad(x, padding).reshape(-1, size, *x.shape[1:])
