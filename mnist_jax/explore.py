@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from mnist_jax import data, explore_plots, explore_stats, plots, provenance, report
+from mnist_jax import data, explore_plots, explore_stats, pictures, plots, provenance, report
 from mnist_jax import workdir as files
 from mnist_jax.data import Dataset
 from mnist_jax.types import UserError
@@ -91,9 +91,9 @@ def _class(dataset: Dataset, scores: np.ndarray, label: int) -> dict[str, Any]:
     return {
         "name": dataset.class_names[label],
         "colour": explore_plots.colour(label),
-        "mean": report.png(explore_stats.class_mean(images, labels, label)),
-        "examples": [(index, report.png(images[index])) for index in examples],
-        "unusual": [(index, report.png(images[index])) for index in unusual],
+        "mean": pictures.png(explore_stats.class_mean(images, labels, label)),
+        "examples": [(index, pictures.png(images[index])) for index in examples],
+        "unusual": [(index, pictures.png(images[index])) for index in unusual],
     }
 
 
@@ -123,7 +123,9 @@ def _duplicates(dataset: Dataset) -> dict[str, Any]:
         "test": sum(row["splits"] == {"test"} for row in rows),
         "both": sum(len(row["splits"]) == 2 for row in rows),
         "conflicts": sum(row["conflict"] for row in rows),
-        "shown": [{**row, "image": report.png(images[row["image"]])} for row in rows[:_DUPLICATES]],
+        "shown": [
+            {**row, "image": pictures.png(images[row["image"]])} for row in rows[:_DUPLICATES]
+        ],
     }
 
 

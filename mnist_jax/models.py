@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Float32
 
@@ -239,6 +240,25 @@ def from_module(module: nn.Module, image_shape: tuple[int, int, int] = (28, 28, 
         return logits, updated.get("batch_stats", {})
 
     return Model(init, apply, apply_train, lambda: _layers(module, example))
+
+
+def first_weights(model: Model, variables: PyTree) -> Float32[np.ndarray, "units h w"] | None:
+    """What the units of the first layer weigh the pixels of an image of one channel by.
+
+    Those of a dense layer cover the image, those of a convolution its kernel; None if the first
+    layer does not learn.
+    """
+    first = next(layer for layer in model.layers() if layer.kind != "BatchNorm")
+    if not first.num_params:
+        return None
+    layer = variables["params"]
+    for name in first.path.split("/"):
+        layer = layer[name]
+    kernel = np.asarray(layer["kernel"])
+    if first.kind == "Dense":
+        side = math.isqrt(len(kernel))
+        kernel = kernel.reshape(side, side, 1, -1)
+    return kernel[:, :, 0].transpose(2, 0, 1)
 
 
 def _layers(module: nn.Module, example: Array) -> list[Layer]:

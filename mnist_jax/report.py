@@ -4,27 +4,32 @@
 no picture from outside, and its Content-Security-Policy forbids them.
 """
 
-import base64
-import io
 import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 import numpy as np
-from jaxtyping import Float32, Int, Int32, UInt8
+from jaxtyping import Float, Float32, Int, Int32, UInt8
 from markupsafe import Markup
-from PIL import Image
 
-from mnist_jax import plots, stats
-from mnist_jax.errors import decide, worst_mistakes
+from mnist_jax import errors, formats, pictures, plots, stats, threshold_plots, thresholds
+from mnist_jax.types import UserError
 
 MISTAKES = 32  # how many are shown
+AMBIGUOUS = 16
 CONFUSIONS = 8  # how many pairs of classes are named
-NOTHING = "–"  # in place of a number that is missing or not finite
-Number = int | float | None
+GOAL = 0.9  # the precision and the recall for which a threshold is chosen
+
+
+class Inside(NamedTuple):
+    """What a trained net can tell besides its logits of the test split."""
+
+    weights: Mapping[str, Float32[np.ndarray, "H W"]]  # of units of the first layer, over pixels
+    relevance: Float[np.ndarray, "M 28 28"]  # of pixels for the truth in the worst mistakes
+    validation: tuple[Float32[np.ndarray, "val K"], Int32[np.ndarray, " val"]] | None
 
 
 def next_commands(
@@ -93,56 +98,10 @@ def confusions(
     matrix: Int[np.ndarray, "K K"], limit: int = CONFUSIONS
 ) -> list[tuple[int, int, int]]:
     """The most frequent kinds of error, `[(true, predicted, count), ...]`, at most `limit`."""
-    errors = np.where(np.eye(len(matrix), dtype=bool), 0, matrix)
-    order = np.argsort(-errors, axis=None, kind="stable")[:limit]
+    counts = np.where(np.eye(len(matrix), dtype=bool), 0, matrix)
+    order = np.argsort(-counts, axis=None, kind="stable")[:limit]
     pairs = [(int(cell // len(matrix)), int(cell % len(matrix))) for cell in order]
-    return [(*pair, int(errors[pair])) for pair in pairs if errors[pair] > 0]
-
-
-def png(image_HxWx1: UInt8[np.ndarray, "H W 1"]) -> str:
-    """A grey image as a data URI."""
-    buffer = io.BytesIO()
-    Image.fromarray(image_HxWx1[..., 0]).save(buffer, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _number(value: Number, form: str) -> str:
-    """A number in Python's format, a dash where there is none."""
-    return NOTHING if value is None or not math.isfinite(value) else format(value, form)
-
-
-def percent(share: Number, digits: int = 2) -> str:
-    """0.98761 as "98.76%". What is short of 100% never reads as 100%."""
-    text = _number(share, f".{digits}%")
-    rounded_up = share is not None and share < 1 and text.startswith("100")
-    return f">{100 - 10.0**-digits:.{digits}f}%" if rounded_up else text
-
-
-def count(number: Number) -> str:
-    """12345 as "12,345"."""
-    return _number(number, ",.0f")
-
-
-def loss(value: Number) -> str:
-    """0.0312345 as "0.03123": four significant digits."""
-    return _number(value, ".4g")
-
-
-def duration(seconds: Number) -> str:
-    """Seconds as a person would say them: "0.42 s", "15.3 s", "3 min 20 s", "2 h 5 min"."""
-    if seconds is None or not math.isfinite(seconds):
-        return NOTHING
-    if seconds < 59.95:
-        return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def memory(size: Number) -> str:
-    """Bytes in the unit that fits: 812345678 as "812 MB", and in powers of 1000."""
-    if size is None or not math.isfinite(size):
-        return NOTHING
-    return f"{size / 1e6:,.0f} MB" if size < 1e9 else f"{size / 1e9:.2f} GB"
+    return [(*pair, int(counts[pair])) for pair in pairs if counts[pair] > 0]
 
 
 def render(
@@ -154,53 +113,114 @@ def render(
     logits: Float32[np.ndarray, "N K"],
     labels: Int32[np.ndarray, "N"],
     command: str,
+    inside: Inside,
 ) -> str:
     """The report of one run, as the text of a self-contained HTML file.
 
     Args:
-        summary: what `summary.json` holds. Its `reliability`, the bins of the calibration error, is
-            drawn where it is there.
+        summary: what `summary.json` holds. Where all bins of its `reliability` are empty, the
+            logits are of no probabilities, and none are shown.
         history: the rows of `metrics.jsonl`.
         config: the run's whole configuration.
         images: the test images, each shown as it was before any scaling.
         logits: the trained model's output for them.
         labels: their true classes.
         command: the shell command that does the run again.
+        inside: what the net tells besides; of two classes, the logits and labels of validation.
     """
     names = [str(name) for name in summary["class_names"]]
     matrix = np.asarray(summary["confusion_matrix"], np.int64)
-    decisions = decide(logits)
-    total, errors = summary["num_test"], summary["test_errors"]
-    class_errors = (matrix.sum(axis=1) - matrix.diagonal()).tolist()
-    mistakes = [
-        {
+    support, total, wrong = matrix.sum(axis=1), summary["num_test"], summary["test_errors"]
+    odds = thresholds.log_odds(logits)
+    probabilities = thresholds.probability(odds)
+
+    def show(index: int, guesses: int) -> dict[str, Any]:
+        """A test image and the model's first guesses of it."""
+        first = np.argsort(-odds[index], kind="stable")[:guesses]
+        return {
             "index": index,
             "true": names[labels[index]],
-            "predicted": names[decisions.predicted[index]],
-            "probability": float(decisions.confidence[index]),
-            "image": png(images[index]),
+            "guesses": [(names[k], float(probabilities[index, k])) for k in first],
+            "image": pictures.png(images[index]),
         }
-        for index in worst_mistakes(decisions, labels, MISTAKES).tolist()
+
+    worst = errors.worst_mistakes(errors.decide(logits), labels, MISTAKES)
+    mistakes = [show(index, 1) for index in worst.tolist()]
+    explained = [
+        (mistake, pictures.png(pictures.overlay(images[mistake["index"]], relevance)))
+        for mistake, relevance in zip(mistakes, inside.relevance, strict=False)  # the worst few
     ]
+    closest = errors.most_ambiguous(probabilities, AMBIGUOUS)
+    closest = closest[np.isfinite(probabilities[closest]).all(axis=1)]
+    rankings = [thresholds.ranking(odds[:, k], labels == k) for k in range(len(names))]
     curves = plots.learning_curves(history, summary["best_epoch"])
-    bins = summary.get("reliability")
+    bins = summary["reliability"]
+    probable = any(row["count"] for row in bins)  # a hinge loss makes no probabilities
     return template("report.html.jinja").render(
         summary=summary,
         history=history,
         command=command,
         next_commands=next_commands(summary, history, config, command),
-        interval=stats.wilson(total - errors, total) if total and errors is not None else None,
+        interval=stats.wilson(total - wrong, total) if total and wrong is not None else None,
+        majority=(names[support.argmax()], support.max() / total) if total else None,
         config_rows=list(flatten(config)),
         names=names,
-        class_errors=class_errors,
+        class_errors=(support - matrix.diagonal()).tolist(),
+        rankings=rankings,
+        mean_rankings=[
+            thresholds.Ranking(*np.average(rankings, axis=0, weights=weights).tolist())
+            for weights in (None, support if total else None)
+        ],
         confusions=confusions(matrix),
         mistakes=mistakes,
+        explained=explained,
+        ambiguous=[show(index, 2) for index in closest.tolist()],
+        small=any(min(x.shape) < min(images.shape[1:3]) for x in inside.weights.values()),
+        weights={name: pictures.png(pictures.signed(x)) for name, x in inside.weights.items()},
         learning_curves=Markup(plots.svg(curves, "Learning curves")),
         confusion=Markup(plots.svg(plots.confusion(matrix, names), "Confusion matrix")),
         reliability=Markup(plots.svg(plots.reliability(bins), "Reliability diagram"))
-        if bins
+        if probable
         else "",
+        probable=probable,
+        two_classes=_two_classes(odds[:, 1], labels, inside) if len(names) == 2 else None,
     )
+
+
+def _two_classes(
+    odds: Float[np.ndarray, " N"], labels: Int32[np.ndarray, " N"], inside: Inside
+) -> dict[str, Any] | None:
+    """Both curves of the second class, and what thresholds chosen on validation make of the test.
+
+    None if the test split lacks a class, or the run diverged.
+    """
+    ranking = thresholds.ranking(odds, labels)
+    if math.isnan(ranking.auc):
+        return None
+    chosen, out_of_reach = {"the higher score": 0.0}, []
+    if inside.validation:
+        val_logits, val_labels = inside.validation
+        val_odds = thresholds.log_odds(val_logits)[:, 1]
+        goals = {"precision": thresholds.at_precision, "recall": thresholds.at_recall}
+        for what, choose in goals.items():
+            name = f"{GOAL:.0%} {what} on validation"
+            try:
+                chosen[name] = choose(val_odds, val_labels, GOAL)
+            except UserError:
+                out_of_reach.append(name)
+    points = {name: thresholds.operating_point(odds, labels, at) for name, at in chosen.items()}
+    curve, share = thresholds.precision_recall(odds, labels), float(labels.mean())
+    figures = {
+        "precision_recall": threshold_plots.precision_recall(curve, share, points),
+        "roc": threshold_plots.roc(thresholds.roc(odds, labels), points),
+    }
+    return {
+        "ranking": ranking,
+        "points": points,
+        "probabilities": thresholds.probability(np.array([*chosen.values()])).tolist(),
+        "out_of_reach": out_of_reach,
+        **{name: Markup(plots.svg(figure, name)) for name, figure in figures.items()},
+    }
 
 
 def template(name: str) -> jinja2.Template:
@@ -213,6 +233,10 @@ def template(name: str) -> jinja2.Template:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(
-        percent=percent, count=count, loss=loss, duration=duration, memory=memory
+        percent=formats.percent,
+        count=formats.count,
+        loss=formats.loss,
+        duration=formats.duration,
+        memory=formats.memory,
     )
     return environment.get_template(name)

@@ -95,23 +95,17 @@ def publish(
     config: ConfigDict,
     splits: Splits,
     scores: Float32[np.ndarray, "test scores"],
+    inside: report.Inside | None,
     command: str,
 ) -> None:
-    """Writes what a finished run leaves; the summary last, for it says that the rest is there."""
+    """Writes what a finished run leaves; the summary last, for it says that the rest is there.
+
+    `inside` is what the net tells besides its scores, where its task is to tell classes apart.
+    """
     test = splits.test
     write_predictions(workdir, scores, test.labels)
     plain = config.to_dict()
-    if config.task.name == "multilabel":
-        page = task_report.labels(summary, history, plain, command)
-    elif config.task.name == "denoise":
-        shown = slice(task_report.SHOWN)
-        corrupt = tasks.build(config.task, len(splits.class_names)).corrupt
-        first = jnp.asarray(test.images[shown])
-        noisy = np.asarray(evaluate.inputs(first, jnp.arange(len(first)), corrupt))
-        page = task_report.pixels(
-            summary, history, plain, command, test.images[shown], noisy, scores[shown]
-        )
-    else:
+    if inside is not None:
         page = report.render(
             summary=summary,
             history=history,
@@ -120,6 +114,17 @@ def publish(
             logits=scores,
             labels=test.labels,
             command=command,
+            inside=inside,
+        )
+    elif config.task.name == "multilabel":
+        page = task_report.labels(summary, history, plain, command)
+    else:
+        shown = slice(task_report.SHOWN)
+        corrupt = tasks.build(config.task, len(splits.class_names)).corrupt
+        first = jnp.asarray(test.images[shown])
+        noisy = np.asarray(evaluate.inputs(first, jnp.arange(len(first)), corrupt))
+        page = task_report.pixels(
+            summary, history, plain, command, test.images[shown], noisy, scores[shown]
         )
     files.write(workdir / files.REPORT, page)
     files.write(workdir / files.SUMMARY, files.to_json(summary))

@@ -17,6 +17,7 @@ from mnist_jax import (
     checkpoint,
     compilation,
     evaluate,
+    inside,
     metrics,
     parallel,
     processes,
@@ -88,7 +89,11 @@ def run(
         history = _fit(config, program, mesh, splits, record, echo)
         best = processes.from_first(record.best)
     variables = parallel.put(mesh, train.variables(best.state))
-    scores, judged = compile_judge(program.recipe, variables, splits.test, mesh)(variables)
+    recipe = program.recipe
+    outputs, judged = compile_judge(recipe, variables, splits.test, mesh)(variables)
+    scores = np.asarray(outputs)
+    classifies = isinstance(judged, metrics.Report)
+    looked = inside.look(recipe, variables, splits, scores, mesh) if classifies else None
 
     def publish() -> dict[str, Any]:
         summary = results.summarize(
@@ -101,7 +106,7 @@ def run(
             test=judged,
             compile_seconds=program.compile_seconds,
         )
-        results.publish(workdir, summary, history, config, splits, np.asarray(scores), command)
+        results.publish(workdir, summary, history, config, splits, scores, looked, command)
         return summary
 
     return processes.from_first(publish)

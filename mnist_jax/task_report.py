@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from markupsafe import Markup
 
-from mnist_jax import plots, report
+from mnist_jax import pictures, plots, report
 
 SHOWN = 16  # how many test images are
 
@@ -48,7 +48,7 @@ def pixels(
         "The image": clean,
     }
     triples = [
-        [(title, report.png(images[i])) for title, images in columns.items()]
+        [(title, pictures.png(images[i])) for title, images in columns.items()]
         for i in range(len(clean))
     ]
     return _render(summary, history, config, command, triples)

@@ -8,12 +8,13 @@ import pytest
 ORDER = [
     ["__init__", "types"],
     ["nets", "labels", "keys", "tfds_source", "compilation", "parallel", "processes", "pixels"],
+    ["formats", "pictures", "saliency", "thresholds"],
     ["config", "data", "augment", "layers", "metrics", "stats", "ensemble", "errors", "knn"],
     ["models", "tasks", "optim", "splits", "workdir", "provenance", "plots", "board", "sweep"],
-    ["slices", "explore_stats"],
+    ["slices", "explore_stats", "threshold_plots"],
     ["train", "evaluate", "preprocess", "checkpoint", "report", "members_plots", "progress", "cli"],
     ["errors_plots", "explore_plots"],
-    ["members", "task_report", "members_report", "explore"],
+    ["members", "inside", "task_report", "members_report", "explore"],
     ["groups", "results"],
     ["record", "members_results"],
     ["run"],
@@ -62,9 +63,15 @@ def test_only_the_edges_know_their_libraries():
         "flax": {"models"},
         "tensorflow_datasets": {"tfds_source"},
         "orbax": {"checkpoint"},
-        "matplotlib": {"plots", "members_plots", "errors_plots", "explore_plots"},
+        "matplotlib": {
+            "plots",
+            "threshold_plots",
+            "members_plots",
+            "errors_plots",
+            "explore_plots",
+        },
         "jinja2": {"report"},
-        "sklearn": {"data", "explore_stats"},
+        "sklearn": {"data", "thresholds", "explore_stats"},
     }
     for library, allowed in homes.items():
         users = {

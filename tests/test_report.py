@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from pages import Page, check_self_contained
 from PIL import Image
+from scipy.special import softmax
 from scipy.stats import binomtest
+from sklearn.metrics import average_precision_score, precision_score, recall_score, roc_auc_score
 
-from mnist_jax import plots, report
+from mnist_jax import errors, formats, pictures, plots, report, thresholds
 
 FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"]
 FASHION += ["Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
@@ -57,9 +59,15 @@ def make_run(names=FASHION, examples=400, epochs=4, seed=0, logits=None, val=Tru
         "train": {"epochs": epochs, "augment": {"shift": 2.0}},
         "optim": {"learning_rate": 0.01, "weight_decay": 0.1},
     }
+    inside = report.Inside(
+        weights={f"unit {i}": rng.normal(size=(5, 5)).astype(np.float32) for i in range(3)},
+        relevance=rng.normal(size=(min(errors, 8), 28, 28)),
+        validation=(logits, labels) if val and classes == 2 else None,
+    )
     return {
         "summary": summary, "history": history, "config": config, "labels": labels,
         "images": rng.integers(0, 256, (examples, 28, 28, 1)).astype(np.uint8), "logits": logits,
+        "inside": inside,
         "command": "python -m mnist_jax.main --config=configs/cnn.py --workdir=runs/a",
     }  # fmt: skip
 
@@ -108,7 +116,8 @@ def test_text_from_outside_is_escaped():
     check_self_contained(text)
     page = Page(text)
     assert not page.all("script")
-    assert len(page.all("b")) == len(page.all("figure")) > 0  # only the template's own
+    wrong = run["summary"]["test_errors"]
+    assert len(page.all("b")) == wrong + min(wrong, 8) > 0  # only the template's own
     assert len(page.all("i")) == 3  # one bar a class
     assert page.text.count(evil) > 10
     for words in ("<script>alert(1)</script>", "</code><b>", "did not use <i>.", "python '<b>'"):
@@ -131,7 +140,8 @@ def test_most_confident_mistakes_are_the_most_confident():
     wrong = [i for i in range(len(labels)) if logits[i].argmax() != labels[i]]
     wrong.sort(key=lambda i: -probability[i].max())
     assert len(wrong) > report.MISTAKES
-    figures = re.findall(r"<figure>.*?</figure>", render(run))
+    section = render(run).partition("Most confident</h3>")[2].partition("<h3>")[0]
+    figures = re.findall(r"<figure>.*?</figure>", section)
     assert len(figures) == report.MISTAKES
     for index, figure in zip(wrong, figures, strict=False):
         names = FASHION[labels[index]], FASHION[logits[index].argmax()]
@@ -147,7 +157,8 @@ def test_no_mistakes():
     text = render(run)
     assert "every test image was recognised" in text
     assert "0 errors in 400 images" in Page(text).text
-    assert "<figure>" not in text
+    assert "Most confident" not in text
+    assert "What they rest on" not in text
 
 
 @pytest.mark.parametrize("classes", [2, 3, 16, 62])
@@ -182,6 +193,111 @@ def test_class_names_are_never_formulas():
     assert drawing.count(">$x^2$</text>") == 2
 
 
+def test_every_class_is_ranked_against_the_rest():
+    run = make_run(examples=300)
+    labels, odds = run["labels"], thresholds.log_odds(run["logits"])
+    truth = np.eye(10)[labels]
+    expected = {
+        "auc": roc_auc_score(truth, odds, average=None),
+        "average precision": average_precision_score(truth, odds, average=None),
+    }
+    table = render(run).partition("Images</th>")[2].partition("</table>")[0]
+    cells = np.array(re.findall(r'<td class="extra">(.*?)%</td>', table), float).reshape(-1, 2)
+    for column, found in zip(expected.values(), cells.T, strict=True):
+        np.testing.assert_allclose(found[:10], 100 * column, atol=0.006)
+        weighted = np.average(column, weights=np.bincount(labels))
+        np.testing.assert_allclose(found[10:], [100 * column.mean(), 100 * weighted], atol=0.006)
+
+
+def test_a_constant_answer_is_what_to_beat():
+    run = make_run(["cat", "dog", "owl"], 200)
+    support = np.bincount(run["labels"])
+    most, share = ("cat", "dog", "owl")[support.argmax()], support.max() / 200
+    assert f"Always answering “{most}” would score {share:.2%}" in Page(render(run)).text
+
+
+def test_closest_calls_are_the_closest_and_name_the_truth():
+    run = make_run(seed=2)
+    probability = softmax(run["logits"].astype(np.float64), axis=1)
+    first_two = np.sort(probability, axis=1)[:, -2:]
+    order = np.argsort(first_two[:, 1] - first_two[:, 0])
+    section = render(run).partition("Closest calls</h2>")[2].partition("</section>")[0]
+    figures = re.findall(r"<figure>.*?</figure>", section)
+    assert len(figures) == report.AMBIGUOUS
+    unguessed = 0
+    for index, figure in zip(order.tolist(), figures, strict=False):
+        guesses = np.argsort(-probability[index])[:2].tolist()
+        truth = int(run["labels"][index])
+        lines = [(FASHION[k], f"{probability[index, k]:.1%}", k == truth) for k in guesses]
+        found = re.findall(r"<p( class=\"truth\")?><span>(.*?)</span> <span>(.*?)</span>", figure)
+        assert [(name, share, bool(true)) for true, name, share in found] == lines
+        assert (f'<p class="truth">{FASHION[truth]}</p>' in figure) == (truth not in guesses)
+        unguessed += truth not in guesses
+    assert unguessed
+
+
+def test_mistakes_are_explained_in_their_order():
+    run = make_run()
+    section = render(run).partition("What they rest on</h3>")[2].partition("</section>")[0]
+    worst = errors.worst_mistakes(errors.decide(run["logits"]), run["labels"], 8).tolist()
+    assert re.findall(r'title="test image (\d+)"', section) == [str(index) for index in worst]
+    for index, relevance, uri in zip(
+        worst, run["inside"].relevance, re.findall(r'src="(.*?)"', section), strict=True
+    ):
+        assert uri == pictures.png(pictures.overlay(run["images"][index], relevance))
+
+
+def test_the_first_layer_is_shown_by_name():
+    run = make_run()
+    section = render(run).partition("First layer</h2>")[2].partition("</section>")[0]
+    assert re.findall("<figcaption>(.*?)</figcaption>", section) == [*run["inside"].weights]
+    run["inside"] = run["inside"]._replace(weights={})
+    assert "First layer</h2>" not in render(run)
+
+
+def test_thresholds_are_chosen_on_validation_and_judged_on_the_test_split():
+    run = make_run(["no", "yes"], 500, seed=1)
+    rng = np.random.default_rng(5)
+    val_labels = rng.integers(0, 2, 300).astype(np.int32)
+    val_logits = (rng.normal(size=(300, 2)) + 2 * np.eye(2)[val_labels]).astype(np.float32)
+    run["inside"] = run["inside"]._replace(validation=(val_logits, val_labels))
+    section = render(run).partition("Thresholds</h2>")[2].partition("</section>")[0]
+    scores, val_scores = (np.diff(logits)[:, 0] for logits in (run["logits"], val_logits))
+    expected = [0.0]
+    for choose in (thresholds.at_precision, thresholds.at_recall):
+        expected.append(choose(val_scores.astype(np.float64), val_labels, 0.9))
+    rows = re.findall(r'<tr.*?><th scope="row">(.*?)</th>(.*?)</tr>', section)
+    assert len(rows) == 3
+    for (_, cells), threshold in zip(rows, expected, strict=True):
+        called = scores >= threshold
+        assert [cell.removesuffix("%") for cell in re.findall(">([^<]+)</td>", cells)] == [
+            f"{100 / (1 + np.exp(-threshold)):.2f}",
+            f"{100 * precision_score(run['labels'], called):.2f}",
+            f"{100 * recall_score(run['labels'], called):.2f}",
+            f"{(called & (run['labels'] == 0)).sum()} of {(run['labels'] == 0).sum()}",
+        ]
+    assert f"{roc_auc_score(run['labels'], scores):.2%}" in section
+
+
+def test_a_goal_out_of_reach_is_said_to_be():
+    run = make_run(["no", "yes"], 100)
+    never = np.array([[0, 1], [0, 2]], np.float32), np.array([1, 0], np.int32)
+    run["inside"] = run["inside"]._replace(validation=never)
+    text = Page(render(run)).text
+    assert "90% precision on validation no threshold reaches it" in text
+    assert "90% recall on validation" in text
+
+
+@pytest.mark.parametrize("case", ["three classes", "one class in the test split", "diverged"])
+def test_no_thresholds_where_there_is_nothing_to_choose(case):
+    run = make_run(["a", "b", "c"] if case == "three classes" else ["a", "b"], 50)
+    if case == "diverged":
+        run["logits"] = np.full_like(run["logits"], np.nan)
+    if case == "one class in the test split":
+        run["labels"] = np.zeros_like(run["labels"])
+    assert "Thresholds</h2>" not in render(run)
+
+
 def test_interval_is_wilsons():
     text = Page(render(make_run(), test_errors=40)).text
     bounds = binomtest(360, 400).proportion_ci(method="wilson")
@@ -208,14 +324,24 @@ def test_diverged_run():
     words = Page(text).text
     assert "nan" not in words.lower()
     assert "None" not in words
-    assert report.NOTHING in words
+    assert formats.NOTHING in words
     assert "95% interval" not in words
 
 
-def test_reliability_is_left_out_without_its_bins():
-    run = make_run()
-    del run["summary"]["reliability"]
-    assert "Calibration</h2>" not in render(run)
+def test_scores_that_are_no_probabilities_are_not_shown_as_such():
+    run = make_run(["no", "yes"])
+    empty = [{"low": 0.0, "high": 1.0, "count": 0, "confidence": 0.0, "accuracy": 0.0}]
+    assert "how sure it was" in render(run)
+    text = render(run, reliability=empty, ece=None)
+    assert "Calibration" not in text
+    assert "how sure it was" not in text
+    galleries = text.partition("Mistakes</h2>")[2].partition("First layer</h2>")[0]
+    assert "%" not in galleries
+    assert "at a lower score finds more" in text
+    threshold = re.findall("90% precision on validation</th><td>(.*?)</td>", text)
+    scores = np.diff(run["logits"].astype(np.float64))[:, 0]
+    chosen = thresholds.at_precision(scores, run["labels"], 0.9)
+    assert threshold == [formats.loss(chosen)]
 
 
 def test_next_commands_change_one_field_and_the_directory():
@@ -264,29 +390,6 @@ def test_command_and_configuration_are_there():
     assert run["command"] in page.text
     for field, value in (("train.augment.shift", "2.0"), ("optim.learning_rate", "0.01")):
         assert f"{field} {value}" in page.text
-
-
-@pytest.mark.parametrize(
-    ("shown", "expected"),
-    [
-        (report.percent(0.98765), "98.77%"),
-        (report.percent(0.99999), ">99.99%"),
-        (report.percent(1.0), "100.00%"),
-        (report.percent(1 - 1e-9, 1), ">99.9%"),
-        (report.count(421642), "421,642"),
-        (report.loss(0.0312345), "0.03123"),
-        (report.duration(0.4211), "0.42 s"),
-        (report.duration(59.96), "1 min 0 s"),
-        (report.duration(93.2), "1 min 33 s"),
-        (report.duration(3599.9), "1 h 0 min"),
-        (report.duration(7510), "2 h 5 min"),
-        (report.memory(812_345_678), "812 MB"),
-        (report.memory(2.5e9), "2.50 GB"),
-        (report.percent(float("nan")) + report.duration(None) + report.memory(None), "–––"),
-    ],
-)
-def test_numbers_are_for_people(shown, expected):
-    assert shown == expected
 
 
 def test_drawing_leaves_no_global_state():

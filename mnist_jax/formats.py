@@ -1,0 +1,45 @@
+"""Numbers as a person reads them; a dash where there is none."""
+
+import math
+
+NOTHING = "–"  # in place of a number that is missing or not finite
+Number = int | float | None
+
+
+def percent(share: Number, digits: int = 2) -> str:
+    """0.98761 as "98.76%". What is short of 100% never reads as 100%."""
+    text = _number(share, f".{digits}%")
+    rounded_up = share is not None and share < 1 and text.startswith("100")
+    return f">{100 - 10.0**-digits:.{digits}f}%" if rounded_up else text
+
+
+def count(number: Number) -> str:
+    """12345 as "12,345"."""
+    return _number(number, ",.0f")
+
+
+def loss(value: Number) -> str:
+    """0.0312345 as "0.03123": four significant digits."""
+    return _number(value, ".4g")
+
+
+def duration(seconds: Number) -> str:
+    """Seconds as a person would say them: "0.42 s", "15.3 s", "3 min 20 s", "2 h 5 min"."""
+    if seconds is None or not math.isfinite(seconds):
+        return NOTHING
+    if seconds < 59.95:
+        return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def memory(size: Number) -> str:
+    """Bytes in the unit that fits: 812345678 as "812 MB", and in powers of 1000."""
+    if size is None or not math.isfinite(size):
+        return NOTHING
+    return f"{size / 1e6:,.0f} MB" if size < 1e9 else f"{size / 1e9:.2f} GB"
+
+
+def _number(value: Number, form: str) -> str:
+    """A number in Python's format, a dash where there is none."""
+    return NOTHING if value is None or not math.isfinite(value) else format(value, form)

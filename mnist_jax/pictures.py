@@ -1,0 +1,40 @@
+"""Arrays as pictures inside a page: data URIs of PNG files.
+
+What can be of either sign is teal where it is positive and red where it is negative, in tones that
+show on a light page and on a dark one.
+"""
+
+import base64
+import io
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+POSITIVE, NEGATIVE = (24, 160, 143), (226, 80, 104)
+_DIMMED = 0.6  # an image's brightness under an overlay: black and white leave colours no room
+
+
+def png(pixels: UInt8[np.ndarray, "H W C"]) -> str:
+    """A picture as a data URI: grey (C = 1), RGB (3) or RGB with opacity (4)."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.squeeze(axis=2) if pixels.shape[2] == 1 else pixels).save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def signed(values: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 4"]:
+    """Numbers in colour, the more opaque the larger; the largest is solid, and 0 is not there."""
+    values = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
+    opacity = np.abs(values) / (np.abs(values).max() or 1.0)
+    colours = np.where(values[..., None] > 0, POSITIVE, NEGATIVE)
+    return np.dstack([colours, np.round(255 * opacity)]).astype(np.uint8)
+
+
+def overlay(
+    image: UInt8[np.ndarray, "H W 1"], values: Float[np.ndarray, "H W"]
+) -> UInt8[np.ndarray, "H W 3"]:
+    """An image, dimmed, under numbers in colour."""
+    colours = signed(values)
+    opacity = colours[..., 3:] / 255
+    mixed = (1 - opacity) * _DIMMED * image + opacity * colours[..., :3]
+    return np.round(mixed).astype(np.uint8)

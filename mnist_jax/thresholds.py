@@ -1,0 +1,172 @@
+"""Where to draw the line between no and yes: every threshold's trade-off, and one for a goal.
+
+A score is any finite number that is higher for a likelier yes; an example is called a yes if its
+score is at least the threshold. Choose thresholds on validation or out-of-fold scores only: on the
+test split, the one that looks best is in part the one that was lucky there.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from mnist_jax.types import UserError
+
+Scores = Float[np.ndarray, " n"]
+Labels = Bool[np.ndarray, " n"] | Int[np.ndarray, " n"]  # 1: yes, 0: no
+
+
+class Curve(NamedTuple):
+    """A point for each of some falling thresholds."""
+
+    x: Float[np.ndarray, " points"]
+    y: Float[np.ndarray, " points"]
+    thresholds: Float[np.ndarray, " points"]
+
+
+class Ranking(NamedTuple):
+    """How well scores put yes above no, whatever the threshold; NaN where that has no sense."""
+
+    auc: float  # area under the ROC curve: P(a yes scores more than a no)
+    average_precision: float  # area under the precision-recall curve, as steps
+
+
+class Point(NamedTuple):
+    """What a threshold makes of examples: counts, and rates that are NaN over no examples."""
+
+    threshold: float
+    true_positives: int
+    false_positives: int
+    false_negatives: int
+    true_negatives: int
+
+    @property
+    def precision(self) -> float:
+        """Share of those called a yes that are one."""
+        return _share(self.true_positives, self.false_positives)
+
+    @property
+    def recall(self) -> float:
+        """Share of the yes that are called so: the true positive rate."""
+        return _share(self.true_positives, self.false_negatives)
+
+    @property
+    def false_positive_rate(self) -> float:
+        """Share of the no that are called a yes."""
+        return _share(self.false_positives, self.true_negatives)
+
+
+def log_odds(logits: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
+    """Scores of each class against all others: log(p / (1 - p)) of its softmax probability p.
+
+    They are in the order of p, but still distinct where p is 0 or 1 in floating point.
+    """
+    x = logits.astype(np.float64)
+    first = x.argmax(axis=1)[:, None] == np.arange(x.shape[1])
+    with np.errstate(invalid="ignore"):  # of a diverged run: inf - inf is NaN
+        highest = x.max(axis=1, keepdims=True)
+        terms = np.exp(x - highest)  # the first class's is 1, so the others' sums lose nothing by
+        others = highest + np.log(terms.sum(axis=1, keepdims=True) - np.where(first, 0.0, terms))
+        rest = np.where(first, -np.inf, x)
+        second = rest.max(axis=1, keepdims=True)
+        beside_first = second + np.log(np.exp(rest - second).sum(axis=1, keepdims=True))
+    return x - np.where(first, beside_first, others)
+
+
+def probability(odds: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """The p of each log(p / (1 - p))."""
+    from scipy.special import expit
+
+    return expit(odds)
+
+
+def ranking(scores: Scores, labels: Labels) -> Ranking:
+    """The areas under both curves; NaN if there is no yes, no no, or a score that is not finite."""
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    if not np.isfinite(scores).all() or not 0 < np.count_nonzero(labels) < len(labels):
+        return Ranking(math.nan, math.nan)
+    auc, precision = roc_auc_score(labels, scores), average_precision_score(labels, scores)
+    return Ranking(float(auc), float(precision))
+
+
+def precision_recall(scores: Scores, labels: Labels, limit: int = 200) -> Curve:
+    """Precision (y) against recall (x), at most `limit` points of it; some example is a yes."""
+    precision, recall, thresholds = _precision_recall(scores, labels)
+    return _thin(Curve(recall[::-1], precision[::-1], thresholds[::-1]), limit)
+
+
+def roc(scores: Scores, labels: Labels, limit: int = 200) -> Curve:
+    """True (y) against false positive rate (x), at most `limit` points; some are a yes, some a no.
+
+    From (0, 0), at an infinite threshold, to (1, 1).
+    """
+    from sklearn.metrics import roc_curve
+
+    return _thin(Curve(*roc_curve(labels, scores)), limit)
+
+
+def at_precision(scores: Scores, labels: Labels, precision: float) -> float:
+    """The lowest threshold, so the one of most recall, of at least this precision.
+
+    Raises:
+        UserError: no threshold has it; names the one that comes nearest.
+    """
+    precisions, _, thresholds = _precision_recall(scores, labels)
+    reached = np.flatnonzero(precisions >= precision)
+    if not len(reached):
+        best = precisions.argmax()
+        raise UserError(
+            f"no threshold has a precision of {precision:.4g}; the best is "
+            f"{precisions[best]:.4g}, at a threshold of {thresholds[best]:.4g}"
+        )
+    return float(thresholds[reached[0]])
+
+
+def at_recall(scores: Scores, labels: Labels, recall: float) -> float:
+    """The highest threshold, so as a rule the one of most precision, of at least this recall.
+
+    Raises:
+        UserError: no threshold has it: it is more than 1, or no example is a yes.
+    """
+    _, recalls, thresholds = _precision_recall(scores, labels)
+    reached = np.flatnonzero(recalls >= recall)
+    if not len(reached):
+        raise UserError(f"no threshold has a recall of {recall:.4g}; the most there can be is 1")
+    return float(thresholds[reached[-1]])
+
+
+def operating_point(scores: Scores, labels: Labels, threshold: float) -> Point:
+    """What a threshold makes of these examples."""
+    called, yes = scores >= threshold, labels.astype(bool)
+    pairs = ((called, yes), (called, ~yes), (~called, yes), (~called, ~yes))
+    return Point(threshold, *(int(np.count_nonzero(a & b)) for a, b in pairs))
+
+
+def _precision_recall(scores: Scores, labels: Labels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Precision and recall at every threshold that makes a difference, and these, ascending.
+
+    Raises:
+        UserError: no example is a yes.
+    """
+    from sklearn.metrics import precision_recall_curve
+
+    if not np.any(labels):
+        raise UserError("no example is a yes: nothing has a recall; give labels of 0 and 1")
+    precision, recall, thresholds = precision_recall_curve(labels, scores)
+    return precision[:-1], recall[:-1], thresholds  # its last point has no threshold
+
+
+def _thin(curve: Curve, limit: int) -> Curve:
+    """At most `limit` of a curve's points, evenly spaced along its drawn length, with both ends."""
+    if len(curve.x) <= limit:
+        return curve
+    steps = np.abs(np.diff(curve.x)) + np.abs(np.diff(curve.y))
+    length = np.concatenate([[0.0], np.cumsum(steps)])
+    kept = np.unique(np.searchsorted(length, np.linspace(0, length[-1], limit)))
+    return Curve(*(values[kept] for values in curve))
+
+
+def _share(part: int, rest: int) -> float:
+    return part / (part + rest) if part + rest else math.nan
