@@ -86,6 +86,7 @@ def default() -> ConfigDict:
             "members": {  # many trainings in one run: all combinations of the following
                 "seeds": 1,  # so many, from config.seed on
                 "folds": 0,  # of cross-validation, in place of data.val_size; 0: none
+                "outer_folds": 0,  # around it: nested cross-validation; 0: none
                 "settings": placeholder(str),  # [{}, {"optim.clip": 1.0}, ...]: JSON
                 "grid": placeholder(str),  # {"optim.learning_rate": [1e-3, 3e-3], ...}
                 "random": placeholder(str),  # {"optim.learning_rate": [1e-4, 1e-2, "log"], ...}
@@ -138,9 +139,10 @@ def validate(config: ConfigDict) -> None:
         )
     members = config.members
     _range("members.seeds", members.seeds, 1, 2**32 - config.seed, closed=True)
-    for name, low in (("folds", 0), ("samples", 1), ("patience", 0), ("width", 0)):
-        _range(f"members.{name}", members[name], low)
-    if members.folds:
+    for name in ("folds", "outer_folds", "patience", "width"):
+        _range(f"members.{name}", members[name], 0)
+    _range("members.samples", members.samples, 1)
+    if members.folds or members.outer_folds:
         _validate_folds(config)
     for epoch in members.halving:
         _range("members.halving", epoch, 1, train.epochs)
@@ -153,8 +155,13 @@ def validate(config: ConfigDict) -> None:
 
 def _validate_folds(config: ConfigDict) -> None:
     members = config.members
-    if members.folds == 1:
-        raise UserError("config.members.folds: cross-validation takes at least 2; 0 for none")
+    for key in ("folds", "outer_folds"):
+        if members[key] == 1:
+            raise UserError(f"config.members.{key}: cross-validation takes at least 2; 0 for none")
+    if not members.folds:
+        raise UserError(
+            "config.members.outer_folds: judges what inner folds choose; give config.members.folds"
+        )
     # Held-out examples that decide on the training do not judge it, and the training on all
     # examples that follows has none.
     for key, watches in (

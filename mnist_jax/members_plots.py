@@ -10,9 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from mnist_jax.plots import PALETTE, STYLE, TOOLTIP
+from mnist_jax.plots import PALETTE, STYLE, TOOLTIP, Row
 
-Row = Mapping[str, Any]
 _SHOWN = 12  # settings, the best ones
 
 

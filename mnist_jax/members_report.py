@@ -29,13 +29,16 @@ def render(
     chosen = [row["member"] for row in rows if row["setting"] == summary["chosen"]]
     swept = members_plots.sweep(settings)
     committee = summary["committee"]
+    diagrams = [one["reliability"] for one in (committee, summary["test"]) if one]
     validated = any(row["val_accuracy"] is not None for row in rows)
+    outer = summary["nested"]["folds"] if summary["nested"] else []
     matrix = np.asarray(summary["confusion_matrix"], np.int64)
     figures = {
         "sweep": swept,
         "distribution": members_plots.distribution(rows, settings) if validated else None,
         "learning": members_plots.learning_bands(history, chosen, validated),
         "committees": members_plots.committees(committee["by_size"]) if committee else None,
+        "calibration": plots.reliability(*diagrams) if diagrams[-1] else None,
         "confusion": plots.confusion(matrix, summary["class_names"]),
     }
     drawn = {
@@ -46,6 +49,7 @@ def render(
         summary=summary,
         settings=[{**s, "name": members_plots.name(s["overrides"])} for s in settings],
         config_rows=list(report.flatten(config)),
+        outer=[{**row, "name": members_plots.name(row["overrides"])} for row in outer],
         command=command,
         **drawn,
     )

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int32
 from ml_collections import ConfigDict
 
-from mnist_jax import ensemble, members_plots, members_report, results, stats
+from mnist_jax import ensemble, members_plots, members_report, metrics, results, stats
 from mnist_jax import workdir as files
 from mnist_jax.results import Row
 from mnist_jax.splits import Split, Splits
@@ -46,6 +47,11 @@ def describe_settings(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return settings
 
 
+def describe_outer(rows: Sequence[Row]) -> dict[str, Any]:
+    """The rows of outer folds, and their `accuracy` described."""
+    return {"accuracy": stats.describe([r["accuracy"] for r in rows])._asdict(), "folds": [*rows]}
+
+
 def rank(setting: Mapping[str, Any]) -> tuple[int, bool, float]:
     """The key by which the best setting is the largest.
 
@@ -78,6 +84,7 @@ def summarize(
     rows: Sequence[Row],
     settings: Sequence[Mapping[str, Any]],
     chosen: int,
+    outer: Sequence[Row],
     tested: Sequence[Mapping[str, Any]],
     logits: Float32[np.ndarray, "members test classes"],
     train_seconds: float,
@@ -93,21 +100,14 @@ def summarize(
       rows: of the members.
       settings: from `describe_settings`.
       chosen: which of them was judged on the test split.
+      outer: from `nested.judge`; none without nested cross-validation.
       tested: the reports of its members on the whole test split.
       logits: of the same.
       train_seconds: of all members together.
       compile_seconds: what compiling took in this process.
     """
     accuracy = stats.describe([report["accuracy"] for report in tested])
-    labels, count = splits.test.labels, len(tested)
-    committee = None
-    if count > 1:
-        sizes = [size for size in _SIZES if size < count] + [count]
-        committee = {
-            "members": count,
-            "test_accuracy": ensemble.accuracies(logits, labels),
-            "by_size": ensemble.by_size(logits, labels, sizes),
-        }
+    probable = tested[0]["ece"] is not None  # scores of a hinge are no probabilities
     return {
         **results.of_what(config, splits, requested_dataset, num_params),
         "members": len(rows),
@@ -116,21 +116,82 @@ def summarize(
         "diverged": sum(row["status"] == "diverged" for row in rows),
         "settings": list(settings),
         "chosen": chosen,
+        "nested": describe_outer(outer) if outer else None,
         "test_accuracy": accuracy.mean,
         "test": {
             "accuracy": accuracy._asdict(),
             "loss": stats.describe([report["loss"] for report in tested])._asdict(),
             "ece": stats.describe([report["ece"] for report in tested])._asdict()
-            if tested[0]["ece"] is not None  # scores of a hinge are no probabilities
+            if probable
             else None,
+            "reliability": pool([r["reliability"] for r in tested]) if probable else None,
         },
-        "committee": committee,
+        "committee": judge_committee(logits, splits.test.labels, probable)
+        if len(tested) > 1
+        else None,
         "confusion_matrix": np.sum([r["confusion_matrix"] for r in tested], axis=0).tolist(),
         "class_names": list(splits.class_names),
         "train_seconds": train_seconds,
         "compile_seconds": compile_seconds,
         **results.where(splits),
     }
+
+
+def pool(diagrams: Sequence[Sequence[Row]]) -> list[Row]:
+    """The reliability diagrams of some members as one: all their predictions in the same bins."""
+    bins = []
+    for same in zip(*diagrams, strict=True):
+        count = sum(row["count"] for row in same)
+        means = {
+            key: sum(row["count"] * row[key] for row in same) / max(count, 1)
+            for key in ("confidence", "accuracy")
+        }
+        bins.append({**same[0], "count": count, **means})
+    return bins
+
+
+def judge_committee(
+    logits: Float32[np.ndarray, "members n classes"],
+    labels: Int32[np.ndarray, " n"],
+    probable: bool,
+) -> dict[str, Any]:
+    """What at least two members are worth together.
+
+    Args:
+      logits: theirs.
+      labels: classes.
+      probable: whether the softmax of the logits are probabilities.
+
+    Returns:
+      How many `members` there are; the `test_accuracy` by each rule of `ensemble` and that of
+      smaller committees, `by_size`; of the mean of their probabilities the `nll` (negative
+      log-likelihood, nats), beside it the mean of the members' own, `nll_of_members`, the expected
+      calibration error `ece` and the `reliability` diagram. None where nothing is a probability.
+    """
+    count = len(logits)
+    sizes = [size for size in _SIZES if size < count] + [count]
+    found: dict[str, Any] = {
+        "members": count,
+        "test_accuracy": ensemble.accuracies(logits, labels),
+        "by_size": ensemble.by_size(logits, labels, sizes),
+        **dict.fromkeys(("nll", "nll_of_members", "ece", "reliability")),
+    }
+    if probable:
+        scores = ensemble.mean_probabilities(logits)  # logarithms, so their own logits
+        names = [str(label) for label in range(logits.shape[-1])]
+        report = metrics.classification(jnp.asarray(scores), jnp.asarray(labels))
+        judged = metrics.to_python(report, names)
+        found |= {key: judged[key] for key in ("ece", "reliability")}
+        found |= {"nll": judged["loss"], "nll_of_members": _nll(logits, labels)}
+    return found
+
+
+def _nll(
+    logits: Float32[np.ndarray, "members n classes"], labels: Int32[np.ndarray, " n"]
+) -> float:
+    from scipy.special import log_softmax
+
+    return -float(log_softmax(logits, axis=-1)[:, np.arange(len(labels)), labels].mean())
 
 
 def publish(

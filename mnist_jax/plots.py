@@ -27,7 +27,13 @@ PALETTE = {
     "train": "#8d97a5",
     "accent": "#0f7a6e",
     "error": "#d6455d",
+    "orange": "#c8641b",
+    "blue": "#3b6fb6",
+    "violet": "#7a5195",
 }
+# One a run, where several are drawn: the first is the one that others are held against.
+SERIES = ("train", "accent", "orange", "blue", "violet", "error")
+Row = Mapping[str, Any]
 TOOLTIP = "tooltip:"  # an artist whose gid starts so shows the rest of it when hovered
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -79,14 +85,8 @@ def learning_curves(history: Sequence[Mapping[str, Any]], best_epoch: int | None
             _lines(axes, history, names)
             if best_epoch is not None:
                 axes.axvline(best_epoch, label=f"best epoch ({best_epoch})", **DASHED)
-        # Once the loss has fallen far, a linear axis would show little but the first epoch.
         losses = np.concatenate([_column(history, name) for name in ("train_loss", "val_loss")])
-        losses = losses[np.isfinite(losses)]
-        if losses.size and 0 < 8 * losses.min() < losses.max():
-            loss.set_yscale("log")
-            loss.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-            loss.yaxis.set_minor_locator(NullLocator())
-            loss.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        scale_to(loss, losses[np.isfinite(losses)])
         for accuracy in middle:
             accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
         rate.set_ylim(bottom=0)
@@ -102,6 +102,18 @@ def learning_curves(history: Sequence[Mapping[str, Any]], best_epoch: int | None
                 handlelength=1.4, handletextpad=0.5, borderaxespad=0,
             )  # fmt: skip
     return figure
+
+
+def scale_to(axes: Axes, values: Float[np.ndarray, "_"]) -> None:
+    """Makes the y axis logarithmic where values have fallen far.
+
+    A linear one would show little but the first epoch.
+    """
+    if values.size and 0 < 8 * values.min() < values.max():
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _column(history: Sequence[Mapping[str, Any]], name: str) -> Float[np.ndarray, "epochs"]:
@@ -183,28 +195,30 @@ def class_grid(class_names: Sequence[str]) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def reliability(bins: Sequence[Mapping[str, Any]]) -> Figure:
+def reliability(bins: Sequence[Row], beside: Sequence[Row] = ()) -> Figure:
     """How often the predictions of a given confidence were right (DeGroot and Fienberg, 1983).
 
     Args:
         bins: each with the `count` of predictions in it, their mean `confidence` and their
             `accuracy`. Empty ones are not drawn, nor those of a diverged run, whose confidence is
             None or NaN.
+        beside: the same of what it is held against, drawn pale.
     """
-    seen = [row for row in bins if row["count"] and (row["confidence"] or 0) > 0]
-    total = sum(row["count"] for row in seen)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(3.6, 3.6))
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
         axes.set(xlabel="confidence", ylabel="share right")
         axes.plot([0, 1], [0, 1], **DASHED)
-        for row in seen:
-            size, x, y = row["count"], row["confidence"], row["accuracy"]
-            axes.vlines(x, x, y, color=PALETTE["error"], lw=1.4)
-            area = 16 + 100 * (size / total) ** 0.5
-            dot = axes.scatter([x], [y], s=area, color=PALETTE["accent"], lw=0, zorder=3)
-            dot.set_gid(f"{TOOLTIP}{size:,} at confidence {x:.1%}: {y:.1%} right")
+        for rows, colour, line in ((beside, "train", "train"), (bins, "accent", "error")):
+            seen = [row for row in rows if row["count"] and (row["confidence"] or 0) > 0]
+            total = sum(row["count"] for row in seen)
+            for row in seen:
+                size, x, y = row["count"], row["confidence"], row["accuracy"]
+                axes.vlines(x, x, y, color=PALETTE[line], lw=1.4)
+                area = 16 + 100 * (size / total) ** 0.5
+                dot = axes.scatter([x], [y], s=area, color=PALETTE[colour], lw=0, zorder=3)
+                dot.set_gid(f"{TOOLTIP}{size:,} at confidence {x:.1%}: {y:.1%} right")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(5))
             axis.set_major_formatter(PercentFormatter(1.0))

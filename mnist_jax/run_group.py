@@ -1,7 +1,7 @@
-"""The host loop of a group: all its members trained to their ends, saved as they go."""
+"""The host loop of a group: all its members trained, saved as they go."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -26,7 +26,7 @@ _SAVE_SECONDS = 2.0  # a checkpoint of all members at most so often
 
 
 class Finished(NamedTuple):
-    """A group at its end."""
+    """A group at its end, or where it pauses."""
 
     group: Group
     course: Course
@@ -40,21 +40,51 @@ def run_group(
     splits: Splits,
     directory: Path,
     echo: progress.Echo,
+    until: int | None = None,
+    dropped: Collection[int] = (),
 ) -> Finished:
-    """Trains a group to its end, from where its checkpoints are."""
+    """Trains a group, from where its checkpoints are.
+
+    Args:
+      config: of the run.
+      there: the members.
+      splits: what they learn from and are validated on.
+      directory: of the checkpoints.
+      echo: told lines for a person.
+      until: the epoch after which to pause; None: to their ends.
+      dropped: settings that are trained no further.
+
+    Raises:
+      progress.Stopped: a signal asked to stop; everything so far is saved.
+    """
     group = groups.make(config, there, splits)
-    plan = group.plan
-    many = f"{len(there)} member{'s' if len(there) > 1 else ''} of {group.epochs} epochs"
-    at_once = plan.width * min(plan.threads, -(-len(there) // plan.width))
-    how = "one after the other" if at_once == 1 else f"{at_once} at once"
-    echo(many + (f", {how}" if len(there) > 1 else ""))
-    course = members.start(plan, group.members)
-    begin = time.perf_counter()
-    epoch_of = compile_epoch(group, course)
-    compile_seconds = time.perf_counter() - begin
+    course = members.start(group.plan, group.members)
     with Saves(directory, run.on_host(course), echo) as saves:
-        course, rows = _fit(config, group, course, epoch_of, saves, echo)
+        rows: list[Row] = []
+        done = 0
+        if last := processes.from_first(saves.resume):
+            course, rows, done = parallel.put(group.plan.mesh, last.state), last.history, last.epoch
+        active = np.asarray(course.active) & ~np.isin(group.settings, [*dropped])
+        course = course._replace(active=parallel.put(group.plan.mesh, active))
+        todo = range(done + 1, (until or group.epochs) + 1)
+        if not todo or not active.any():
+            return Finished(group, course, rows, 0.0)
+        echo(_introduction(group, int(active.sum())))
+        if done:
+            echo(f"{directory}: goes on after epoch {done} of {group.epochs}")
+        begin = time.perf_counter()
+        epoch_of = compile_epoch(group, course)
+        compile_seconds = time.perf_counter() - begin
+        course, rows = _fit(group, course, rows, todo, epoch_of, saves, echo)
     return Finished(group, course, rows, compile_seconds)
+
+
+def _introduction(group: Group, active: int) -> str:
+    plan = group.plan
+    many = f"{active} member{'s' if active > 1 else ''} of {group.epochs} epochs"
+    at_once = plan.width * min(plan.threads, -(-active // plan.width))
+    how = "one after the other" if at_once == 1 else f"{at_once} at once"
+    return many + (f", {how}" if active > 1 else "")
 
 
 def compile_epoch(group: Group, course: Course) -> Callable:
@@ -65,40 +95,33 @@ def compile_epoch(group: Group, course: Course) -> Callable:
 
 
 def _fit(
-    config: ConfigDict,
     group: Group,
     course: Course,
+    rows: list[Row],
+    todo: range,
     epoch_of: Callable,
     saves: Saves,
     echo: progress.Echo,
 ) -> tuple[Course, list[Row]]:
-    """Trains the epochs that are not saved yet; returns where all are, and the rows of all."""
-    plan, epochs = group.plan, group.epochs
-    rows: list[Row] = []
-    done = 0
-    if last := processes.from_first(saves.resume):
-        course, rows, done = parallel.put(plan.mesh, last.state), last.history, last.epoch
-        echo(f"{saves.directory}: goes on after epoch {done} of {epochs}")
+    """Trains some epochs; returns where all members are, and the rows of these epochs too."""
     examples = members.num_train(group.data) * len(group.settings)
-    bar = progress.Bar(epochs, done, examples, echo)
+    bar = progress.Bar(group.epochs, todo[0] - 1, examples, echo)
     saved = time.monotonic()
     with bar, progress.interruptible(bar.write) as stop_signal:
-        for epoch in range(done + 1, epochs + 1):
+        for epoch in todo:
             active = np.flatnonzero(course.active).tolist()
-            if not active:
-                break
             course, new = train_epoch(group, course, epoch_of, epoch, active, bar)
             rows = rows + new
-            if epoch in config.members.halving:
-                course = _halve(group, course, rows)
-            last_one = epoch == epochs or not np.any(course.active)
+            last_one = epoch == todo[-1] or not np.any(course.active)
             signum = processes.largest(stop_signal())
             if last_one or signum or time.monotonic() - saved > _SAVE_SECONDS:
                 processes.from_first(partial(saves.save, epoch, course, rows, None))
                 saved = time.monotonic()
-            if signum and not last_one:
+            if signum:
                 processes.from_first(saves.wait)
-                raise progress.Stopped(signum, epoch, epochs)
+                raise progress.Stopped(signum, epoch, group.epochs)
+            if last_one:
+                break
     return course, rows
 
 
@@ -159,23 +182,6 @@ def _rows(epoch: int, chunk: Sequence[int], sums: Metrics, judged: Metrics) -> l
         values = [_finite(mean[key][i]) for mean in means for key in ("loss", "accuracy")]
         rows.append({"epoch": epoch, "member": member, **dict(zip(names, values, strict=True))})
     return rows
-
-
-def _halve(group: Group, course: Course, rows: Sequence[Row]) -> Course:
-    """Stops the worse half of the settings that still train.
-
-    They are compared by the mean validation accuracy of all their members, each at its last epoch.
-    """
-    latest = {row["member"]: row["val_accuracy"] or 0.0 for row in rows}
-    active, settings = np.asarray(course.active), np.asarray(group.settings)
-    scores = {
-        setting: np.mean([latest[member] for member in np.flatnonzero(settings == setting)])
-        for setting in np.unique(settings[active]).tolist()
-    }
-    best_first = sorted(scores, key=lambda setting: -scores[setting])
-    kept = best_first[: -(-len(best_first) // 2)]
-    staying = active & np.isin(settings, kept)
-    return course._replace(active=parallel.put(group.plan.mesh, staying))
 
 
 def outcomes(finished: Finished) -> list[Row]:

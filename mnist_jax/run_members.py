@@ -1,9 +1,7 @@
-"""The host loop of many members: train, choose by validation, judge, save.
+"""The host side of many members: choose by validation, judge, save.
 
-Members that one program can train make a group, and groups are trained one after the other.
-Settings are compared by the mean validation accuracy of their members; those of the best one are
-judged on the test split, once. In cross-validation that setting is first trained anew, on all
-training examples.
+What is chosen among, and how, is `choice`'s; that setting's members are judged on the test split,
+once.
 """
 
 from collections.abc import Sequence
@@ -11,28 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-from jaxtyping import Array, Float32
+from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from mnist_jax import (
-    compilation,
+    choice,
     data,
     groups,
-    members,
     members_results,
-    metrics,
-    parallel,
+    nested,
     processes,
     progress,
     run,
-    run_group,
     sweep,
 )
+from mnist_jax import splits as data_splits
 from mnist_jax import workdir as files
-from mnist_jax.results import Row
 from mnist_jax.run_group import Finished
-from mnist_jax.splits import Split, Splits
+from mnist_jax.splits import Splits
 from mnist_jax.sweep import Member
 from mnist_jax.types import UserError
 
@@ -59,61 +53,32 @@ def run_members(
         echo(f"{workdir}: is finished; --overwrite starts it anew")
         return finished
     echo(_introduction(config, splits, everyone))
-    found: dict[int, Row] = {}
-    history: list[Row] = []
-    done: list[Finished] = []
-    parts = sweep.groups(config, everyone)
-    for number, indices in enumerate(parts):
-        there = [everyone[i] for i in indices]
-        directory = workdir / files.CHECKPOINTS / str(number)
-        done.append(run_group.run_group(config, there, splits, directory, echo))
-        history += [{**row, "member": indices[row["member"]]} for row in done[-1].rows]
-        found |= dict(zip(indices, run_group.outcomes(done[-1]), strict=True))
-    rows = [{"member": i, **member._asdict(), **found[i]} for i, member in enumerate(everyone)]
-    settings = members_results.describe_settings(rows)
-    chosen = max(range(len(settings)), key=lambda i: members_results.rank(settings[i]))
-    if why := members_results.choice(settings, chosen, config.members.folds):
-        echo(why)
-    if config.members.folds:
-        alone = [m._replace(fold=None) for m in everyone if m.setting == chosen and not m.fold]
-        whole = config.copy_and_resolve_references()
-        whole.members.folds = 0
-        echo("trained once more, on all training examples:")
-        directory = workdir / files.CHECKPOINTS / "refit"
-        finalists = run_group.run_group(whole, alone, splits, directory, echo)
-        done.append(finalists)
-        places = list(range(len(alone)))
-    else:
-        number = next(n for n, group in enumerate(done) if chosen in group.group.settings)
-        finalists = done[number]
-        places = [i for i, s in enumerate(finalists.group.settings) if s == chosen]
-    places = [i for i in places if not finalists.course.diverged[i]]
-    if not places:
-        raise UserError(
-            "all members diverged; try a lower config.optim.learning_rate, or config.optim.clip=1"
-        )
-    logits, judged = _judge(finalists, places, splits.test)
-    for place, report in zip(places, judged, strict=True):
-        row = {"test_accuracy": report["accuracy"], "test_errors": report["errors"]}
-        if not config.members.folds:
-            rows[parts[number][place]] |= row
+    checkpoints = workdir / files.CHECKPOINTS
+    outer = nested.judge(config, splits, checkpoints, echo) if config.members.outer_folds else []
+    if outer:
+        echo("on all training examples:")
+    found = choice.choose(config, splits, checkpoints, echo)
+    logits, judged = choice.judge(found, splits.test)
+    for member, report in zip(found.judged, judged, strict=False):  # with folds there are none
+        found.rows[member] |= {"test_accuracy": report["accuracy"], "test_errors": report["errors"]}
 
     def publish() -> dict[str, Any]:
         summary = members_results.summarize(
             config,
             splits,
             requested_dataset=requested_dataset or splits.name,
-            num_params=_num_params(finalists),
-            rows=rows,
-            settings=settings,
-            chosen=chosen,
+            num_params=_num_params(found.finalists),
+            rows=found.rows,
+            settings=found.settings,
+            chosen=found.setting,
+            outer=outer,
             tested=judged,
             logits=logits,
-            train_seconds=sum(_seconds(group.rows) for group in done),
-            compile_seconds=sum(group.compile_seconds for group in done),
+            train_seconds=sum(row["train_seconds"] for row in outer) + found.train_seconds,
+            compile_seconds=sum(row["compile_seconds"] for row in outer) + found.compile_seconds,
         )
         members_results.publish(
-            workdir, summary, rows, history, config, splits.test, logits, command
+            workdir, summary, found.rows, found.history, config, splits.test, logits, command
         )
         return summary
 
@@ -135,12 +100,16 @@ def _check(config: ConfigDict, splits: Splits, everyone: Sequence[Member]) -> No
             "config.members: settings are chosen by validation; give config.data.val_size or "
             "config.members.folds"
         )
-    if config.members.folds:
-        data.folds(splits.train.labels, config.members.folds, config.seed)  # or says why not
-    for indices in sweep.groups(config, everyone):
-        groups.plan(config, [everyone[i] for i in indices], splits)  # or says why not
-    if config.members.halving and not several:
-        raise UserError("config.members.halving: drops settings, and there is only one")
+    for key, does in (("halving", "drops settings"), ("outer_folds", "judges how one is chosen")):
+        if config.members[key] and not several:
+            raise UserError(f"config.members.{key}: {does}, and there is only one")
+    count = config.members.outer_folds
+    outer = data_splits.outer_folds(splits, count, config.seed) if count else ()
+    for part in (splits, *outer):  # the functions say why not
+        if config.members.folds:
+            data.folds(part.train.labels, config.members.folds, config.seed)
+        for indices in sweep.groups(config, everyone):
+            groups.plan(config, [everyone[i] for i in indices], part)
 
 
 def _introduction(config: ConfigDict, splits: Splits, everyone: Sequence[Member]) -> str:
@@ -153,33 +122,11 @@ def _introduction(config: ConfigDict, splits: Splits, everyone: Sequence[Member]
     }
     product = " x ".join(f"{count} {name}" for name, count in numbers.items() if count > 1)
     many = f"{len(everyone)} members: {product}" if product else "1 member"
+    if config.members.outer_folds:
+        many += f", in each of {config.members.outer_folds} outer folds and on all examples"
     return f"{config.model.name} on {splits.name}: {counts}; {many}"
-
-
-def _judge(
-    finished: Finished, places: Sequence[int], split: Split
-) -> tuple[Float32[np.ndarray, "members n classes"], list[dict[str, Any]]]:
-    """Logits and reports of some members' best epochs on a split."""
-    group, variables = finished.group, finished.course.best
-    examples = parallel.put(group.plan.mesh, split)
-    index = np.zeros(group.plan.width, np.int32)
-    lowered = members.judge.lower(group.plan, variables, index, *examples)
-    judge = compilation.compile_lowered(lowered)
-    logits, reports = [], []
-    for chunk in run_group.chunks(places, group.plan.width):
-        out, judged = jax.device_get(judge(variables, run_group.filled(chunk, group), *examples))
-        logits += list(out[: len(chunk)])
-        for i in range(len(chunk)):
-            one = jax.tree.map(lambda x, i=i: x[i], judged)
-            names = [str(label) for label in range(out.shape[-1])]
-            reports.append(metrics.to_python(one, names))
-    return np.stack(logits), reports
 
 
 def _num_params(finished: Finished) -> int:
     leaves: list[Array] = jax.tree.leaves(finished.course.state.params)
     return sum(x.size for x in leaves) // len(finished.group.settings)
-
-
-def _seconds(rows: Sequence[Row]) -> float:
-    return sum(row["seconds"] for row in rows)

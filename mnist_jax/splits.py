@@ -1,6 +1,6 @@
 """The examples that a config's run learns from and is judged by."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -61,3 +61,16 @@ def load(config: ConfigDict, echo: Callable[[str], object] = lambda line: None) 
         val=Split(images[val_index], labels[val_index]),
         test=Split(found.test_images, test_labels),
     )
+
+
+def outer_folds(splits: Splits, count: int, seed: int) -> Iterator[Splits]:
+    """Each fold of the training examples once as the test split, the others to learn from.
+
+    Raises:
+      DataError: there are more folds than examples of a class.
+    """
+    images, labels = splits.train
+    for held_out in data.folds(labels, count, seed):
+        rest = np.delete(np.arange(len(labels)), held_out)
+        train, test = (Split(images[index], labels[index]) for index in (rest, held_out))
+        yield splits._replace(train=train, test=test)

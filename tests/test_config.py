@@ -108,6 +108,12 @@ def test_a_value_at_the_edge_is_allowed(key, value):
     ("members", "others", "message"),
     [
         ({"folds": 1}, {}, "config.members.folds: cross-validation takes at least 2; 0 for none"),
+        ({"outer_folds": 1}, {}, "config.members.outer_folds: cross-validation takes at least 2"),
+        (
+            {"outer_folds": 3},
+            {},
+            "config.members.outer_folds: judges what inner folds choose; give",
+        ),
         ({"folds": 2, "patience": 1}, {}, "config.members.patience: watches validation, which "),
         ({"folds": 2}, {"optim.schedule": "plateau"}, "config.optim.schedule=plateau: watches "),
         (

@@ -20,7 +20,7 @@ def settings_of(*swept):
     ]
 
 
-def made(settings, seeds=3, validated=True, folds=0, diverged=()):
+def made(settings, seeds=3, validated=True, folds=0, diverged=(), outer=()):
     """A run of so many epochs as results: summary, rows and history."""
     rng = np.random.default_rng(0)
     rows, history = [], []
@@ -48,8 +48,13 @@ def made(settings, seeds=3, validated=True, folds=0, diverged=()):
     described = members_results.describe_settings(rows)
     chosen = max(range(len(settings)), key=lambda i: members_results.rank(described[i]))
     judged = stats.describe(rng.uniform(0.9, 0.95, 1 if folds else seeds).tolist())._asdict()
+    bins = [{"low": 0.0, "high": 1.0, "count": 7, "confidence": 0.8, "accuracy": 0.9}]
     committee = {
         "members": seeds,
+        "nll": 0.123,
+        "nll_of_members": 0.234,
+        "ece": 0.0456,
+        "reliability": [{**bins[0], "count": 1000}],
         "test_accuracy": {"mean of probabilities": 0.96},
         "by_size": [
             {"size": 1, "accuracies": [0.9, 0.91, 0.93]},
@@ -68,7 +73,8 @@ def made(settings, seeds=3, validated=True, folds=0, diverged=()):
         "num_params": 1234,
         "num_train": 1000,
         "num_val": 100 if validated else 0,
-        "test": {"accuracy": judged, "loss": judged, "ece": judged},
+        "nested": members_results.describe_outer(outer) if outer else None,
+        "test": {"accuracy": judged, "loss": judged, "ece": judged, "reliability": bins},
         "committee": committee if seeds > 1 and not folds else None,
         "confusion_matrix": [[5, 1], [0, 6]],
         "class_names": ["0", "1"],
@@ -147,6 +153,29 @@ def test_a_listed_set_of_other_overrides_each_has_no_picture_of_a_sweep():
     assert "What was swept" not in headings(text)
     assert "dropout 0.5 (chosen)" in text
     assert "What was swept" not in headings(page(settings[1:]))
+
+
+def test_a_committee_is_shown_beside_its_members():
+    text = page([{}])
+    assert "Negative log-likelihood</th><td>0.234</td><td>0.123</td>" in text
+    assert "<td>4.56%</td>" in text
+    assert "1,000 at confidence 80.0%: 90.0% right" in text
+    assert "7 at confidence 80.0%: 90.0% right" in text
+    assert re.search(r"Accuracy by mean of probabilities</th><td>9\d.\d\d%</td><td>96.00%", text)
+    alone = page([{}], seeds=1)
+    assert "7 at confidence 80.0%: 90.0% right" in alone
+    assert "ommittee" not in alone.partition("</style>")[2]
+
+
+def test_outer_folds_are_listed_with_what_they_chose():
+    outer = [
+        {"fold": i, "setting": i, "overrides": {"optim.clip": clip}, "held_out": 10, "accuracy": x}
+        for i, (clip, x) in enumerate(((1.0, 0.91), (2.0, 0.93)))
+    ]
+    text = page(settings_of(("optim.clip", (1.0, 2.0))), folds=2, outer=outer)
+    assert re.search(r"Nested cross-validation</dt><dd>92.00% <small>± 1.41%, 2 outer folds", text)
+    assert re.search(r">1</th><td>clip 1</td><td>10</td><td>91.00%", text)
+    assert re.search(r">2</th><td>clip 2</td><td>10</td><td>93.00%", text)
 
 
 def test_without_validation_nothing_is_drawn_of_it():

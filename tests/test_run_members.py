@@ -51,6 +51,8 @@ def rows(workdir, name=files.MEMBERS):
 def summary(workdir):
     other = ("train_seconds", "compile_seconds", "peak_rss_bytes", "git_revision")
     content = files.read_json(workdir / files.SUMMARY)
+    for row in (content["nested"] or {"folds": []})["folds"]:
+        del row["train_seconds"], row["compile_seconds"]
     return {key: value for key, value in content.items() if key not in other}
 
 
@@ -166,13 +168,104 @@ def test_members_of_other_shapes_are_other_groups(folder):
 def test_halving_drops_the_worse_half_of_the_settings(folder):
     grid = '--config.members.grid={"optim.learning_rate": [1e-6, 0.003, 1e-5, 0.01]}'
     config = parse(grid, "--config.members.seeds=2", "--config.members.halving=(1,3)")
-    found = run(config, folder / "halved")
+    lines = []
+    found = run(config, folder / "halved", lines.append)
     epochs = [row["epochs"] for row in rows(folder / "halved")]
     assert sorted(epochs) == [1, 1, 1, 1, 3, 3, 4, 4]
     assert epochs[0] == epochs[4] == 1
     chosen = found["chosen"]
     assert epochs[2 * chosen] == 4
     assert {row["status"] for row in rows(folder / "halved")} == {"dropped", "finished"}
+    assert lines.count("halving after epoch 1: 2 settings dropped") == 1
+    assert lines.count("halving after epoch 3: 1 settings dropped") == 1
+
+
+BOTH_BETTER = json.dumps(  # of four units than of eight
+    [
+        {"model.widths": [widths], "optim.learning_rate": rate}
+        for widths, rates in ((8, (1e-6, 1e-5)), (4, (0.003, 0.01)))
+        for rate in rates
+    ]
+)
+
+
+@pytest.fixture(scope="module")
+def shapes(folder):
+    """Two groups, the worse two settings in the first one."""
+    config = parse(f"--config.members.settings={BOTH_BETTER}", "--config.members.halving=(1,)")
+    run(config, folder / "halved shapes")
+    return config, folder / "halved shapes"
+
+
+def test_halving_compares_settings_of_all_shapes(shapes):
+    _, workdir = shapes
+    found = [(row["status"], row["epochs"]) for row in rows(workdir)]
+    assert found == [("dropped", 1), ("dropped", 1), ("finished", 4), ("finished", 4)]
+    assert summary(workdir)["chosen"] in (2, 3)
+
+
+def test_halving_goes_on_to_the_same_bits(shapes, folder):
+    """Stopped between the groups, where a signal is not forgotten, and after halving."""
+    config, unbroken = shapes
+    workdir = folder / "halved and stopped"
+    for epoch in (1, 2):
+
+        def echo(line, epoch=epoch):
+            if line.startswith(f"epoch {epoch}/"):
+                signal.raise_signal(signal.SIGTERM)
+
+        with pytest.raises(progress.Stopped, match=f"after epoch {epoch} of 4"):
+            run(config, workdir, echo)
+    run(config, workdir)
+    same_bits(workdir, unbroken)
+
+
+NESTED = ["--config.members.folds=2", "--config.members.outer_folds=2", "--config.train.epochs=2"]
+NESTED += ['--config.members.grid={"optim.learning_rate": [1e-6, 0.01]}']
+
+
+@pytest.fixture(scope="module")
+def nested(folder):
+    config, lines = parse(*NESTED), []
+    run(config, folder / "nested", lines.append)
+    return config, folder / "nested", lines
+
+
+def test_an_outer_fold_judges_what_a_run_without_it_chooses(nested, folder):
+    config, workdir, lines = nested
+    found = summary(workdir)["nested"]
+    assert [row["held_out"] for row in found["folds"]] == [719, 718]
+    assert found["accuracy"]["mean"] == pytest.approx(
+        np.mean([row["accuracy"] for row in found["folds"]])
+    )
+    assert sum(line.startswith("outer fold 2 of 2: ") for line in lines) == 2
+    # What a run does whose training examples are the others and whose test split is the fold.
+    _, last = splits.outer_folds(splits.load(config), 2, config.seed)
+    plain = parse(*NESTED, "--config.members.outer_folds=0")
+    expected = run_members.run_members(plain, last, folder / "a fold", echo=lambda line: None)
+    row = found["folds"][1]
+    assert (row["setting"], row["accuracy"]) == (expected["chosen"], expected["test_accuracy"])
+    assert "Nested cross-validation" in (workdir / files.REPORT).read_text()
+    assert expected["nested"] is None
+    assert "Nested" not in (folder / "a fold" / files.REPORT).read_text()
+
+
+def test_nested_cross_validation_goes_on_to_the_same_bits(nested, folder):
+    config, unbroken, _ = nested
+    workdir, said = folder / "nested stopped", []
+
+    def echo(line):
+        said.append(line)
+        if line.startswith("epoch 1/") and any(one.startswith("outer fold 2") for one in said):
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(progress.Stopped, match="after epoch 1 of 2"):
+        run(config, workdir, echo)
+    said.clear()
+    run(config, workdir, said.append)
+    assert f"{workdir}/checkpoints/outer-1/0: goes on after epoch 1 of 2" in said
+    assert not any("outer-0" in line for line in said)  # it is not trained again
+    same_bits(workdir, unbroken)
 
 
 def test_who_has_no_patience_stops_and_a_finished_group_is_not_trained_again(folder, monkeypatch):
@@ -211,6 +304,20 @@ def test_who_diverges_is_reported_and_left_out(folder):
         ([GRID, "--config.data.val_size=0"], "settings are chosen by validation"),
         (["--config.members.seeds=2", "--config.members.halving=(2,)"], "there is only one"),
         (["--config.members.folds=400"], "fewer than one a fold"),
+        (["--config.members.folds=2", "--config.members.outer_folds=2"], "there is only one"),
+        (
+            [GRID, "--config.members.folds=2", "--config.members.outer_folds=400"],
+            "folds=400: class 8 has 139 examples",
+        ),
+        (
+            [
+                GRID,
+                "--config.members.folds=2",
+                "--config.members.outer_folds=2",
+                "--config.train.batch_size=400",
+            ],
+            "400 is more than the 359 examples that each member is trained on",
+        ),
         (["--config.members.folds=2", "--config.train.batch_size=1000"], "than the 718 examples"),
         (
             ['--config.members.grid={"train.batch_size": [10, 1294]}'],

@@ -79,3 +79,17 @@ def test_what_cannot_be_had_is_told_in_one_line(overrides, message):
     with pytest.raises(UserError, match=message) as error:
         load(**overrides)
     assert "\n" not in str(error.value)
+
+
+def test_each_outer_fold_is_held_out_once():
+    whole = load(**{"data.val_size": 0.0})
+    parts = list(splits.outer_folds(whole, 3, seed=1))
+    assert len(parts) == 3
+    assert pixels(*(part.test for part in parts)) == pixels(whole.train)
+    for part in parts:
+        assert pixels(part.train, part.test) == pixels(whole.train)
+        assert len(part.test.labels) == 479
+        assert len(part.val.labels) == 0
+        assert part.fingerprint == whole.fingerprint
+    again = next(splits.outer_folds(whole, 3, seed=1))
+    np.testing.assert_array_equal(again.test.labels, parts[0].test.labels)

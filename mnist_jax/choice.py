@@ -1,0 +1,168 @@
+"""What validation chooses: all members of a config trained, and those of the best setting judged.
+
+Members that one program can train make a group, and groups are trained one after the other.
+Settings are compared by the mean validation accuracy of their members. In cross-validation the best
+one is then trained anew, on all training examples.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float32
+from ml_collections import ConfigDict
+
+from mnist_jax import (
+    compilation,
+    halving,
+    members,
+    members_results,
+    metrics,
+    parallel,
+    progress,
+    run_group,
+    sweep,
+)
+from mnist_jax.results import Row
+from mnist_jax.run_group import Finished
+from mnist_jax.splits import Split, Splits
+from mnist_jax.sweep import Member
+from mnist_jax.types import UserError
+
+
+class Choice(NamedTuple):
+    """All members of a config, trained; which of them are to be judged."""
+
+    rows: list[Row]  # of the members, as in members.jsonl
+    history: list[Row]  # of their epochs, as in metrics.jsonl
+    settings: list[dict[str, Any]]  # from `members_results.describe_settings`
+    setting: int  # the best one
+    finalists: Finished  # the group with its members
+    places: list[int]  # theirs in it; those that diverged are left out
+    judged: list[int]  # their rows; none where they were trained anew
+    train_seconds: float  # of all members together
+    compile_seconds: float
+
+
+def choose(config: ConfigDict, splits: Splits, directory: Path, echo: progress.Echo) -> Choice:
+    """Trains all members of a config and chooses the best setting by validation.
+
+    Args:
+      config: of the run.
+      splits: the test split is not looked at. With folds there are no validation examples.
+      directory: of the checkpoints, from where they go on.
+      echo: told lines for a person.
+
+    Raises:
+      UserError: all members diverged.
+      progress.Stopped: a signal asked to stop; everything so far is saved.
+    """
+    everyone = sweep.expand(config)
+    parts = sweep.groups(config, everyone)
+    done, compile_seconds = _train(config, splits, everyone, parts, directory, echo)
+    rows: list[Row] = [{"member": i, **member._asdict()} for i, member in enumerate(everyone)]
+    for part, finished in zip(parts, done, strict=True):
+        for i, outcome in zip(part, run_group.outcomes(finished), strict=True):
+            rows[i] |= outcome
+    settings = members_results.describe_settings(rows)
+    chosen = max(range(len(settings)), key=lambda i: members_results.rank(settings[i]))
+    if why := members_results.choice(settings, chosen, config.members.folds):
+        echo(why)
+    if config.members.folds:
+        alone = [m._replace(fold=None) for m in everyone if m.setting == chosen and not m.fold]
+        whole = config.copy_and_resolve_references()
+        whole.members.folds = 0
+        echo("trained once more, on all folds together:")
+        finalists = run_group.run_group(whole, alone, splits, directory / "refit", echo)
+        compile_seconds += finalists.compile_seconds
+        part, more = [], finalists.rows
+    else:
+        number = next(n for n, group in enumerate(done) if chosen in group.group.settings)
+        finalists, part, more = done[number], parts[number], []
+    own = [i for i, setting in enumerate(finalists.group.settings) if setting == chosen]
+    places = [i for i in own if not finalists.course.diverged[i]]
+    if not places:
+        raise UserError(
+            "all members diverged; try a lower config.optim.learning_rate, or config.optim.clip=1"
+        )
+    history = _history(parts, done)
+    return Choice(
+        rows=rows,
+        history=history,
+        settings=settings,
+        setting=chosen,
+        finalists=finalists,
+        places=places,
+        judged=[part[i] for i in places] if part else [],
+        train_seconds=sum(row["seconds"] for row in [*history, *more]),
+        compile_seconds=compile_seconds,
+    )
+
+
+def _train(
+    config: ConfigDict,
+    splits: Splits,
+    everyone: Sequence[Member],
+    parts: Sequence[Sequence[int]],
+    directory: Path,
+    echo: progress.Echo,
+) -> tuple[list[Finished], float]:
+    """All groups at their ends, and the seconds of compiling.
+
+    Where settings are halved all groups pause, so that settings of all shapes are compared. Which
+    ones are dropped follows from the rows of the epochs, in a run that goes on too.
+    """
+    done: list[Finished] = []
+    dropped: set[int] = set()
+    compile_seconds = 0.0
+    for until in (*sorted(config.members.halving), None):
+        done = [
+            run_group.run_group(
+                config,
+                [everyone[i] for i in part],
+                splits,
+                directory / str(number),
+                echo,
+                until,
+                dropped,
+            )
+            for number, part in enumerate(parts)
+        ]
+        compile_seconds += sum(finished.compile_seconds for finished in done)
+        if until is not None:
+            worse = halving.worse_half(_history(parts, done), [m.setting for m in everyone], until)
+            echo(f"halving after epoch {until}: {len(worse)} settings dropped")
+            dropped |= worse
+    return done, compile_seconds
+
+
+def _history(parts: Sequence[Sequence[int]], done: Sequence[Finished]) -> list[Row]:
+    """The rows of all groups' epochs, each with its member's place among all."""
+    return [
+        {**row, "member": part[row["member"]]}
+        for part, finished in zip(parts, done, strict=True)
+        for row in finished.rows
+    ]
+
+
+def judge(
+    choice: Choice, split: Split
+) -> tuple[Float32[np.ndarray, "members n classes"], list[dict[str, Any]]]:
+    """Logits and reports of the chosen members' best epochs on a split."""
+    group, variables = choice.finalists.group, choice.finalists.course.best
+    examples = parallel.put(group.plan.mesh, split)
+    index = np.zeros(group.plan.width, np.int32)
+    lowered = members.judge.lower(group.plan, variables, index, *examples)
+    compiled = compilation.compile_lowered(lowered)
+    logits, reports = [], []
+    for chunk in run_group.chunks(choice.places, group.plan.width):
+        there = run_group.filled(chunk, group)
+        out, judged = jax.device_get(compiled(variables, there, *examples))
+        logits += list(out[: len(chunk)])
+        for i in range(len(chunk)):
+            one = jax.tree.map(lambda x, i=i: x[i], judged)
+            names = [str(label) for label in range(out.shape[-1])]
+            reports.append(metrics.to_python(one, names))
+    return np.stack(logits), reports
