@@ -1,13 +1,26 @@
 """Which of several runs is better: what is said, and when nothing can be."""
 
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
+from pages import Page, check_self_contained
 from test_resume import compiled_in
 
-from mnist_jax import cli, compare, run, run_members, splits, sweep
+from mnist_jax import (
+    cli,
+    compare,
+    compare_report,
+    compare_runs,
+    report,
+    run,
+    run_members,
+    splits,
+    stats,
+    sweep,
+)
 from mnist_jax import workdir as files
 from mnist_jax.types import UserError
 
@@ -27,6 +40,7 @@ def folder(tmp_path_factory):
             "goods": [*base, many],
             "poors": [*base, many, poor],
             "folds": [*base, "--config.members.folds=2"],
+            "swept": [*base, '--config.members.grid={"optim.learning_rate": [3e-3, 1e-3]}'],
         }.items():
             config = cli.parse(argv).config
             train = run_members.run_members if sweep.wanted(config) else run.run
@@ -65,12 +79,12 @@ def test_two_runs_over_seeds_by_pairs(folder, capsys):
 def test_a_run_is_not_better_than_itself(folder, capsys):
     for name in ("good", "goods", "folds"):
         _, lines, _ = say(capsys, folder / name, folder / name)
-        assert lines[-1].startswith("  no clear difference (+0.00 points)")
+        assert lines[-2].startswith("  no clear difference (+0.00 points)")
 
 
 def test_folds_of_other_examples_make_no_pairs(folder):
     """The same seed and the same fold, but folds drawn by another seed, or another number."""
-    ours = compare.read(folder / "folds")
+    ours = compare_runs.read(folder / "folds")
     assert len(ours.accuracies) == 2
     summary = files.read_json(folder / "folds" / files.SUMMARY)
     for change in ({"seed": 1}, {"folds": 3}):
@@ -78,13 +92,14 @@ def test_folds_of_other_examples_make_no_pairs(folder):
         shutil.copytree(folder / "folds", other)
         (other / files.SUMMARY).write_text(json.dumps(summary | change))
         with pytest.raises(UserError, match="fewer than two seeds or folds in common"):
-            compare.sentence(ours, compare.read(other))
+            compare_runs.versus(ours, compare_runs.read(other))
 
 
 def test_the_same_difference_each_time_is_told_and_not_tested(folder):
-    ours = compare.read(folder / "goods")
+    ours = compare_runs.read(folder / "goods")
     better = {pair: accuracy + 0.01 for pair, accuracy in ours.accuracies.items()}
-    said = compare.sentence(ours, ours._replace(accuracies=better))
+    theirs = ours._replace(accuracies=better)
+    said = compare.sentence(ours, theirs, compare_runs.versus(ours, theirs))
     assert said.startswith("no clear difference (+1.00 points): the same in all 3 members")
 
 
@@ -95,14 +110,154 @@ def test_the_same_difference_each_time_is_told_and_not_tested(folder):
         (["good", "nowhere"], "there is no run"),
         (["goods", "folds"], "fewer than two seeds or folds in common"),
         (["good", "unfinished"], "is not finished"),
+        (["good", "denoised"], "decides for no classes; only runs that do can be compared"),
     ],
 )
 def test_what_cannot_be_compared(folder, capsys, runs, message):
     (folder / "unfinished").mkdir(exist_ok=True)
     config = (folder / "good" / files.CONFIG).read_text()
     (folder / "unfinished" / files.CONFIG).write_text(config)
+    if not (folder / "denoised").exists():
+        shutil.copytree(folder / "good", folder / "denoised")
+    (folder / "denoised" / files.SUMMARY).write_text('{"test_psnr": 20.0}')
     code, lines, err = say(capsys, *(folder / name for name in runs))
     assert (code, lines) == (2, [])
     assert message in err
     assert err.startswith("error: ")
     assert err.count("\n") == 1
+
+
+def test_a_sweep_of_one_seed_is_a_single_training(folder):
+    swept = compare_runs.read(folder / "swept")
+    assert swept.alone
+    assert swept.logits.shape == (1, 360, 10)
+    assert {row["member"] for row in swept.history} == {swept.summary["chosen"]}
+    found = compare_runs.versus(compare_runs.read(folder / "good"), swept)
+    assert found.compared.n == 360
+    assert found.compared.p_value == found.decisions.p_value
+
+
+def test_two_that_decide_alike_have_no_interval(folder):
+    good = compare_runs.read(folder / "good")
+    found = compare_runs.versus(good, good).compared
+    assert (found.difference, found.low, found.high, found.p_value) == (0.0, None, None, 1.0)
+
+
+def test_intervals_are_of_members_or_of_test_images(folder):
+    good, goods = (compare_runs.read(folder / name) for name in ("good", "goods"))
+    right = int(compare_runs.correct(good).sum())
+    found = compare_runs.accuracy(good)
+    assert (found.low, found.high) == stats.wilson(right, 360)
+    assert compare_runs.accuracy(goods) == stats.describe(list(goods.accuracies.values()))
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    """Of the two single runs, as the command writes it."""
+    assert compare.main([str(folder / "good"), str(folder / "poor")]) == 0
+    return Page((folder / compare.PAGE).read_text())
+
+
+def test_the_page_says_what_is_printed(folder, page):
+    good, poor = (compare_runs.read(folder / name) for name in ("good", "poor"))
+    found = compare_runs.versus(good, poor)
+    assert "2 runs on digits" in page.text
+    verdict = compare_runs.verdict(found.compared)
+    assert f"{verdict.capitalize()} 95% interval" in page.text
+    assert report.percent(good.summary["test_accuracy"]) in page.text
+    right, wrong = compare_runs.correct(good), ~compare_runs.correct(poor)
+    table = f"right wrong right {(right & ~wrong).sum()} {(~right & ~wrong).sum()} "
+    table += f"wrong {(right & wrong).sum()} {(~right & wrong).sum()}"
+    assert table in page.text
+
+
+def test_the_page_shows_the_keys_that_differ(folder, page):
+    rate = compare_runs.read(folder / "good").config["optim"]["learning_rate"]
+    text = page.text
+    differ, shared = text[: text.index("What all share")], text[text.index("What all share") :]
+    assert f"optim.learning_rate {rate} 0.0001" in differ
+    assert "optim.learning_rate" not in shared
+    assert "model.widths" not in differ
+    assert "model.widths [16]" in shared
+    assert [cell for cell in page.all("td") if cell.get("class") == "other"] == [{"class": "other"}]
+
+
+def test_the_page_shows_images_that_one_alone_gets_right(folder, page):
+    good, poor = (compare_runs.read(folder / name) for name in ("good", "poor"))
+    right = [compare_runs.correct(run) for run in (good, poor)]
+    alone = [np.flatnonzero(right[1] & ~right[0]), np.flatnonzero(right[0] & ~right[1])]
+    shown = [int(image["title"].removeprefix("test image ")) for image in page.all("img")]
+    count = [min(len(index), compare_report.EXAMPLES) for index in alone]
+    assert len(shown) == sum(count) > compare_report.EXAMPLES
+    assert set(shown[: count[0]]) <= set(alone[0].tolist())
+    assert set(shown[count[0] :]) <= set(alone[1].tolist())
+    # Those first on which the two disagree most.
+    true = [compare_runs.probabilities(run)[np.arange(360), run.labels] for run in (good, poor)]
+    most = alone[1][np.argsort(-(true[0] - true[1])[alone[1]], kind="stable")]
+    assert shown[count[0] :] == most[: compare_report.EXAMPLES].tolist()
+    images = splits.load(cli.parse([MLP]).config).test.images
+    assert page.all("img")[0]["src"] == report.png(images[shown[0]])
+
+
+def test_a_page_of_many_members_and_the_same_bytes_again(folder):
+    runs = [compare_runs.read(folder / name) for name in ("goods", "poors", "goods")]
+    found = [compare_runs.versus(runs[0], run) for run in runs[1:]]
+    text = compare_report.render(runs, found, None)
+    check_self_contained(text)
+    assert text == compare_report.render(runs, found, None)
+    page = Page(text)
+    assert "Paired t-test p " in page.text
+    assert "3 members of the same seed" in page.text
+    assert "each run by its committee" in page.text
+    assert page.text.count("The images are not shown: the data is not at hand.") == 2
+    assert not page.all("img")
+    assert len(page.all("svg")) == 2
+    for accuracy in runs[1].accuracies.values():
+        assert f"poors: {accuracy:.2%}" in page.text
+
+
+def test_what_is_no_probability_is_not_shown_as_one(folder):
+    runs = [compare_runs.read(folder / name) for name in ("good", "poor")]
+    runs[0] = runs[0]._replace(summary={**runs[0].summary, "ece": None})
+    found = [compare_runs.versus(*runs)]
+    page = compare_report.render(runs, found, compare_runs.test_images(runs[0]))
+    seen = re.findall(
+        r'style="background: var\(--(\w+)\)"></i>(?:<b>)?\d(?:</b>)?(.*?)</small>', page
+    )
+    assert {bool(probability) for colour, probability in seen if colour == "train"} == {False}
+    assert {bool(probability) for colour, probability in seen if colour == "accent"} == {True}
+
+
+def test_a_page_of_folds_says_so(folder):
+    run = compare_runs.read(folder / "folds")
+    page = Page(compare_report.render([run, run], [compare_runs.versus(run, run)], None))
+    assert "Accuracy on held-out folds" in page.text
+    assert "no test" in page.text  # all differences are 0
+    assert "Nothing: their configurations are the same." in page.text
+
+
+def test_images_are_those_of_the_run_or_none(folder):
+    good = compare_runs.read(folder / "good")
+    assert compare_runs.test_images(good) is not None
+    assert compare_runs.test_images(good._replace(fingerprint="other")) is None
+    moved = {**good.config, "data": {**good.config["data"], "name": "csv:/nowhere.csv"}}
+    assert compare_runs.test_images(good._replace(config=moved)) is None
+
+
+def test_names_are_short_where_they_tell_runs_apart():
+    assert compare_report.short_names(["runs/a", "runs/b"]) == ["a", "b"]
+    assert compare_report.short_names(["x/a", "y/a"]) == ["x/a", "y/a"]
+    assert compare_report.short_names(["x/a", "x/a"]) == ["a", "a"]
+
+
+def test_the_page_goes_where_it_is_said(folder, capsys):
+    argv = [folder / "good", folder / "poor", f"--page={folder}/elsewhere.html"]
+    code, lines, _ = say(capsys, *argv)
+    assert (code, lines[-1]) == (0, f"page: {folder}/elsewhere.html")
+    assert (folder / "elsewhere.html").exists()
+    code, lines, err = say(capsys, *argv[:2], f"--page={folder}/nowhere/page.html")
+    assert (code, len(lines)) == (2, 4)  # what is printed is not lost
+    assert err.endswith("(No such file or directory); make room, or write elsewhere\n")
