@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from configs import mlp
-from experiments import ablation_template, members_speed
+from experiments import ablation_template, committee, members_speed
 from mnist_jax import workdir
 
 TINY = {"name": "mlp", "widths": (4,)}
@@ -122,3 +122,23 @@ def test_cross_validation_beside_scikit_learn():
         for key in ("ours_accuracies", "scikit_learn_accuracies"):
             assert len(row[key]) == 10
             assert np.mean(row[key]) > 0.4
+
+
+def test_a_committee_is_trained_and_shown(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["committee", "--quick"])
+    monkeypatch.setattr(committee.compilation, "enable_cache", lambda: None)
+    committee.main()
+    out = capsys.readouterr().out
+    assert not (tmp_path / "experiments").exists()
+    for smoothing in committee.SMOOTHING:
+        folder = tmp_path / committee.RUNS / f"digits-smoothing-{smoothing}-3-members"
+        summary = workdir.read_json(folder / workdir.SUMMARY)
+        single, together = summary["test"], summary["committee"]
+        accuracies = [single["accuracy"]["mean"], *together["test_accuracy"].values()]
+        shown = [line.split(" | ") for line in out.splitlines() if line.startswith("| digits |")]
+        first, second, third = (row for row in shown if row[1] == f"{smoothing:g}")
+        assert [cell.split()[0] for cell in first[3:]] == [f"{100 * x:.2f}" for x in accuracies]
+        assert second[3] == f"{100 * together['ece']:.2f}"
+        assert second[5].split()[0] == f"{together['nll']:.4f}"
+        assert third[-1].split()[0] == f"{100 * accuracies[2]:.2f}"
