@@ -133,7 +133,7 @@ def _train(
         compile_seconds += sum(finished.compile_seconds for finished in done)
         if until is not None:
             worse = halving.worse_half(_history(parts, done), [m.setting for m in everyone], until)
-            echo(f"halving after epoch {until}: {len(worse)} settings dropped")
+            echo(f"halving after epoch {until}: {len(worse)} dropped")
             dropped |= worse
     return done, compile_seconds
 

@@ -1,15 +1,14 @@
 """Pictures of several runs side by side, each in its own colour."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from mnist_jax.compare_runs import Run
-from mnist_jax.plots import PALETTE, SERIES, STYLE, TOOLTIP, Row, scale_to
+from mnist_jax.plots import PALETTE, SERIES, STYLE, TOOLTIP, band, scale_to
 from mnist_jax.stats import Described
 
 
@@ -70,22 +69,13 @@ def learning(runs: Sequence[Run]) -> Figure | None:
         ):
             axes.set_title(title, loc="left", fontsize=9.5, fontweight="bold")
             axes.grid(visible=False, axis="x")
-            drawn = [_band(axes, rows, of, place) for place, rows in enumerate(histories) if rows]
-            scale_to(axes, np.concatenate(drawn))
+            for place, rows in enumerate(histories):
+                by_epoch: dict[int, list[float]] = {}
+                for row in rows:
+                    by_epoch.setdefault(row["epoch"], []).append(of(row))
+                band(axes, by_epoch, PALETTE[colour(place)])
+            scale_to(axes, np.array([of(row) for rows in histories for row in rows]))
         panels[1].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
         panels[1].xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
         panels[1].set_xlabel("epoch")
     return figure
-
-
-def _band(axes: Axes, rows: Sequence[Row], of: Callable[[Row], float], place: int) -> list[float]:
-    """Draws one run's values by epoch; returns them."""
-    by_epoch: dict[int, list[float]] = {}
-    for row in rows:
-        by_epoch.setdefault(row["epoch"], []).append(of(row))
-    epochs, values = sorted(by_epoch), [by_epoch[epoch] for epoch in sorted(by_epoch)]
-    shade, marker = PALETTE[colour(place)], "o" if len(epochs) <= 25 else None
-    if max(map(len, values)) > 1:
-        axes.fill_between(epochs, [*map(min, values)], [*map(max, values)], color=shade, alpha=0.2)
-    axes.plot(epochs, [*map(np.median, values)], color=shade, marker=marker)
-    return [value for there in values for value in there]

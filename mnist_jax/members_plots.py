@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from mnist_jax.plots import PALETTE, STYLE, TOOLTIP, Row
+from mnist_jax.plots import PALETTE, STYLE, TOOLTIP, Row, band
 
 _SHOWN = 12  # settings, the best ones
 
@@ -83,11 +83,7 @@ def _band(
     for row in history:
         if row["member"] in members and row[key] is not None:
             by_epoch.setdefault(row["epoch"], []).append(row[key])
-    epochs = sorted(by_epoch)
-    values = [by_epoch[epoch] for epoch in epochs]
-    axes.fill_between(epochs, [*map(min, values)], [*map(max, values)], color=colour, alpha=0.22)
-    marker = "o" if len(epochs) <= 25 else None
-    axes.plot(epochs, [*map(np.median, values)], color=colour, label=label, marker=marker)
+    band(axes, by_epoch, colour, label)
 
 
 def sweep(settings: Sequence[Row]) -> Figure | None:

@@ -104,6 +104,17 @@ def learning_curves(history: Sequence[Mapping[str, Any]], best_epoch: int | None
     return figure
 
 
+def band(
+    axes: Axes, by_epoch: Mapping[int, Sequence[float]], colour: str, label: str | None = None
+) -> None:
+    """A curve with its spread: the median of each epoch's values, and all of them in a band."""
+    epochs = sorted(by_epoch)
+    values = [by_epoch[epoch] for epoch in epochs]
+    axes.fill_between(epochs, [*map(min, values)], [*map(max, values)], color=colour, alpha=0.22)
+    marker = "o" if len(epochs) <= 25 else None
+    axes.plot(epochs, [*map(np.median, values)], color=colour, label=label, marker=marker)
+
+
 def scale_to(axes: Axes, values: Float[np.ndarray, "_"]) -> None:
     """Makes the y axis logarithmic where values have fallen far.
 

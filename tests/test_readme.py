@@ -8,6 +8,7 @@ import pytest
 
 from experiments import (
     baselines,
+    committee,
     knn,
     layer_profile,
     scaling,
@@ -21,6 +22,7 @@ README = (ROOT / "README.md").read_text()
 NAMES = sorted(path.stem for path in tables.RESULTS.glob("*.json"))
 TABLES = {  # of an experiment, by what its results' names start with
     "baselines": baselines.TABLES,
+    "committee": committee.TABLES,
     "knn": knn.TABLES,
     "layer_profile": layer_profile.TABLES,
     "speed": speed_report.TABLES,

@@ -176,8 +176,8 @@ def test_halving_drops_the_worse_half_of_the_settings(folder):
     chosen = found["chosen"]
     assert epochs[2 * chosen] == 4
     assert {row["status"] for row in rows(folder / "halved")} == {"dropped", "finished"}
-    assert lines.count("halving after epoch 1: 2 settings dropped") == 1
-    assert lines.count("halving after epoch 3: 1 settings dropped") == 1
+    assert lines.count("halving after epoch 1: 2 dropped") == 1
+    assert lines.count("halving after epoch 3: 1 dropped") == 1
 
 
 BOTH_BETTER = json.dumps(  # of four units than of eight
