@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from markupsafe import Markup
 
-from mnist_jax import compare_plots, compare_runs, plots, report
+from mnist_jax import compare_plots, compare_runs, pictures, plots, report
 from mnist_jax import config as configs
 from mnist_jax.compare_runs import Run, Versus
 
@@ -119,7 +119,7 @@ def _examples(
     return [
         {
             "index": i,
-            "image": report.png(images[i]),
+            "image": pictures.png(images[i]),
             "true": names[labels[i]],
             "seen": [
                 (names[classes[i]], float(p[i, classes[i]]) if run.probable else None)

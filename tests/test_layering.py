@@ -8,8 +8,8 @@ import pytest
 ORDER = [
     ["__init__", "types"],
     ["nets", "labels", "keys", "tfds_source", "compilation", "parallel", "processes", "pixels"],
-    ["formats", "pictures", "saliency", "thresholds"],
-    ["config", "data", "augment", "layers", "metrics", "stats", "ensemble", "errors", "knn", "halving"],
+    ["formats", "pictures", "saliency", "thresholds", "halving", "ensemble", "errors"],
+    ["config", "data", "augment", "layers", "metrics", "stats", "knn"],
     ["models", "tasks", "optim", "splits", "workdir", "provenance", "plots", "board", "sweep"],
     ["slices", "explore_stats", "threshold_plots"],
     ["train", "evaluate", "preprocess", "checkpoint", "report", "members_plots", "progress", "cli"],
