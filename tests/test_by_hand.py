@@ -1,0 +1,132 @@
+"""Back-propagation by hand: against automatic differentiation and numerical differences."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+from scipy.optimize import check_grad
+
+from experiments import by_hand
+from mnist_jax import config, splits
+
+
+def case(n, pixels, hidden, classes, seed=0):
+    """A net with biases and some examples."""
+    keys = jax.random.split(jax.random.key(seed), 4)
+    params = by_hand.init(keys[0], pixels, hidden, classes)
+    params = params._replace(
+        b1=jax.random.normal(keys[1], (hidden,)), b2=jax.random.normal(keys[1], (classes,))
+    )
+    Y = jax.nn.one_hot(jax.random.randint(keys[2], (n,), 0, classes), classes)
+    return params, by_hand.Examples(jax.random.uniform(keys[3], (n, pixels)), Y)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 4, 2), (7, 5, 3, 10), (50, 784, 512, 10)])
+def test_gradients_are_those_of_jax(shape):
+    params, examples = case(*shape)
+    ours, theirs = by_hand.gradients(params, examples), by_hand.gradients_by_jax(params, examples)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine.shape == other.shape
+        assert np.abs(other).max() > 0
+        np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-5 * np.abs(other).max())
+
+
+def test_gradients_are_those_of_numerical_differences():
+    with jax.enable_x64(True):
+        params, examples = jax.tree.map(lambda x: x.astype(jnp.float64), case(6, 4, 5, 3))
+        flat, unravel = ravel_pytree(params)
+        error = check_grad(
+            lambda x: float(by_hand.loss(unravel(jnp.asarray(x)), examples)),
+            lambda x: ravel_pytree(by_hand.gradients(unravel(jnp.asarray(x)), examples))[0],
+            np.asarray(flat),
+        )
+        size = np.linalg.norm(ravel_pytree(by_hand.gradients(params, examples))[0])
+    assert error < 1e-6 < size
+
+
+def test_probabilities_are_a_softmax_however_large_the_logits():
+    params, examples = case(5, 4, 3, 6)
+    params = params._replace(W2=1e4 * params.W2)
+    _, log_P = by_hand.forward(params, examples.X)
+    np.testing.assert_allclose(jnp.exp(log_P).sum(axis=1), 1, rtol=1e-5)
+    assert np.isfinite(by_hand.loss(params, examples))
+    assert all(np.isfinite(x).all() for x in by_hand.gradients(params, examples))
+
+
+def test_training_is_descent_step_by_step():
+    params, fit = case(20, 6, 5, 3)
+    _, val = case(9, 6, 5, 3, seed=1)
+    trained, curve = by_hand.train(params, 0.5, fit, val, 4)
+    for i in range(5):
+        np.testing.assert_allclose(curve.loss[i], by_hand.loss(params, fit), rtol=1e-5)
+        right = by_hand.forward(params, val.X)[1].argmax(1) == val.Y.argmax(1)
+        np.testing.assert_allclose(curve.val_accuracy[i], right.mean(), rtol=1e-6)
+        if i < 4:
+            steps = by_hand.gradients_by_jax(params, fit)
+            params = jax.tree.map(lambda Q, dQ: Q - 0.5 * dQ, params, steps)
+    for mine, other in zip(trained, params, strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-6)
+    assert (np.diff(curve.loss) < 0).all()
+
+
+def test_both_gradients_train_alike():
+    params, fit = case(20, 6, 5, 3)
+    ours, _ = by_hand.train(params, 1.0, fit, fit, 50)
+    theirs, _ = by_hand.train(params, 1.0, fit, fit, 50, by_hand.gradients_by_jax)
+    for mine, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    c = config.default()
+    c.data.name = "digits"
+    examples = splits.load(c)
+    few = splits.Split(examples.train.images[:200], examples.train.labels[:200])
+    return examples._replace(train=few)
+
+
+@pytest.fixture(scope="module")
+def found(digits):
+    return by_hand.study(digits, seeds=2, iterations=20)
+
+
+def test_the_rate_is_the_best_on_validation(digits, found):
+    reached = found["val_accuracy_percent_of_rates"]
+    assert reached[f"{found['learning_rate']:g}"] == max(reached.values())
+    assert len(reached) == len(by_hand.RATES)
+    assert found["val_accuracy_percent"][0][-1] == pytest.approx(max(reached.values()))
+
+
+def test_the_test_split_decides_nothing(digits, found):
+    test = digits.test._replace(labels=(digits.test.labels + 1) % 10)
+    other = by_hand.study(digits._replace(test=test), seeds=2, iterations=20)
+    judged = {key for key in found if found[key] != other[key]}
+    assert judged == {"test_accuracy_percent", "recall_percent"}
+
+
+def test_the_tables(digits, found):
+    record = {**found, "versions": {"jax": "0"}, "device": "2 cores", "command": "it"}
+    lines = by_hand.to_markdown(record).splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:5]] == ["| 0", "| 10", "| 20"]
+    values = [100 * x for x in (0.5, 0.7)]
+    table = by_hand.to_markdown({**record, "accuracy_percent": [[v] * 3 for v in values]})
+    assert "| 60.00 ± 14.14 |" in table
+    lines = by_hand.recalls_to_markdown(record).splitlines()
+    support = np.bincount(digits.test.labels)
+    recalls = [float(line.split("|")[2].split("±")[0]) for line in lines[2:13]]
+    np.testing.assert_allclose(recalls[:10] @ support / support.sum(), recalls[10], atol=0.01)
+    theirs = {"accuracy_percent": [15.1] * 3, "test_percent": [88.0] * 11}
+    assert "| reference run, % |" in by_hand.to_markdown({**record, "reference": theirs})
+    assert "| 88.00 |" in by_hand.recalls_to_markdown({**record, "reference": theirs})
+
+
+def test_quick_prints_and_writes_nothing(digits, found, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["by_hand", "--quick"])
+    monkeypatch.setattr(by_hand.splits, "load", lambda config: digits)
+    monkeypatch.setattr(by_hand, "study", lambda examples, seeds: {**found, "seeds": seeds})
+    monkeypatch.setattr(by_hand.tables, "publish", None)  # would not be callable
+    monkeypatch.setattr(by_hand.compilation, "enable_cache", lambda directory: None)
+    assert by_hand.main() == 0
+    assert "2 seeds on digits" in capsys.readouterr().out
