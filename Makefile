@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CONFIG ?= configs/cnn.py
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help train test lint types pytest baselines clean
+.PHONY: help train test format lint types pytest notebooks baselines tables hooks clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -15,6 +15,10 @@ train: $(VENV)/core ## train CONFIG (configs/cnn.py)
 	$(BIN)/python -m mnist_jax.main --config=$(CONFIG)
 
 test: lint types pytest ## check everything: style, types, tests
+
+format: $(VENV)/dev ## ruff: mend what it can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
 
 lint: $(VENV)/dev ## ruff: rules and format
 	$(BIN)/ruff check
@@ -26,8 +30,18 @@ types: $(VENV)/dev ## mypy
 pytest: $(VENV)/dev ## the tests alone
 	$(BIN)/python -m pytest -n 2 --dist=loadfile
 
+notebooks: $(VENV)/notebooks ## open experiments/notebooks in JupyterLab
+	$(BIN)/jupyter lab experiments/notebooks
+
 baselines: $(VENV)/core ## measure the shipped configs again: experiments/results/baselines.md
 	$(BIN)/python -m experiments.baselines
+
+tables: $(VENV)/core ## write all tables again from experiments/results/*.json, README's too
+	$(BIN)/python -m experiments.tables
+
+hooks: $(VENV)/dev ## from now on each commit is checked first: lint and types
+	$(PIP) pre-commit
+	$(BIN)/pre-commit install
 
 clean: ## remove the environment and the caches, keep the runs
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -42,6 +56,6 @@ $(VENV)/core: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) --editable .
 	@touch $@
 
-$(VENV)/dev: $(VENV)/core
-	$(PIP) --editable '.[dev]'
+$(VENV)/dev $(VENV)/notebooks: $(VENV)/core
+	$(PIP) --editable '.[$(@F)]'
 	@touch $@

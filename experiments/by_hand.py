@@ -193,6 +193,7 @@ def study(examples: Splits, seeds: int = SEEDS, iterations: int = ITERATIONS) ->
     fit, val, test = (
         as_matrices(*split, classes) for split in (examples.train, examples.val, examples.test)
     )
+    labels = jnp.asarray(examples.test.labels)
 
     def run(seed: int, rate: float) -> tuple[Params, Curve]:
         params = init(jax.random.key(seed), classes=classes)
@@ -202,11 +203,11 @@ def study(examples: Splits, seeds: int = SEEDS, iterations: int = ITERATIONS) ->
     reached = {rate: 100 * float(curve.val_accuracy[-1]) for rate, (_, curve) in tried.items()}
     best = max(reached, key=lambda rate: reached[rate])
     runs = [tried[best], *(run(seed, best) for seed in tqdm(range(1, seeds), unit="seed"))]
-    logits = [forward(params, test.X)[1] for params, _ in runs]
-    judged = [metrics.classification(x, jnp.asarray(examples.test.labels)) for x in logits]
+    judge = jax.jit(lambda params: metrics.classification(forward(params, test.X)[1], labels))
+    judged = [judge(params) for params, _ in runs]
     points = [jax.tree.map(lambda x: x[::EVERY], curve) for _, curve in runs]
-    by_hand, by_jax = (of(runs[0][0], fit) for of in (gradients, gradients_by_jax))
-    apart = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), by_hand, by_jax)
+    by_hand, by_jax = (jax.jit(of)(runs[0][0], fit) for of in (gradients, gradients_by_jax))
+    apart = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), by_hand, by_jax)
     return {
         "dataset": examples.name,
         "class_names": list(examples.class_names),

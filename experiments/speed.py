@@ -31,6 +31,7 @@ from mnist_jax import models, nets
 NETS = ("mlp_512_256", "cnn_3x3", "cnn_5x5_3x3")
 BATCHES = (32, 128, 512)
 EPOCH = 60_000
+TABLES = speed_report.TABLES
 
 
 class Turn(NamedTuple):
@@ -198,7 +199,7 @@ def main() -> None:
         ],
     }
     name = f"speed-{options.name}"
-    tables.publish(name, record, speed_report.TABLES)
+    tables.publish(name, record, TABLES)
     figures.save(speed_report.figure(record), name)
 
 

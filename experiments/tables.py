@@ -1,5 +1,12 @@
-"""Results: kept as JSON, shown as tables, the first of which README quotes between two marks."""
+"""Results: kept as JSON, shown as tables, the first of which README quotes between two marks.
 
+    python -m experiments.tables    # all tables again from their JSON; or: make tables
+
+results/NAME.json and results/NAME-ANYTHING.json are of experiments/NAME.py, whose `TABLES` are the
+functions that write their tables.
+"""
+
+import importlib
 import json
 import shlex
 import sys
@@ -61,9 +68,14 @@ def publish(name: str, results: Any, to_markdown: Sequence[ToMarkdown]) -> None:
     """
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(results, indent=2) + "\n")
+    show(name, results, to_markdown)
+    print(page(results, to_markdown))
+
+
+def show(name: str, results: Any, to_markdown: Sequence[ToMarkdown]) -> None:
+    """Writes the tables of some results, as `publish` does."""
     (RESULTS / f"{name}.md").write_text(page(results, to_markdown))
     README.write_text(into_readme(README.read_text(), name, to_markdown[0](results)))
-    print(page(results, to_markdown))
 
 
 def page(results: Any, to_markdown: Sequence[ToMarkdown]) -> str:
@@ -71,6 +83,21 @@ def page(results: Any, to_markdown: Sequence[ToMarkdown]) -> str:
     return "\n".join(table(results) for table in to_markdown)
 
 
+def of(name: str) -> Sequence[ToMarkdown]:
+    """The tables of the experiment that some results are of."""
+    return importlib.import_module(f"experiments.{name.partition('-')[0]}").TABLES
+
+
+def names() -> list[str]:
+    """Of all results."""
+    return sorted(path.stem for path in RESULTS.glob("*.json"))
+
+
 def read(name: str) -> Any:
     """The results that `publish` wrote."""
     return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+if __name__ == "__main__":
+    for found in names():
+        show(found, read(found), of(found))

@@ -1,34 +1,17 @@
 """README says what is so: its code runs, its table is what was measured, its map is complete."""
 
+import json
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 
-from experiments import (
-    baselines,
-    committee,
-    knn,
-    layer_profile,
-    scaling,
-    speed_report,
-    tables,
-    time_to_accuracy,
-)
+from experiments import baselines, tables
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-NAMES = sorted(path.stem for path in tables.RESULTS.glob("*.json"))
-TABLES = {  # of an experiment, by what its results' names start with
-    "baselines": baselines.TABLES,
-    "committee": committee.TABLES,
-    "knn": knn.TABLES,
-    "layer_profile": layer_profile.TABLES,
-    "speed": speed_report.TABLES,
-    "time_to_accuracy": time_to_accuracy.TABLES,
-    "scaling": scaling.TABLES,
-}
+NAMES = tables.names()
 
 
 def test_the_tour_runs(tmp_path, monkeypatch, capsys):
@@ -41,9 +24,21 @@ def test_the_tour_runs(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_tables_are_what_was_measured(name):
-    results, to_markdown = tables.read(name), TABLES[name.partition("-")[0]]
+    results, to_markdown = tables.read(name), tables.of(name)
     assert tables.into_readme(README, name, to_markdown[0](results)) == README
     assert (tables.RESULTS / f"{name}.md").read_text() == tables.page(results, to_markdown)
+
+
+def test_tables_are_written_again_from_what_was_measured(tmp_path, monkeypatch):
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- baselines -->\nold\n<!-- /baselines -->\n")
+    monkeypatch.setattr(tables, "README", readme)
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    results = json.loads((ROOT / "experiments/results/baselines.json").read_text())
+    tables.show("baselines", results, tables.of("baselines"))
+    table = (ROOT / "experiments/results/baselines.md").read_text()
+    assert (tmp_path / "baselines.md").read_text() == table
+    assert readme.read_text() == f"<!-- baselines -->\n{table}<!-- /baselines -->\n"
 
 
 def test_what_readme_quotes_is_there():
