@@ -42,6 +42,7 @@ class Choice(NamedTuple):
     finalists: Finished  # the group with its members
     places: list[int]  # theirs in it; those that diverged are left out
     judged: list[int]  # their rows; none where they were trained anew
+    folds: tuple[Finished, list[int]] | None  # the cross-validated group, its members of the best
     train_seconds: float  # of all members together
     compile_seconds: float
 
@@ -70,7 +71,11 @@ def choose(config: ConfigDict, splits: Splits, directory: Path, echo: progress.E
     chosen = max(range(len(settings)), key=lambda i: members_results.rank(settings[i]))
     if why := members_results.choice(settings, chosen, config.members.folds):
         echo(why)
+    number = next(n for n, group in enumerate(done) if chosen in group.group.settings)
+    folds = None
     if config.members.folds:
+        settings_there = done[number].group.settings
+        folds = done[number], [i for i, s in enumerate(settings_there) if s == chosen]
         alone = [m._replace(fold=None) for m in everyone if m.setting == chosen and not m.fold]
         whole = config.copy_and_resolve_references()
         whole.members.folds = 0
@@ -79,7 +84,6 @@ def choose(config: ConfigDict, splits: Splits, directory: Path, echo: progress.E
         compile_seconds += finalists.compile_seconds
         part, more = [], finalists.rows
     else:
-        number = next(n for n, group in enumerate(done) if chosen in group.group.settings)
         finalists, part, more = done[number], parts[number], []
     own = [i for i, setting in enumerate(finalists.group.settings) if setting == chosen]
     places = [i for i in own if not finalists.course.diverged[i]]
@@ -96,6 +100,7 @@ def choose(config: ConfigDict, splits: Splits, directory: Path, echo: progress.E
         finalists=finalists,
         places=places,
         judged=[part[i] for i in places] if part else [],
+        folds=folds,
         train_seconds=sum(row["seconds"] for row in [*history, *more]),
         compile_seconds=compile_seconds,
     )

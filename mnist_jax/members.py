@@ -260,6 +260,36 @@ def judge(
     return _over_members(plan, one, chosen, (images, labels))
 
 
+@partial(jax.jit, static_argnames="plan")
+def score_held_out(
+    plan: Plan,
+    variables: PyTree,
+    members: Members,
+    index: Int32[Array, "width"],
+    data: Data,
+) -> Float32[Array, "width val scores"]:
+    """Scores of some members for what is held out in their folds, in the order of `Folds.held_out`.
+
+    Args:
+      plan: static.
+      variables: of all members.
+      members: all.
+      index: which of them, as in `train_epoch`.
+      data: with folds.
+    """
+
+    def one(own: tuple[PyTree, Array], data: Data) -> Array:
+        (variables, fold), task = own, plan.recipe.task
+        assert data.folds is not None, "nothing is held out"
+        images = data.images[data.folds.held_out[fold]]
+        options = {"mesh": plan.recipe.mesh, "corrupt": task.corrupt}
+        return task.scores(evaluate.predict(plan.recipe.model, variables, images, **options))
+
+    there = jnp.minimum(index, jax.tree.leaves(variables)[0].shape[0] - 1)
+    chosen = jax.tree.map(lambda x: x[there], (variables, members.fold))
+    return _over_members(plan, one, chosen, data)
+
+
 def _over_members(plan: Plan, function: Callable, own: PyTree, shared: PyTree) -> Any:
     """`function(own, shared)` of each member; of one alone it is the function itself, not vmapped.
 

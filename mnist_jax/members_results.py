@@ -205,7 +205,7 @@ def publish(
     command: str,
 ) -> None:
     """Writes what a finished run leaves; the summary last, for it says that the rest is there."""
-    results.write_predictions(workdir, logits, test.labels)
+    results.write_predictions(workdir / files.PREDICTIONS, logits, test.labels)
     files.write(workdir / files.METRICS, files.to_rows(history))
     files.write(workdir / files.MEMBERS, files.to_rows(rows))
     page = members_report.render(summary, rows, history, config.to_dict(), command)

@@ -103,7 +103,7 @@ def publish(
     `inside` is what the net tells besides its scores, where its task is to tell classes apart.
     """
     test = splits.test
-    write_predictions(workdir, scores, test.labels)
+    write_predictions(workdir / files.PREDICTIONS, scores, test.labels)
     plain = config.to_dict()
     if inside is not None:
         page = report.render(
@@ -131,9 +131,9 @@ def publish(
 
 
 def write_predictions(
-    workdir: Path, logits: Float32[np.ndarray, "..."], labels: Int32[np.ndarray, "test ..."]
+    path: Path, logits: Float32[np.ndarray, "..."], labels: Int32[np.ndarray, "n ..."]
 ) -> None:
-    """Writes the logits (test, classes), or (members, test, classes), of all test images."""
+    """Writes the logits (n, classes), or (members, n, classes), of a whole split."""
     packed = io.BytesIO()
     np.savez(packed, logits=logits, labels=labels, images_index=np.arange(len(labels)))
-    files.write(workdir / files.PREDICTIONS, packed.getvalue())
+    files.write(path, packed.getvalue())

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jaxtyping import Array
+import numpy as np
+from jaxtyping import Array, Float32
 from ml_collections import ConfigDict
 
 from mnist_jax import (
@@ -18,13 +19,16 @@ from mnist_jax import (
     groups,
     members_results,
     nested,
+    out_of_fold,
     processes,
     progress,
+    results,
     run,
     sweep,
 )
 from mnist_jax import splits as data_splits
 from mnist_jax import workdir as files
+from mnist_jax.choice import Choice
 from mnist_jax.run_group import Finished
 from mnist_jax.splits import Splits
 from mnist_jax.sweep import Member
@@ -62,7 +66,11 @@ def run_members(
     for member, report in zip(found.judged, judged, strict=False):  # with folds there are none
         found.rows[member] |= {"test_accuracy": report["accuracy"], "test_errors": report["errors"]}
 
+    held_out = _out_of_fold(found, config.members.folds)
+
     def publish() -> dict[str, Any]:
+        if held_out is not None:
+            results.write_predictions(workdir / files.OUT_OF_FOLD, held_out, splits.train.labels)
         summary = members_results.summarize(
             config,
             splits,
@@ -83,6 +91,15 @@ def run_members(
         return summary
 
     return processes.from_first(publish)
+
+
+def _out_of_fold(found: Choice, folds: int) -> Float32[np.ndarray, "seeds train scores"] | None:
+    """The scores out of fold of the best setting, for each seed; None without folds."""
+    if found.folds is None:
+        return None
+    group, places = found.folds
+    by_seed = [places[i : i + folds] for i in range(0, len(places), folds)]
+    return np.stack([out_of_fold.scores(group, own) for own in by_seed])
 
 
 def _check(config: ConfigDict, splits: Splits, everyone: Sequence[Member]) -> None:

@@ -18,11 +18,15 @@ METRICS = "metrics.jsonl"
 MEMBERS = "members.jsonl"
 SUMMARY = "summary.json"
 PREDICTIONS = "predictions.npz"
+OUT_OF_FOLD = "out_of_fold.npz"
 REPORT = "report.html"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
 # What goes when a run starts anew. The summary first: while it is there, all the rest is.
-_RESULTS = (SUMMARY, REPORT, PREDICTIONS, METRICS, MEMBERS, TENSORBOARD, CHECKPOINTS)
+_RESULTS = (
+    *(SUMMARY, REPORT, PREDICTIONS, OUT_OF_FOLD),
+    *(METRICS, MEMBERS, TENSORBOARD, CHECKPOINTS),
+)
 
 
 def prepare(workdir: Path, config: Mapping[str, Any], fingerprint: str, *, overwrite: bool) -> None:

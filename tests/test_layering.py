@@ -19,7 +19,7 @@ ORDER = [
     ["record", "members_results"],
     ["run", "compare_report"],
     ["run_group"],
-    ["choice"],
+    ["choice", "out_of_fold"],
     ["nested"],
     ["run_members"],
     ["commands", "compare"],

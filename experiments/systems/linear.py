@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 from ml_collections import ConfigDict
-from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
 
 from experiments.systems.row import Outcome, Settings, System
 from mnist_jax import config as configs
-from mnist_jax import run_members, splits
+from mnist_jax import run_members, splits, thresholds
 from mnist_jax import workdir as files
 
+PRECISION = 0.9
 # What a study's `SGDClassifier` does, in our terms: hinge losses, a pass over the data at a time.
 SGD = {"task.name": "one_vs_rest", "optim.schedule": "cosine", "train.epochs": 10}
 
@@ -30,20 +30,17 @@ def on_test(name: str, overrides: Mapping[str, Any], dataset: str = "mnist") -> 
     return partial(_test, name, overrides, dataset)
 
 
-def binary_facts(
-    yes: Bool[np.ndarray, " n"], scores: Float[np.ndarray, " n"], precision: float = 0.9
-) -> dict[str, float]:
-    """What out-of-fold scores are worth: more than 0 is a yes."""
-    said = scores > 0
-    order = np.argsort(-scores, kind="stable")
-    hits = np.cumsum(yes[order])
-    reached = np.flatnonzero(hits / np.arange(1, len(yes) + 1) >= precision)
+def binary_facts(yes: Bool[np.ndarray, " n"], scores: Float[np.ndarray, " n"]) -> dict[str, float]:
+    """What out-of-fold scores are worth, in percent: 0 or more is a yes."""
+    point = thresholds.operating_point(scores, yes, 0.0)
+    strict = thresholds.at_precision(scores, yes, PRECISION)
     return {
-        "precision": 100 * precision_score(yes, said),
-        "recall": 100 * recall_score(yes, said),
-        "F1": 100 * f1_score(yes, said),
-        "ROC AUC": 100 * roc_auc_score(yes, scores),
-        f"recall at {precision:.0%} precision": 100 * hits[reached[-1]] / yes.sum(),
+        "precision": 100 * point.precision,
+        "recall": 100 * point.recall,
+        "F1": 200 / (1 / point.precision + 1 / point.recall),
+        "ROC AUC": 100 * thresholds.ranking(scores, yes).auc,
+        f"recall at {PRECISION:.0%} precision": 100
+        * thresholds.operating_point(scores, yes, strict).recall,
     }
 
 
@@ -58,7 +55,7 @@ def _cross_validate(
     facts = {}
     if len(summary["class_names"]) == 2:
         with np.load(workdir / files.OUT_OF_FOLD) as stored:
-            scores, yes = stored["logits"], stored["labels"] == 1
+            scores, yes = stored["logits"][0], stored["labels"] == 1
         facts = binary_facts(yes, scores[:, 1] - scores[:, 0])
     facts["test accuracy"] = 100 * summary["test_accuracy"]
     seconds = summary["train_seconds"] * folds / (folds + 1)  # the last one is on all examples
