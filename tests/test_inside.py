@@ -8,28 +8,28 @@ import pytest
 from mnist_jax import config, errors, evaluate, inside, parallel, saliency, splits, train
 
 
-@pytest.fixture(scope="module")
-def digits():
+def asked(task="multiclass", val_size=0.1, **fields):
     options = config.default()
-    options.data.name = "digits"
-    return splits.load(options)
-
-
-def asked(examples, task="multiclass", **fields):
-    options = config.default()
+    options.data.update(name="digits", val_size=val_size)
     options.task.name = task
     options.model.update(fields)
-    classes = len(examples.class_names)
-    recipe = train.make_recipe(options, classes, len(examples.train.labels))
+    digits = splits.load(options)
+    recipe = train.make_recipe(options, len(digits.class_names), len(digits.train.labels))
     mesh = parallel.make_mesh()
     variables = parallel.put(mesh, jax.device_get(recipe.model.init(jax.random.key(0))))
-    outputs = evaluate.predict(recipe.model, variables, examples.test.images)
+    outputs = evaluate.predict(recipe.model, variables, digits.test.images)
     scores = np.asarray(recipe.task.scores(outputs))
-    return recipe, variables, scores, inside.look(recipe, variables, examples, scores, mesh)
+    found = inside.look(recipe, variables, digits, scores, mesh)
+    return digits, recipe, variables, scores, found
 
 
-def test_a_linear_net_on_digits(digits):
-    recipe, variables, scores, found = asked(digits, name="linear")
+@pytest.fixture(scope="module")
+def linear():
+    return asked(name="linear")
+
+
+def test_a_linear_net_on_digits(linear):
+    digits, recipe, variables, scores, found = linear
     assert list(found.weights) == list("0123456789")
     pixel = jnp.zeros((1, 28, 28, 1)).at[0, 20, 3].set(1.0)  # the bias is 0 before training
     by_class = [weights[20, 3] for weights in found.weights.values()]
@@ -49,8 +49,8 @@ def test_a_linear_net_on_digits(digits):
     np.testing.assert_allclose(found.relevance, for_the_truth, atol=1e-5)
 
 
-def test_only_the_largest_units_of_a_wide_layer(digits):
-    _, variables, _, found = asked(digits, name="mlp", widths=(50,), dropout=(0.0,))
+def test_only_the_largest_units_of_a_wide_layer():
+    _, _, variables, _, found = asked(name="mlp", widths=(50,), dropout=(0.0,))
     kernel = np.asarray(variables["params"]["Dense_0"]["kernel"])
     size = (kernel**2).sum(0)
     assert len(found.weights) == inside.UNITS < 50
@@ -61,44 +61,19 @@ def test_only_the_largest_units_of_a_wide_layer(digits):
         np.testing.assert_array_equal(weights.ravel(), kernel[:, number])
 
 
-def test_the_kernels_of_a_convolution(digits):
-    few = digits._replace(test=splits.Split(*(x[:20] for x in digits.test)))
-    _, variables, _, found = asked(
-        few, name="cnn", channels=(4,), kernels=(3,), pools=(2,), widths=(), dropout=()
-    )
-    kernel = np.asarray(variables["params"]["Conv_0"]["kernel"])
-    assert list(found.weights) == ["0", "1", "2", "3"]
-    np.testing.assert_array_equal(found.weights["2"], kernel[:, :, 0, 2])
-
-
-def test_two_classes_have_their_validation_scored(digits):
-    def is_five(split):
-        return splits.Split(split.images, (split.labels == 5).astype(np.int32))
-
-    parts = {name: is_five(getattr(digits, name)) for name in ("train", "val", "test")}
-    fives = digits._replace(class_names=("not 5", "5"), **parts)
-    recipe, variables, _, found = asked(fives, task="binary", name="linear")
+def test_two_classes_have_their_validation_scored():
+    fives, recipe, variables, _, found = asked(task="binary", name="linear")
     scores, labels = found.validation
     np.testing.assert_array_equal(labels, fives.val.labels)
     np.testing.assert_array_equal(scores[:, 0], 0)
     yes = evaluate.predict(recipe.model, variables, fives.val.images)
     np.testing.assert_allclose(scores[:, 1:], yes, rtol=1e-5, atol=1e-6)
     assert list(found.weights) == ["5"]
-    unvalidated = fives._replace(val=splits.Split(fives.val.images[:0], fives.val.labels[:0]))
-    assert asked(unvalidated, task="binary", name="linear")[-1].validation is None
+    assert asked(task="binary", val_size=0, name="linear")[-1].validation is None
 
 
-def test_no_mistake_has_nothing_to_explain(digits):
-    recipe, variables, *_ = asked(digits, name="linear")
+def test_no_mistake_has_nothing_to_explain(linear):
+    digits, recipe, variables, *_ = linear
     right = 9 * np.eye(10, dtype=np.float32)[digits.test.labels]
     found = inside.look(recipe, variables, digits, right, parallel.make_mesh())
     assert found.relevance.shape == (0, 28, 28)
-
-
-def test_random_features_are_nothing_learnt(digits):
-    assert asked(digits, name="rbf", features=16)[-1].weights == {}
-
-
-def test_a_linear_net_of_standardised_pixels(digits):
-    found = asked(digits, name="linear", standardise=True)[-1]
-    assert list(found.weights) == list("0123456789")

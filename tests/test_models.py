@@ -175,3 +175,27 @@ def test_members_vmap():
     together = jax.vmap(model.apply, (0, None))(jax.vmap(model.init)(keys), images())
     alone = jnp.stack([model.apply(model.init(key), images()) for key in keys])
     np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_first_weights_are_pictures_of_what_the_first_layer_sees():
+    model = models.build(TINY_CNN, 10)
+    variables = model.init(KEY)
+    kernel = params_of(variables)["Conv_0"]["kernel"]
+    np.testing.assert_array_equal(
+        models.first_weights(model, variables), [kernel[:, :, 0, unit] for unit in range(3)]
+    )
+
+
+@pytest.mark.parametrize("standardise", [False, True])
+def test_first_weights_of_a_linear_net_are_those_of_each_pixel(standardise):
+    model = models.build({"name": "linear", "dtype": "float32", "standardise": standardise}, 3)
+    variables = model.init(KEY)
+    pixel = jnp.zeros((1, 28, 28, 1)).at[0, 20, 3].set(1.0)  # before training mean 0, variance 1
+    weights = models.first_weights(model, variables)
+    assert weights.shape == (3, 28, 28)
+    np.testing.assert_allclose(model.apply(variables, pixel)[0], weights[:, 20, 3], rtol=1e-3)
+
+
+def test_random_features_are_no_weights_that_were_learnt():
+    model = models.build({"name": "rbf", "dtype": "float32", "features": 16}, 3)
+    assert models.first_weights(model, model.init(KEY)) is None
