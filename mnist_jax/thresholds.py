@@ -66,7 +66,7 @@ def log_odds(logits: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
     first = x.argmax(axis=1)[:, None] == np.arange(x.shape[1])
     with np.errstate(invalid="ignore"):  # of a diverged run: inf - inf is NaN
         highest = x.max(axis=1, keepdims=True)
-        terms = np.exp(x - highest)  # the first class's is 1, so the others' sums lose nothing by
+        terms = np.exp(x - highest)  # the first class's is 1: sums without another one stay exact
         others = highest + np.log(terms.sum(axis=1, keepdims=True) - np.where(first, 0.0, terms))
         rest = np.where(first, -np.inf, x)
         second = rest.max(axis=1, keepdims=True)

@@ -14,7 +14,8 @@ from mnist_jax import (
     compare,
     compare_report,
     compare_runs,
-    report,
+    formats,
+    pictures,
     run,
     run_members,
     splits,
@@ -167,7 +168,7 @@ def test_the_page_says_what_is_printed(folder, page):
     assert "2 runs on digits" in page.text
     verdict = compare_runs.verdict(found.compared)
     assert f"{verdict.capitalize()} 95% interval" in page.text
-    assert report.percent(good.summary["test_accuracy"]) in page.text
+    assert formats.percent(good.summary["test_accuracy"]) in page.text
     right, wrong = compare_runs.correct(good), ~compare_runs.correct(poor)
     table = f"right wrong right {(right & ~wrong).sum()} {(~right & ~wrong).sum()} "
     table += f"wrong {(right & wrong).sum()} {(~right & wrong).sum()}"
@@ -199,7 +200,7 @@ def test_the_page_shows_images_that_one_alone_gets_right(folder, page):
     most = alone[1][np.argsort(-(true[0] - true[1])[alone[1]], kind="stable")]
     assert shown[count[0] :] == most[: compare_report.EXAMPLES].tolist()
     images = splits.load(cli.parse([MLP]).config).test.images
-    assert page.all("img")[0]["src"] == report.png(images[shown[0]])
+    assert page.all("img")[0]["src"] == pictures.png(images[shown[0]])
 
 
 def test_a_page_of_many_members_and_the_same_bytes_again(folder):
