@@ -52,7 +52,7 @@ def _train(name: str, make: Callable[[], ConfigDict], dataset: str, settings: Se
         config.data.name = f"csv:{kaggle(settings.folder)}"
     config.data.offline_fallback = False
     if settings.quick:
-        config.train.epochs = 2
+        config.train.epochs = 1
     values, seconds = [], []
     for config.seed in range(settings.seeds):
         workdir = settings.folder / f"{name}-s{config.seed}"

@@ -1,0 +1,100 @@
+"""The study: rows that are run, kept, skipped and shown; one that fails does not lose the others."""
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+
+from experiments import study, tables
+from experiments.systems import linear, nets, rows
+from experiments.systems.row import Outcome, Row, Settings
+from mnist_jax import data
+
+# Of each kind of system one; all of them is `python -m experiments.study --quick`.
+SOME = ["by_hand", "mlp_512_256", "a_5", "sgd_standardised", "svm_ovo", "knn_grid", "forest"]
+
+
+def broken(settings):
+    raise RuntimeError("no such luck")
+
+
+def row(name, reproduced, best=None, **told):
+    told = {"study": "A", "data": "d", "system": "s", "metric": "%", "theirs": 90.0, **told}
+    return Row(name=name, reproduced=reproduced, best=best, **told)
+
+
+def test_quick(tmp_path, capsys):
+    command = ["--quick", "--folder", str(tmp_path), "--only", *SOME]
+    assert study.main(command) == 0
+    out = capsys.readouterr().out
+    for told in (row for row in rows.ROWS if row.name in SOME):
+        assert told.system in out
+    assert "recall at 90% precision" in out
+    kept = {path.stem: path.stat().st_mtime_ns for path in (tmp_path / "rows").iterdir()}
+    assert sorted(kept) == sorted(SOME)
+    assert study.main(command) == 0
+    assert capsys.readouterr().out == out
+    assert {p.stem: p.stat().st_mtime_ns for p in (tmp_path / "rows").iterdir()} == kept
+
+
+def test_a_row_that_fails_is_told_of_and_tried_again(tmp_path, capsys, monkeypatch):
+    fine = row("fine", lambda settings: Outcome([1.0, 2.0], 3.0), their_seconds=30.0)
+    monkeypatch.setattr(rows, "ROWS", [row("bad", broken), fine])
+    assert study.main(["--quick", "--folder", str(tmp_path)]) == 1
+    told = capsys.readouterr()
+    assert "RuntimeError: no such luck" in told.err
+    assert "failed: bad" in told.err
+    assert "| 1.50 ± 0.71 |" in told.out
+    monkeypatch.setattr(rows, "ROWS", [row("bad", lambda settings: Outcome([5.0], None)), fine])
+    assert study.main(["--quick", "--folder", str(tmp_path)]) == 0
+    assert "| 5.00 |" in capsys.readouterr().out
+
+
+def test_the_table(tmp_path):
+    told = row(
+        "net",
+        lambda settings: Outcome([90.0, 91.0, 92.0], 10.0, {"recall": 12.345}),
+        lambda settings: Outcome([93.0, 94.0, 95.5], 20.0),
+        their_seconds=250.0,
+    )
+    settings = Settings(tmp_path, 3, quick=True)
+    described = study.describe(told, study.run(told, settings))
+    assert described["gain"]["difference"] == pytest.approx(3.1666667)
+    record = {"rows": [json.loads(json.dumps(described))], **tables.origin("experiments.study")}
+    page = tables.page(record, study.TABLES)
+    assert (
+        "| 90.00 | 91.00 ± 1.00 | 94.17 ± 1.26 | +3.17 (+2.45 to +3.88) | 10.0 | 250 | 25 |" in page
+    )
+    assert "recall 12.35" in page
+
+
+def test_what_out_of_fold_scores_are_worth():
+    yes = np.array([True, True, True, False, False])
+    facts = linear.binary_facts(yes, np.array([2.0, 1.0, -1.0, 0.5, -2.0]))
+    assert facts["precision"] == pytest.approx(100 * 2 / 3)
+    assert facts["recall"] == pytest.approx(100 * 2 / 3)
+    assert facts["recall at 90% precision"] == pytest.approx(100 * 2 / 3)
+    assert facts["ROC AUC"] == pytest.approx(100 * 5 / 6)
+
+
+def test_names_are_unique():
+    names = [row.name for row in rows.ROWS]
+    assert len(set(names)) == len(names)
+
+
+def test_the_csv_is_like_theirs(tmp_path, monkeypatch):
+    digits = data.load("digits")
+    monkeypatch.setattr(nets, "_COUNT", 100)
+    monkeypatch.setattr(nets.data, "load", lambda name: digits)
+    path = nets.kaggle(tmp_path)
+    with gzip.open(path, "rt") as file:
+        lines = file.read().splitlines()
+    assert len(lines) == 101
+    assert lines[0].startswith("label,pixel0,")
+    rows = np.array([line.split(",") for line in lines[1:]], int)
+    assert rows.shape == (100, 785)
+    assert np.bincount(rows[:, 0]).tolist() == [10] * 10
+    written = {image.tobytes() for image in rows[:, 1:].astype(np.uint8)}
+    assert written <= {image.tobytes() for image in digits.train_images}
+    assert nets.kaggle(tmp_path) == path
