@@ -39,6 +39,10 @@ class Strength(NamedTuple):
     flip: Float[Array, "*members"]  # probability of mirroring left and right
 
 
+_ALL = frozenset(Strength._fields)
+_AFFINE = frozenset({"rotation", "zoom", "shift", "shear"})
+
+
 class Affine(NamedTuple):
     """What is done to a picture, in this order: zoom, shear, rotate, shift. Pairs are (y, x)."""
 
@@ -66,11 +70,8 @@ def make_transform(strength: Strength, fill: Fill) -> Transform | None:
     Returns:
       `augment_batch` with its static arguments bound, or None when everything is off.
     """
-    on = {name: bool(np.any(value)) for name, value in strength._asdict().items()}
-    affine = on["rotation"] or on["zoom"] or on["shift"] or on["shear"]
-    if not (affine or on["erase"] or on["flip"]):
-        return None
-    return partial(augment_batch, fill=fill, affine=affine, erase=on["erase"], flip=on["flip"])
+    on = frozenset(name for name, value in strength._asdict().items() if np.any(value))
+    return partial(augment_batch, fill=fill, on=on) if on else None
 
 
 def normalize(images: UInt8[Array, "*shape"]) -> Float32[Array, "*shape"]:
@@ -84,12 +85,10 @@ def augment_batch(
     strength: Strength,
     *,
     fill: Fill,
-    affine: bool = True,
-    erase: bool = True,
-    flip: bool = True,
+    on: frozenset[str] = _ALL,
 ) -> Float32[Array, "b h w c"]:
     """`augment` for each image of a batch, with a key of its own."""
-    one = partial(augment, fill=fill, affine=affine, erase=erase, flip=flip)
+    one = partial(augment, fill=fill, on=on)
     keys = jax.random.split(key, len(images))
     return jax.vmap(one, in_axes=(0, 0, None))(keys, images, strength)
 
@@ -100,9 +99,7 @@ def augment(
     strength: Strength,
     *,
     fill: Fill,
-    affine: bool = True,
-    erase: bool = True,
-    flip: bool = True,
+    on: frozenset[str] = _ALL,
 ) -> Float32[Array, "h w c"]:
     """Mirrors, moves and erases one image at random.
 
@@ -111,22 +108,20 @@ def augment(
       image: values in [0, 1]; they stay there. At least 2x2.
       strength: scalars. With all of them 0 the image comes back exactly.
       fill: what lies outside the image, see `resample`.
-      affine: whether rotation, zoom, shift and shear are compiled in.
-      erase: whether erasing is compiled in.
-      flip: whether mirroring is compiled in.
+      on: the fields of `Strength` that are compiled in; one of `_AFFINE` brings the others.
 
     Returns:
       The image, of the same shape.
     """
     height, width, _ = image.shape
     affine_key, mask_key, noise_key, flip_key = jax.random.split(key, 4)
-    if flip:
+    if "flip" in on:
         mirrored = jax.random.bernoulli(flip_key, strength.flip)
         image = jnp.where(mirrored, image[:, ::-1], image)
-    if affine:
+    if on & _AFFINE:
         moves = draw_affine(affine_key, strength, height, width)
         image = resample(image, affine_matrix(moves), fill)
-    if erase:
+    if "erase" in on:
         # Noise, each pixel on its own: the fill that the paper chose of the four it compared.
         noise = jax.random.uniform(noise_key, image.shape)
         mask = draw_rectangle(mask_key, strength.erase, height, width)

@@ -238,7 +238,7 @@ def test_augmentation_is_in_the_step(examples):
     still, _ = train.train_step(plain, state, images, labels, hparams, root)
     assert not leaves_equal(shifted.params, still.params)
     # A strength of nothing is no augmentation at all.
-    calm = hparams._replace(augment=augment.Strength(*[jnp.float32(0)] * 6))
+    calm = hparams._replace(augment=jax.tree.map(jnp.zeros_like, hparams.augment))
     unmoved, _ = train.train_step(recipe, state, images, labels, calm, root)
     assert leaves_equal(unmoved.params, still.params)
 
