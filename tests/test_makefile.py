@@ -1,0 +1,36 @@
+"""The Makefile's list is true, and commits are checked by what it runs."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parent.parent
+TARGETS = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
+
+
+def make(*arguments):
+    command = ["make", "--no-print-directory", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_help_lists_every_target():
+    assert [line.split()[0] for line in make("help").splitlines()] == TARGETS
+
+
+def test_what_the_targets_run_exists():
+    modules = set(re.findall(r"python -m ((?:experiments|mnist_jax)\.\w+)", make("-n", *TARGETS)))
+    assert {"mnist_jax.main", "experiments.tables"} <= modules
+    for module in modules:
+        assert (ROOT / module.replace(".", "/")).with_suffix(".py").exists()
+
+
+def test_commits_are_checked_by_what_make_runs():
+    (repo,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert repo["repo"] == "local"
+    recipe = make("-n", "lint", "types")
+    for hook in repo["hooks"]:
+        assert hook["language"] == "system"  # nothing is installed for it
+        assert hook["entry"].removesuffix(" --force-exclude") in recipe
