@@ -123,10 +123,12 @@ def versus(first: Run, other: Run) -> Versus:
     """How another run compares with the first one.
 
     Raises:
-      UserError: they have other data, or nothing in common that makes pairs.
+      UserError: they have other data or classes, or nothing in common that makes pairs.
     """
     if first.fingerprint != other.fingerprint:
         raise UserError(f"{other.name}: has other data than {first.name}; nothing can be compared")
+    if first.summary["class_names"] != other.summary["class_names"]:
+        raise UserError(f"{other.name}: has other classes than {first.name}; give runs of one task")
     right = correct(first), correct(other)
     decided = stats.mcnemar(*right)
     if first.alone and other.alone:

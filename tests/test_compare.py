@@ -138,6 +138,13 @@ def test_a_sweep_of_one_seed_is_a_single_training(folder):
     assert found.compared.p_value == found.decisions.p_value
 
 
+def test_runs_of_other_tasks_are_not_compared(folder):
+    good = compare_runs.read(folder / "good")
+    binary = good._replace(summary={**good.summary, "class_names": ["no", "yes"]})
+    with pytest.raises(UserError, match=r"good: has other classes than .*good; give runs of one"):
+        compare_runs.versus(good, binary)
+
+
 def test_two_that_decide_alike_have_no_interval(folder):
     good = compare_runs.read(folder / "good")
     found = compare_runs.versus(good, good).compared
