@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+from jaxtyping import Shaped, UInt8
 from ml_collections import ConfigDict
 
 from mnist_jax import data
@@ -16,7 +16,8 @@ class Split(NamedTuple):
     """Examples on the host."""
 
     images: UInt8[np.ndarray, "n 28 28 1"]
-    labels: Int32[np.ndarray, "n ..."]  # classes; for a multilabel task a row of 0s and 1s
+    # Classes; for a multilabel task rows of 0s and 1s; to learn from also probabilities of classes.
+    labels: Shaped[np.ndarray, "n ..."]
 
 
 class Splits(NamedTuple):

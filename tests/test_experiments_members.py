@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from configs import mlp
-from experiments import ablation_template, committee, members_speed
+from configs import fast, linear, mlp
+from experiments import ablation_template, committee, distil, members_speed, tables
 from mnist_jax import workdir
 
 TINY = {"name": "mlp", "widths": (4,)}
@@ -29,6 +29,19 @@ def test_an_ablation_is_a_list_of_overrides(tmp_path, monkeypatch):
         assert f"| {mean:.2f} ± " in line
         assert f"| {mean - means[0]:+.2f} (" in line
     assert "2 seeds, paired with those of the first setting." in table
+
+
+def test_students_learn_what_a_committee_believes(tmp_path, monkeypatch):
+    config = linear.get_config("digits")
+    config.train.epochs = 3
+    monkeypatch.setattr(fast, "get_config", lambda dataset: config.copy_and_resolve_references())
+    record = distil.study("digits", 3, tmp_path)
+    assert len(record["teachers"]) == len(record["students"]) == 3
+    # Ten classes, 3 short epochs: without anything to learn from they would be at 10%.
+    assert min(record["students"]) > 70
+    assert record["students"] != record["teachers"]
+    table = tables.page({**record, **tables.origin("experiments.distil")}, distil.TABLES)
+    assert f"| {record['committee']:.2f} |" in table
 
 
 @pytest.fixture(scope="module")
