@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int32, UInt8
 from ml_collections import ConfigDict
 
+from mnist_jax import config as configs
 from mnist_jax import ensemble, splits, stats
 from mnist_jax import workdir as files
 from mnist_jax.types import UserError
@@ -156,8 +157,9 @@ def verdict(compared: stats.Comparison) -> str:
 
 def test_images(run: Run) -> UInt8[np.ndarray, "test 28 28 1"] | None:
     """The images of its test split; None where its data is not at hand."""
+    config = configs.default().to_dict() | run.config  # earlier code's configs have no task
     try:
-        found = splits.load(ConfigDict(run.config))
+        found = splits.load(ConfigDict(config))
     except UserError:
         return None
     return found.test.images if found.fingerprint == run.fingerprint else None

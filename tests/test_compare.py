@@ -250,6 +250,8 @@ def test_a_page_of_folds_says_so(folder):
 def test_images_are_those_of_the_run_or_none(folder):
     good = compare_runs.read(folder / "good")
     assert compare_runs.test_images(good) is not None
+    earlier = {key: value for key, value in good.config.items() if key != "task"}
+    assert compare_runs.test_images(good._replace(config=earlier)) is not None
     assert compare_runs.test_images(good._replace(fingerprint="other")) is None
     moved = {**good.config, "data": {**good.config["data"], "name": "csv:/nowhere.csv"}}
     assert compare_runs.test_images(good._replace(config=moved)) is None
