@@ -25,6 +25,7 @@ from mnist_jax import (
     run_group,
     sweep,
 )
+from mnist_jax import workdir as files
 from mnist_jax.results import Row
 from mnist_jax.run_group import Finished
 from mnist_jax.splits import Split, Splits
@@ -76,11 +77,9 @@ def choose(config: ConfigDict, splits: Splits, directory: Path, echo: progress.E
     if config.members.folds:
         settings_there = done[number].group.settings
         folds = done[number], [i for i, s in enumerate(settings_there) if s == chosen]
-        alone = [m._replace(fold=None) for m in everyone if m.setting == chosen and not m.fold]
-        whole = config.copy_and_resolve_references()
-        whole.members.folds = 0
+        whole, alone = sweep.refit(config, everyone, chosen)
         echo("trained once more, on all folds together:")
-        finalists = run_group.run_group(whole, alone, splits, directory / "refit", echo)
+        finalists = run_group.run_group(whole, alone, splits, directory / files.REFIT, echo)
         compile_seconds += finalists.compile_seconds
         part, more = [], finalists.rows
     else:

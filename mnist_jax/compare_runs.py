@@ -65,9 +65,7 @@ def read(workdir: Path) -> Run:
       UserError: there is none.
     """
     config, fingerprint = files.read_config(workdir)
-    if not (workdir / files.SUMMARY).exists():
-        raise UserError(f"{workdir}: is not finished; the command that began it goes on with it")
-    summary = files.read_json(workdir / files.SUMMARY)
+    summary = files.read_summary(workdir)
     if "confusion_matrix" not in summary:
         raise UserError(f"{workdir}: decides for no classes; only runs that do can be compared")
     history = files.read_rows(workdir / files.METRICS)

@@ -38,19 +38,28 @@ def make(config: ConfigDict, there: Sequence[Member], splits: Splits) -> Group:
       UserError: there are more folds than examples of a class, and as `plan` does.
     """
     how = plan(config, there, splits)
-    own = [sweep.config_of(config, member) for member in there]
     folds = None
     if config.members.folds:
         held_out = data.folds(splits.train.labels, config.members.folds, config.seed)
         folds = members.make_folds(held_out, len(splits.train.labels))
-    fold = None if folds is None else jnp.asarray([member.fold for member in there], jnp.int32)
-    hparams = jax.tree.map(lambda *x: jnp.stack(x), *map(train.make_hparams, own))
-    seeds = jnp.asarray([member.seed for member in there], jnp.uint32)
     order = jax.random.key(config.seed) if config.members.share_batches else None
     (images, labels), val = parallel.put(how.mesh, (splits.train, splits.val))
     on_devices = members.Data(images, labels, val.images, val.labels, folds, order)
-    everyone = Members(jax.vmap(jax.random.key)(seeds), hparams, fold)
-    return Group(how, everyone, on_devices, own[0].train.epochs, [m.setting for m in there])
+    epochs = sweep.config_of(config, there[0]).train.epochs
+    everyone = stack(config, there)
+    return Group(how, everyone, on_devices, epochs, [m.setting for m in there])
+
+
+def stack(config: ConfigDict, there: Sequence[Member]) -> Members:
+    """What each member of a group is trained with."""
+    own = [train.make_hparams(sweep.config_of(config, member)) for member in there]
+    seeds = jnp.asarray([member.seed for member in there], jnp.uint32)
+    folds = [member.fold for member in there]
+    return Members(
+        root=jax.vmap(jax.random.key)(seeds),
+        hparams=jax.tree.map(lambda *x: jnp.stack(x), *own),
+        fold=None if folds[0] is None else jnp.asarray(folds, jnp.int32),
+    )
 
 
 def plan(config: ConfigDict, there: Sequence[Member], splits: Splits) -> Plan:

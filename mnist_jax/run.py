@@ -14,7 +14,6 @@ from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from mnist_jax import (
-    checkpoint,
     compilation,
     evaluate,
     inside,
@@ -22,6 +21,7 @@ from mnist_jax import (
     parallel,
     processes,
     progress,
+    restore,
     results,
     sweep,
     train,
@@ -85,7 +85,7 @@ def run(
     counts = ", ".join(f"{count:,} {name}" for name, count in parts.items() if count)
     echo(f"{config.model.name} on {splits.name}: {counts}")
     program = compile_program(config, splits, mesh)
-    with Record(workdir, on_host(program.initial), echo) as record:
+    with Record(workdir, restore.on_host(program.initial), echo) as record:
         history = _fit(config, program, mesh, splits, record, echo)
         best = processes.from_first(record.best)
     variables = parallel.put(mesh, train.variables(best.state))
@@ -267,15 +267,4 @@ def _read_run(
     if not len(examples.labels):
         raise UserError(f"{workdir}: has no {split} examples (config.data.val_size is 0)")
     recipe = train.make_recipe(config, len(splits.class_names), len(splits.train.labels))
-    root = jax.random.key(config.seed)
-    state = jax.eval_shape(lambda: train.init_state(recipe, train.make_hparams(config), root))
-    with checkpoint.open_directory(workdir / files.CHECKPOINTS, read_only=True) as manager:
-        best = checkpoint.restore_best(manager, on_host(state), echo)
-    if best is None:
-        raise UserError(f"{workdir}: has no checkpoint yet")
-    return config, splits.class_names, examples, best
-
-
-def on_host(state: PyTree) -> PyTree:
-    """Empty numpy arrays of a state's shapes: what a checkpoint is read into."""
-    return jax.tree.map(lambda x: np.empty(x.shape, x.dtype), state)
+    return config, splits.class_names, examples, restore.best(workdir, config, recipe, echo)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int32
 from ml_collections import ConfigDict
 
-from mnist_jax import compilation, groups, members, metrics, parallel, processes, progress, run
+from mnist_jax import compilation, groups, members, metrics, parallel, processes, progress, restore
 from mnist_jax.groups import Group
 from mnist_jax.members import Course
 from mnist_jax.record import Saves
@@ -59,7 +59,7 @@ def run_group(
     """
     group = groups.make(config, there, splits)
     course = members.start(group.plan, group.members)
-    with Saves(directory, run.on_host(course), echo) as saves:
+    with Saves(directory, restore.on_host(course), echo) as saves:
         rows: list[Row] = []
         done = 0
         if last := processes.from_first(saves.resume):

@@ -147,6 +147,16 @@ def groups(config: ConfigDict, members: Sequence[Member]) -> list[list[int]]:
     return list(found.values())
 
 
+def refit(
+    config: ConfigDict, members: Sequence[Member], setting: int
+) -> tuple[ConfigDict, list[Member]]:
+    """The config and the members that follow a cross-validation: a setting on all examples."""
+    whole = copy.deepcopy(config)
+    whole.members.folds = 0
+    alone = [m._replace(fold=None) for m in members if m.setting == setting and not m.fold]
+    return whole, alone
+
+
 def group_config(members: Sequence[ConfigDict]) -> ConfigDict:
     """The config of a group's program: what any member has on is compiled in.
 

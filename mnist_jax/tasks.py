@@ -34,6 +34,7 @@ class Task(NamedTuple):
     correct: Callable[[Array, Array], Bool[Array, "n"]] | None  # None: nothing is right or wrong
     scores: Callable[[Array], Array]  # outputs -> what predictions.npz calls logits
     judge: Callable[[Array, Array], AnyReport]  # outputs and targets of a whole split
+    probable: bool = False  # whether the softmax of the scores are probabilities of classes
 
 
 def build(config: Fields, num_classes: int) -> Task:
@@ -151,7 +152,7 @@ def add_noise(key: Key, image: Float32[Array, "h w c"], *, levels: int) -> Float
 
 
 def _classify(num_outputs: int, loss: Loss, scores: Callable, probable: bool) -> Task:
-    """One class an example; `probable`: whether the softmax of the scores are probabilities."""
+    """One class an example."""
 
     def correct(outputs: Array, targets: Array) -> Array:
         classes = targets if targets.ndim == 1 else targets.argmax(-1)
@@ -163,7 +164,7 @@ def _classify(num_outputs: int, loss: Loss, scores: Callable, probable: bool) ->
             report = metrics.without_probabilities(report)
         return report._replace(loss=loss(outputs, classes, 0.0).mean())
 
-    return Task(num_outputs, _labels, None, loss, correct, scores, judge)
+    return Task(num_outputs, _labels, None, loss, correct, scores, judge, probable)
 
 
 def _multilabel(loss: str, num_labels: int) -> Task:

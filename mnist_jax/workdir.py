@@ -21,6 +21,7 @@ PREDICTIONS = "predictions.npz"
 OUT_OF_FOLD = "out_of_fold.npz"
 REPORT = "report.html"
 CHECKPOINTS = "checkpoints"
+REFIT = "refit"  # in it: of cross-validation's last training, on all examples
 TENSORBOARD = "tensorboard"
 # What goes when a run starts anew. The summary first: while it is there, all the rest is.
 _RESULTS = (
@@ -62,14 +63,36 @@ def prepare(workdir: Path, config: Mapping[str, Any], fingerprint: str, *, overw
 def read_config(workdir: Path) -> tuple[ConfigDict, str]:
     """The config of the run in a workdir, and the fingerprint of its data.
 
+    Keys that are newer than the run have their defaults.
+
     Raises:
-      UserError: there is no run.
+      UserError: there is no run, or its config has keys that are unknown here.
     """
     there = _stored(workdir)
     if there is None:
         raise UserError(f"{workdir}: there is no run (no {CONFIG} that a run wrote)")
     fingerprint = there.pop(FINGERPRINT)
-    return ConfigDict(there), fingerprint
+    config = configs.default().lock()  # it knows the types that JSON does not
+    try:
+        config.update(there)
+    except (KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{workdir / CONFIG}: is of another version of mnist_jax ({reason}); train it anew"
+        ) from error
+    return config.unlock(), fingerprint
+
+
+def read_summary(workdir: Path) -> dict[str, Any]:
+    """The summary of the finished run in a workdir.
+
+    Raises:
+      UserError: there is no run, or it is not finished.
+    """
+    read_config(workdir)
+    if not (workdir / SUMMARY).exists():
+        raise UserError(f"{workdir}: is not finished; the command that began it goes on with it")
+    return read_json(workdir / SUMMARY)
 
 
 def _stored(workdir: Path) -> dict[str, Any] | None:

@@ -1,11 +1,13 @@
 """Real data for tests: the official archives, and one data_dir with both data sets prepared."""
 
 import fcntl
+import gzip
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 # No TensorFlow, no socket: what the package promises for its preparation from archives.
@@ -27,6 +29,16 @@ def archives() -> Path:
     if folder := os.environ.get("MNIST_JAX_ARCHIVES"):
         return Path(folder)
     pytest.skip("MNIST_JAX_ARCHIVES is not set: no real MNIST to read")
+
+
+def published(name: str, part: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first images, uint8 (count, 28, 28, 1), and labels of an archive: "train" or "t10k"."""
+    folder = archives() / name
+    with gzip.open(folder / f"{part}-images-idx3-ubyte.gz") as file:
+        pixels = np.frombuffer(file.read(16 + 784 * count), np.uint8, offset=16)
+    with gzip.open(folder / f"{part}-labels-idx1-ubyte.gz") as file:
+        labels = np.frombuffer(file.read(8 + count), np.uint8, offset=8)
+    return pixels.reshape(count, 28, 28, 1), labels.astype(np.int32)
 
 
 def prepared_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -6,24 +6,24 @@ from pathlib import Path
 import pytest
 
 ORDER = [
-    ["__init__", "types"],
+    ["types"],
     ["nets", "labels", "keys", "tfds_source", "compilation", "parallel", "processes", "pixels"],
-    ["formats", "pictures", "saliency", "thresholds", "halving", "ensemble", "errors"],
+    ["formats", "pictures", "drawings", "saliency", "thresholds", "halving", "ensemble", "errors"],
     ["config", "data", "augment", "layers", "metrics", "stats", "knn"],
     ["models", "tasks", "optim", "splits", "workdir", "provenance", "plots", "board", "sweep"],
     ["slices", "explore_stats", "threshold_plots"],
     ["train", "evaluate", "preprocess", "checkpoint", "report", "members_plots", "progress", "cli"],
-    ["errors_plots", "explore_plots", "compare_runs"],
+    ["errors_plots", "explore_plots", "compare_runs", "predict_report"],
     ["members", "inside", "task_report", "members_report", "explore", "compare_plots"],
     ["groups", "results"],
-    ["record", "members_results"],
-    ["run", "compare_report"],
+    ["record", "members_results", "restore"],
+    ["run", "classifier", "compare_report"],
     ["run_group"],
     ["choice", "out_of_fold"],
     ["nested"],
     ["run_members"],
     ["commands", "compare"],
-    ["main"],
+    ["main", "predict", "__init__"],
 ]
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
 PACKAGE = Path(__file__).parent.parent / "mnist_jax"

@@ -42,6 +42,15 @@ def test_every_combination_of_settings_seeds_and_folds():
     assert config.optim.learning_rate == 1e-3  # untouched
 
 
+def test_the_setting_that_is_trained_once_more_is_the_chosen_one():
+    config = make(seeds=2, folds=3, grid='{"model.widths": [[8], [16]]}')  # without a default
+    whole, alone = sweep.refit(config, sweep.expand(config), 1)
+    assert whole.members.folds == 0
+    assert [(m.setting, m.seed, m.fold) for m in alone] == [(1, 0, None), (1, 1, None)]
+    assert sweep.config_of(whole, alone[0]).model.widths == (16,)
+    assert config.members.folds == 3  # untouched
+
+
 def test_a_number_stands_for_a_tuple_of_one():
     config = make(grid='{"model.widths": [7, [8, 9]]}')
     found = [sweep.config_of(config, m).model.widths for m in sweep.expand(config)]

@@ -17,6 +17,7 @@ FILES = {
     "members.jsonl": "{}",
     "summary.json": "{}",
     "predictions.npz": "",
+    "out_of_fold.npz": "",
     "report.html": "",
     "checkpoints/1/record": "{}",
     "tensorboard/events": "",
@@ -193,6 +194,42 @@ def test_there_is_no_run_to_read(tmp_path, name):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=f"{name}: there is no run"):
         workdir.read_config(tmp_path / name)
+
+
+def test_a_config_comes_back_with_its_types_and_what_is_newer_has_its_default(tmp_path):
+    prepare(tmp_path, model__widths=(16,))
+    path = tmp_path / "config.json"
+    there = json.loads(path.read_text())
+    del there["members"], there["optim"]["clip"]
+    path.write_text(json.dumps(there))
+    stored, _ = workdir.read_config(tmp_path)
+    assert stored.to_dict() == fields(model__widths=(16,))
+    assert stored.model.get_type("dropout") is tuple  # of a placeholder, which JSON has as null
+
+
+@pytest.mark.parametrize("change", [{"quantum": True}, {"seed": "one"}])
+def test_a_config_of_another_version_is_refused(run, change):
+    path = run / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(
+        UserError, match=r"config\.json: is of another version of mnist_jax \(.*\);"
+    ):
+        workdir.read_config(run)
+
+
+@pytest.mark.parametrize("files", [{}, {"config.json": "{}"}])
+def test_a_summary_is_of_a_finished_run(tmp_path, files):
+    fill(tmp_path, files)
+    with pytest.raises(UserError, match="there is no run"):
+        workdir.read_summary(tmp_path)
+
+
+def test_an_unfinished_run_has_no_summary(tmp_path):
+    prepare(tmp_path)
+    with pytest.raises(UserError, match="is not finished; the command that began it goes on"):
+        workdir.read_summary(tmp_path)
+    fill(tmp_path, {"summary.json": '{"dataset": "digits"}'})
+    assert workdir.read_summary(tmp_path) == {"dataset": "digits"}
 
 
 def test_a_run_that_cannot_be_read(tmp_path):
