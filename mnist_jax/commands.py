@@ -70,7 +70,7 @@ def evaluate(options: cli.Options) -> int:
     if "per_class" not in judged:
         return 0
     rows = [*judged["per_class"]]
-    total = sum(row["support"] for row in rows)
+    total = judged["examples"]
     rows += [
         {"name": f"{key} average", "support": total, **judged[key]} for key in ("macro", "weighted")
     ]
@@ -87,7 +87,7 @@ def _facts(judged: Mapping[str, Any]) -> list[str]:
     """A report's numbers, those that it has."""
     forms = {
         "accuracy": ("accuracy", "{:.2%}"),
-        "errors": ("errors", "{:,}"),
+        "errors": ("errors", "{:,} of {:,}"),
         "loss": ("loss", "{:.4f}"),
         "top2_accuracy": ("top-2", "{:.2%}"),
         "ece": ("calibration error", "{:.4f}"),
@@ -96,10 +96,10 @@ def _facts(judged: Mapping[str, Any]) -> list[str]:
         "pixel_error": ("pixel error", "{:.2f} of 255"),
     }
     shown = {key: judged.get(key) for key in forms}
-    if "psnr" in judged:
+    if shown["accuracy"] is None:  # then nothing is an error
         del shown["errors"]
     return [
-        f"{forms[key][0]} {forms[key][1].format(value)}"
+        f"{forms[key][0]} {forms[key][1].format(value, judged['examples'])}"
         for key, value in shown.items()
         if value is not None
     ]

@@ -236,7 +236,8 @@ def evaluate_run(workdir: Path, split: str, echo: progress.Echo = print) -> tupl
       echo: told of damaged checkpoints.
 
     Returns:
-      The checkpoint's epoch, and the report as `metrics.to_python` gives it.
+      The checkpoint's epoch, and the report as `metrics.to_python` gives it, with the number of
+      `examples`.
 
     Raises:
       UserError: there is no such run, its data has changed, or the split is empty.
@@ -248,7 +249,8 @@ def evaluate_run(workdir: Path, split: str, echo: progress.Echo = print) -> tupl
     recipe = train.make_recipe(config, len(class_names), config.train.batch_size)
     variables = parallel.put(mesh, train.variables(best.state))
     _, judged = compile_judge(recipe, variables, examples, mesh)(variables)
-    return best.epoch, metrics.to_python(jax.device_get(judged), class_names)
+    found = metrics.to_python(jax.device_get(judged), class_names)
+    return best.epoch, {"examples": len(examples.labels), **found}
 
 
 def _read_run(
