@@ -80,8 +80,10 @@ def plan(config: ConfigDict, there: Sequence[Member], splits: Splits) -> Plan:
         )
     recipe = train.make_recipe(shape, len(splits.class_names), count)
     devices = jax.device_count()
-    # Programs of several devices wait for each other in the order in which they were started.
-    threads = cores() if jax.default_backend() == "cpu" and devices == 1 else 1
+    # Programs of several devices wait for each other in the order in which they were started, and
+    # XLA's convolutions in two programs at a time add up in an order that is never the same.
+    alone = devices > 1 or any(layer.kind == "Conv" for layer in recipe.model.layers())
+    threads = cores() if jax.default_backend() == "cpu" and not alone else 1
     width = config.members.width or _width(config, recipe, len(there), threads)
     width = min(width, len(there))
     if not config.members.width:  # the last ones are as many as the others
@@ -103,7 +105,7 @@ def cores() -> int:
 def _width(config: ConfigDict, recipe: train.Recipe, count: int, threads: int) -> int:
     """How many members are one program where the config leaves it open.
 
-    On a CPU one each, or one a device, and a program on each core: products of many members at once
+    On a CPU one each, or one a device: products of many members at once
     are no quicker there, convolutions far slower. On accelerators as many as their memory holds.
     """
     layers = recipe.model.layers()
