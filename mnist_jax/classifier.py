@@ -53,7 +53,7 @@ class Classifier(NamedTuple):
         return self.answer(images).probabilities
 
     def answer(self, images: UInt8[np.ndarray, "n 28 28 *grey"]) -> Answer:
-        """The probabilities, and which images are strange: see `familiarity`."""
+        """The probabilities of images as above, and which are strange: see `familiarity`."""
         if images.dtype != np.uint8 or images.shape[1:] not in ((28, 28), (28, 28, 1)):
             raise ValueError(
                 f"images: {images.dtype}{list(images.shape)}: give uint8, n x 28 x 28 x 1"
@@ -129,15 +129,20 @@ def familiarity(
     nearest neighbors), of which the scores are the last. Of drawn digits it calls about as many
     strange as of test images; of letters, clothes and photographs a quarter to three quarters.
     """
-    parts = np.array_split(_unit(scores), 1 + scores.shape[1] // 1000, axis=1)
     place = -min(_NEIGHBOUR, known.shape[1])
-    towards = _unit(known).transpose(0, 2, 1)
-    near = [np.partition(part @ towards, place, axis=-1)[..., place] for part in parts]
-    return np.concatenate(near, axis=1).mean(axis=0)
+
+    def tenth(
+        own: Float32[np.ndarray, "n classes"], test: Float32[np.ndarray, "test classes"]
+    ) -> Float32[np.ndarray, " n"]:
+        parts = np.array_split(own, 1 + len(own) // 1000)  # all cosines at once are too many
+        near = [np.partition(part @ test.T, place, axis=1)[:, place] for part in parts]
+        return np.concatenate(near)
+
+    return np.mean(list(map(tenth, _unit(scores), _unit(known))), axis=0)
 
 
 def _unit(scores: Float32[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
-    return scores / np.linalg.norm(scores, axis=-1, keepdims=True)
+    return scores / np.maximum(np.linalg.norm(scores, axis=-1, keepdims=True), 1e-12)
 
 
 def _test_scores(workdir: Path) -> Float32[np.ndarray, "members n classes"]:

@@ -2,8 +2,9 @@
 
 MNIST's makers scaled each digit, its aspect kept, into a box of 20x20 pixels, grey from
 antialiasing, and put its centre of mass at the centre of 28x28 (LeCun et al. 1998, Gradient-based
-learning applied to document recognition, section III). Fashion-MNIST's trimmed each photograph,
-scaled it to a longest side of 28 and put its middle there (Xiao et al. 2017, section 2).
+learning applied to document recognition, section III). In the data set `digits` the box itself is
+in the middle. Fashion-MNIST's makers trimmed each photograph, scaled it to a longest side of 28 and
+put its middle there (Xiao et al. 2017, section 2).
 
 Before that, paper has to become black, whatever its colour and light: ink is what is darker, or
 lighter, than all around it and narrower than shades are.
@@ -40,16 +41,17 @@ def prepare(path: Path, dataset: str) -> UInt8[np.ndarray, "28 28 1"]:
 
     Args:
       path: of a file that Pillow reads, with one figure in it, dark or light, and paper around it.
-      dataset: its name. Digits, those of CSV files too, are made as MNIST's were, anything else as
-        Fashion-MNIST's.
+      dataset: its name; a CSV file is taken for one of digits like MNIST's, anything unknown for
+        one of things like Fashion-MNIST's.
 
     Raises:
       PictureError: the file cannot be read as a picture, or nothing is to be seen in it.
     """
     colours = read(path)
-    digits = dataset in ("mnist", "digits") or dataset.startswith("csv:")
     try:
-        return (as_mnist if digits else as_fashion)(colours)
+        if dataset in ("mnist", "digits") or dataset.startswith("csv:"):
+            return as_mnist(colours, by_mass=dataset != "digits")
+        return as_fashion(colours)
     except ValueError as error:
         raise PictureError(f"{path}: {error}") from error
 
@@ -81,7 +83,8 @@ def _opaque(image: Image.Image) -> Image.Image:
     """Without transparency: mode RGB, or where there are more than 8 bits F, in [0, 1]."""
     if image.mode[0] in "IF":
         grey = np.asarray(image, np.float32)
-        return Image.fromarray(np.clip(grey / (65535 if image.mode[0] == "I" else 1), 0, 1))
+        top = min((t for t in (1, 255, 65535) if grey.max() <= t), default=grey.max())
+        return Image.fromarray(np.clip(grey / top, 0, 1))
     if not image.has_transparency_data:
         return image.convert("RGB")
     image = image.convert("RGBA")
@@ -95,16 +98,22 @@ def _opaque(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(page, image).convert("RGB")
 
 
-def as_mnist(colours: Float[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "28 28 1"]:
+def as_mnist(
+    colours: Float[np.ndarray, "h w c"], *, by_mass: bool = True
+) -> UInt8[np.ndarray, "28 28 1"]:
     """One figure, sized and centred as MNIST's digits are; one that already is comes back as it is.
 
     Strokes thinner than nearly all of MNIST's are thickened.
+
+    Args:
+      colours: light or dark ink on paper.
+      by_mass: the centre is that of mass; else that of the box.
 
     Raises:
       ValueError: nothing stands out from the background.
     """
     ink, noise = _ink(colours)
-    if _is_made(ink):
+    if _is_made(ink, by_mass):
         return _bytes(ink)
     strokes = _fit(_clean(ink, noise))
     missing = _THINNEST - _stroke_width(strokes)
@@ -116,7 +125,8 @@ def as_mnist(colours: Float[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "28 28 1"
     height, width = (side // _FINE for side in strokes.shape)
     small = strokes.reshape(height, _FINE, width, _FINE).mean(axis=(1, 3))
     # By whole pixels, so that nothing is blurred: MNIST's centres of mass lie in [13.5, 14.5).
-    places = (math.ceil(13.5 - centre) for centre in ndimage.center_of_mass(small))
+    centres = ndimage.center_of_mass(small) if by_mass else ((n - 1) / 2 for n in small.shape)
+    places = (math.ceil(13.5 - centre) for centre in centres)
     top, left = (min(max(p, 0), SIDE - n) for p, n in zip(places, small.shape, strict=True))
     page = np.zeros((SIDE, SIDE))
     page[top : top + height, left : left + width] = small
@@ -230,14 +240,18 @@ def _otsu(values: Float[np.ndarray, "h w"]) -> float:
     return float(edges[1 + np.argmax(below * above * gap**2)])
 
 
-def _is_made(ink: Float[np.ndarray, "h w"]) -> bool:
-    """Whether it is 28x28 and sized and placed as MNIST's makers did."""
+def _is_made(ink: Float[np.ndarray, "h w"], by_mass: bool) -> bool:
+    """Whether it is 28x28 and sized and placed already."""
     if ink.shape != (SIDE, SIDE) or not ink.any():
         return False
     (box,) = ndimage.find_objects((ink > 0.5 / 255).astype(int))
     longest = max(edge.stop - edge.start for edge in box)
-    centre = np.array(ndimage.center_of_mass(ink))
-    return longest in (BOX - 1, BOX) and bool((np.abs(centre - SIDE / 2) <= 0.51).all())
+    if by_mass:
+        centre = np.array(ndimage.center_of_mass(ink))
+        return longest in (BOX - 1, BOX) and bool((np.abs(centre - SIDE / 2) <= 0.51).all())
+    margin = (SIDE - BOX) // 2
+    within = all(margin <= edge.start and edge.stop <= margin + BOX for edge in box)
+    return within and longest >= BOX - 3  # an eighth of the box may be blank
 
 
 def _fit(ink: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h2 w2"]:

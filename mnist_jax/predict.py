@@ -26,13 +26,13 @@ def main(argv: Sequence[str]) -> int:
     """
     options = _parser().parse_args(argv)
     try:
-        return predict(options, shlex.join(["python", "-m", "mnist_jax.predict", *argv]))
+        return _predict(options, shlex.join(["python", "-m", "mnist_jax.predict", *argv]))
     except UserError as error:
         _warn(f"error: {error}")
         return 2
 
 
-def predict(options: argparse.Namespace, command: str) -> int:
+def _predict(options: argparse.Namespace, command: str) -> int:
     """Reads the pictures, asks the net, and writes what was asked for."""
     if options.top < 1:
         raise UserError(f"--top={options.top}: must be 1 or more")
@@ -52,8 +52,7 @@ def predict(options: argparse.Namespace, command: str) -> int:
             failed.append(str(error))
     for message in failed:
         _warn(message)
-    batch = np.stack([*images.values()]) if images else np.zeros((0, 28, 28, 1), np.uint8)
-    answer = net.answer(batch)
+    answer = net.answer(np.array([*images.values()], np.uint8).reshape(-1, 28, 28, 1))
     seen = [
         predict_report.Seen(str(path), image, probabilities, bool(strange))
         for (path, image), probabilities, strange in zip(images.items(), *answer, strict=True)
@@ -111,20 +110,22 @@ def _parser() -> argparse.ArgumentParser:
         "photographed, dark on light or light on dark, with paper around it.",
     )
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="files, folders, quoted globs")
+    parser.add_argument("--workdir", required=True, type=Path, metavar="RUN", help="a finished run")
     parser.add_argument(
-        "--workdir", required=True, type=Path, metavar="RUN", help="of a finished run"
-    )
-    parser.add_argument(
-        "--top", type=int, default=3, metavar="N", help="so many classes of each (3)"
+        "--top", type=int, default=3, metavar="N", help="how many classes to name (default: 3)"
     )
     parser.add_argument(
         "--show",
         action=argparse.BooleanOptionalAction,
-        help="draw what the net saw, in half blocks (so at a terminal)",
+        help="draw what the net saw, in half blocks (default: at a terminal)",
     )
-    parser.add_argument("--json", metavar="FILE", help="all probabilities as JSON; -: to stdout")
-    parser.add_argument("--csv", metavar="FILE", help="all probabilities as CSV; -: to stdout")
-    parser.add_argument("--page", metavar="FILE", help="a page with pictures and bars (HTML)")
+    parser.add_argument(
+        "--json", metavar="FILE", help="write all probabilities as JSON; -: to stdout"
+    )
+    parser.add_argument(
+        "--csv", metavar="FILE", help="write all probabilities as CSV; -: to stdout"
+    )
+    parser.add_argument("--page", metavar="FILE", help="write a page of all pictures (HTML)")
     return parser
 
 

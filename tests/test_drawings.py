@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from mnist_jax import drawings
+from mnist_jax import data, drawings
 from mnist_jax.drawings import PictureError
 
 
@@ -79,6 +79,14 @@ def test_mnist_comes_back_as_it_is(tmp_path):
         page[100:240, 10:150, 0] = np.asarray(large) / 255
         apart.append(unlike(image, drawings.as_mnist(page)))
     assert np.mean(apart) < 0.25
+
+
+def test_scikit_learns_digits_come_back_as_they_are():
+    """But for what is so wide in a few of them that it might be a shade."""
+    images = data.load("digits").test_images[:100]
+    apart = [unlike(x, drawings.as_mnist(x / 255, by_mass=False)) for x in images]
+    assert np.median(apart) == 0
+    assert max(apart) < 0.15
 
 
 @settings(max_examples=25, deadline=None)
@@ -165,10 +173,15 @@ def test_a_data_sets_own_image_comes_back_as_it_is():
 
 def test_the_data_set_decides(tmp_path, five):
     Image.fromarray(np.uint8(255 * five[..., 0])).save(tmp_path / "5.png")
-    as_digit = mnist(tmp_path / "5.png")
-    for name in ("digits", "csv:/x/train.csv"):
-        np.testing.assert_array_equal(drawings.prepare(tmp_path / "5.png", name), as_digit)
-    assert max(box(drawings.prepare(tmp_path / "5.png", "fashion_mnist"))) == 28
+    digit, of_csv, in_box, thing = (
+        drawings.prepare(tmp_path / "5.png", name)
+        for name in ("mnist", "csv:/x/train.csv", "digits", "fashion_mnist")
+    )
+    np.testing.assert_array_equal(digit, of_csv)
+    assert box(in_box) == box(digit)
+    assert not in_box[:4].any()
+    assert not in_box[24:].any()
+    assert max(box(thing)) == 28
 
 
 # --- files ---------------------------------------------------------------------------------------
@@ -183,9 +196,10 @@ def test_the_data_set_decides(tmp_path, five):
 )
 def test_whatever_pillow_reads(tmp_path, five, mode, end):
     grey = Image.fromarray(np.uint8(255 * five[..., 0]))
-    if mode in ("I;16", "I", "F"):
-        kind = {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
-        image = Image.fromarray((five[..., 0] * (1 if mode == "F" else 65535)).astype(kind))
+    kinds = {"I;16": np.uint16, "I": np.int32, "F": np.float32}
+    if mode in kinds:
+        top = {"I;16": 65535, "I": 255, "F": 1}[mode]
+        image = Image.fromarray((five[..., 0] * top).astype(kinds[mode]))
     else:
         image = grey.convert(mode)
     image.save(tmp_path / f"x.{end}")
