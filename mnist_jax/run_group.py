@@ -67,10 +67,11 @@ def run_group(
         active = np.asarray(course.active) & ~np.isin(group.settings, [*dropped])
         course = course._replace(active=parallel.put(group.plan.mesh, active))
         todo = range(done + 1, (until or group.epochs) + 1)
+        if not todo or not active.any():
+            echo(f"{directory}: trained already")
+            return Finished(group, course, rows, 0.0)
         if done:
             echo(f"{directory}: goes on after epoch {done} of {group.epochs}")
-        if not todo or not active.any():
-            return Finished(group, course, rows, 0.0)
         echo(_introduction(group, int(active.sum())))
         begin = time.perf_counter()
         epoch_of = compile_epoch(group, course)

@@ -4,6 +4,13 @@ import os
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Most of the tests' time went into optimising programs that then ran once. `XLA_FLAGS= make pytest`
+# tests them as users' machines compile them.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_parallel_codegen_split_count=1",
+)
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # one for all workers and the commands they run
     _programs = tempfile.TemporaryDirectory(prefix="mnist_jax-programs-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs.name
