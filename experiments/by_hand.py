@@ -222,6 +222,7 @@ def study(examples: Splits, seeds: int = SEEDS, iterations: int = ITERATIONS) ->
         "accuracy_percent": [(100 * curve.accuracy).tolist() for curve in points],
         "val_accuracy_percent": [(100 * curve.val_accuracy).tolist() for curve in points],
         "test_accuracy_percent": [100 * float(report.accuracy) for report in judged],
+        "confusion_matrix": judged[0].confusion.tolist(),  # of seed 0
         "recall_percent": [(100 * report.per_class.recall).tolist() for report in judged],
         "relative_difference_from_jax": max(apart),
         "reference": REFERENCE if examples.name == "fashion_mnist" else None,

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import sklearn
 from jaxtyping import Array, Int32, Integer
-from sklearn.metrics import f1_score
+from sklearn.metrics import confusion_matrix, f1_score
 from sklearn.neighbors import KNeighborsClassifier
 from tqdm import tqdm
 
@@ -47,7 +47,7 @@ def raw(found: Dataset, k: int = 3, metric: Metric = "l2") -> Row:
     pixels = "raw" if metric == "l2" else "raw, L1"
     return {
         "what": pixels,
-        **judge(found, found.train_images, found.test_images, k, "uniform", metric),
+        **judge(found, found.train_images, found.test_images, k, "uniform", metric=metric),
     }
 
 
@@ -111,22 +111,14 @@ def multilabel(found: Dataset, k: int = 5, folds: int = 3) -> Row:
         "weights": "uniform",
         "f1_macro": float(f1_score(several, decided, average="macro")),
         "f1_weighted": float(f1_score(several, decided, average="weighted")),
+        "confusion_matrix": confusion_matrix(*(x @ [2, 1] for x in (several, decided))).tolist(),
         "seconds": seconds,
     }
 
 
 def denoised(found: Dataset, k: int = 5) -> Row:
-    """Noisy test images, each pixel replaced by the mean of it in the neighbours' clean images.
-
-    Uniform integers are added to the pixels of training images too.
-    """
-    rng = np.random.default_rng(0)
-    train, test = (
-        images + rng.integers(0, NOISE, images.shape, np.int16)
-        for images in (found.train_images, found.test_images)
-    )
-    neighbours, seconds = nearest(test, train, k, levels=256 + NOISE - 1)
-    clean = np.asarray(knn.average(neighbours, jnp.asarray(found.train_images)))
+    """How far noisy test images are from the clean ones, before and after."""
+    test, clean, seconds = restored(found, k)
     noisy_error, noisy_psnr = pixel_error(test, found.test_images)
     error, psnr = pixel_error(clean, found.test_images)
     return {
@@ -139,6 +131,22 @@ def denoised(found: Dataset, k: int = 5) -> Row:
         "psnr": psnr,
         "seconds": seconds,
     }
+
+
+def restored(found: Dataset, k: int = 5) -> tuple[np.ndarray, np.ndarray, float]:
+    """Noisy test images, what neighbours make of them, and the seconds that it took.
+
+    Each pixel is replaced by the mean of it in the neighbours' clean images. Uniform integers are
+    added to the pixels of training images too.
+    """
+    rng = np.random.default_rng(0)
+    train, test = (
+        images + rng.integers(0, NOISE, images.shape, np.int16)
+        for images in (found.train_images, found.test_images)
+    )
+    neighbours, seconds = nearest(test, train, k, levels=256 + NOISE - 1)
+    clean = np.asarray(knn.average(neighbours, jnp.asarray(found.train_images)))
+    return test, clean, seconds
 
 
 def speed(found: Dataset, k: int = 5, repeats: int = 5) -> Row:
@@ -197,18 +205,21 @@ ROWS: dict[str, tuple[str, Callable[[Dataset], Row]]] = {  # which data, and wha
 
 
 def judge(
-    found: Dataset, train: Images, test: Images, k: int, weights: Weights, metric: Metric = "l2"
+    found: Dataset, train: Images, test: Images, k: int, weights: Weights, **options: Any
 ) -> Row:
-    """Accuracy on the test split; all training images may be there several times, one way each."""
-    neighbours, seconds = nearest(test, train, k, metric=metric)
+    """Accuracy on the test split; all training images may be there several times, one way each.
+
+    The options are those of `knn.nearest`.
+    """
+    neighbours, seconds = nearest(test, train, k, **options)
     labels = jnp.asarray(np.tile(found.train_labels, len(train) // len(found.train_labels)))
-    decided = knn.vote(neighbours, labels, len(found.class_names), weights)
-    correct = np.asarray(decided) == found.test_labels
+    decided = np.asarray(knn.vote(neighbours, labels, len(found.class_names), weights))
     return {
         "k": k,
         "weights": weights,
-        "test_accuracy_percent": 100 * float(correct.mean()),
-        "num_test": len(correct),
+        "test_accuracy_percent": 100 * float((decided == found.test_labels).mean()),
+        "num_test": len(decided),
+        "confusion_matrix": confusion_matrix(found.test_labels, decided).tolist(),
         "seconds": seconds,
     }
 

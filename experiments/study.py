@@ -4,7 +4,8 @@
     python -m experiments.study --only knn_grid sgd   # some of them
     python -m experiments.study --quick               # on digits: does all of it work?
 
-Finished rows are kept in runs/study and not run again. A row that fails is told of and does not
+Finished rows are kept in runs/study and not run again; its study.html shows the nets, how they
+learnt and what is confused. A row that fails is told of and does not
 keep the others from running; the next call tries it again. Every choice was made on validation data
 or out of fold; each run looks at the test split once. `experiments.systems.rows` is the list.
 """
@@ -18,7 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from experiments import tables
+from experiments import study_page, tables
 from experiments.systems.row import Row, Settings, System
 from mnist_jax import compilation, stats, workdir
 
@@ -50,6 +51,7 @@ def _outcome(system: System | None, settings: Settings) -> dict[str, Any] | None
         "values": list(outcome.values),
         "seconds": outcome.seconds,
         "facts": dict(outcome.facts),
+        "shown": dict(outcome.shown),
     }
 
 
@@ -60,7 +62,7 @@ def describe(row: Row, found: Mapping[str, Any]) -> dict[str, Any]:
     for part in ("reproduced", "best"):
         outcome = found[part]
         described[part] = outcome and {
-            **outcome,
+            **{key: outcome[key] for key in ("values", "seconds", "facts")},
             "described": stats.describe(outcome["values"])._asdict(),
         }
     a, b = (found[part] and found[part]["values"] for part in ("reproduced", "best"))
@@ -162,13 +164,21 @@ def main(argv: Sequence[str] | None = None) -> int:
                 traceback.print_exc()
                 failed.append(row.name)
             bar.update(MINUTES.get(row.name, 1))
-    found = [row for row in ROWS if (folder / "rows" / f"{row.name}.json").exists()]
-    rows = [describe(row, run(row, settings)) for row in found]
+    finished = [row for row in ROWS if (folder / "rows" / f"{row.name}.json").exists()]
+    found = {row.name: run(row, settings) for row in finished}
+    rows = [describe(row, found[row.name]) for row in finished]
     record = {"rows": rows, "seeds": settings.seeds, **tables.origin("experiments.study")}
     if options.quick:
         print(tables.page(record, TABLES))
     elif rows:
         tables.publish("study", record, TABLES)
+    if rows:
+        shown = {
+            name: {part: outcome[part] and outcome[part]["shown"] for part in study_page.PARTS}
+            for name, outcome in found.items()
+        }
+        workdir.write(folder / "study.html", study_page.render(record, shown))
+        print(f"page: {folder / 'study.html'}")
     if failed:
         print(f"failed: {', '.join(failed)}; the same command tries again", file=sys.stderr)
     return 1 if failed else 0

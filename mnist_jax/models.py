@@ -28,6 +28,7 @@ class Layer(NamedTuple):
     output_shape: tuple[int, ...]  # of one image
     num_params: int
     flops: int  # of one image's forward pass, 2 for a multiplication with its addition
+    detail: str = ""  # a convolution's kernel, and its pool if it has one
 
 
 class Rates(NamedTuple):
@@ -277,12 +278,19 @@ def _layers(module: nn.Module, example: Array) -> list[Layer]:
                 flops = 2 * args[0].shape[-1] * layer.features
             num_params = sum(p.size for p in own.values())
             path = "/".join(layer.path)
-            rows.append(Layer(path, type(layer).__name__, out.shape[1:], num_params, flops))
+            kind, shape = type(layer).__name__, out.shape[1:]
+            rows.append(Layer(path, kind, shape, num_params, flops, _detail(layer)))
         return out
 
     with nn.intercept_methods(record):
         jax.eval_shape(lambda: module.init(jax.random.key(0), example, None))
     return rows
+
+
+def _detail(layer: nn.Module) -> str:
+    if not isinstance(layer, Conv):
+        return ""
+    return f"{layer.kernel}×{layer.kernel}" + (f", pool {layer.pool}" if layer.pool > 1 else "")
 
 
 def _positions(layer: nn.Module, shape: tuple[int, ...]) -> int:

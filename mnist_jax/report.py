@@ -223,10 +223,10 @@ def _two_classes(
     }
 
 
-def template(name: str) -> jinja2.Template:
-    """One of the package's pages; a name that does not exist is an error, and text is escaped."""
+def template(name: str, *folders: Path) -> jinja2.Template:
+    """A page of the package, or of some folders; an unknown name is an error, text is escaped."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader([*folders, Path(__file__).parent]),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -11,7 +11,7 @@ ORDER = [
     ["formats", "pictures", "drawings", "saliency", "thresholds", "halving", "ensemble", "errors"],
     ["config", "data", "augment", "layers", "metrics", "stats", "knn"],
     ["models", "tasks", "optim", "splits", "workdir", "provenance", "plots", "board", "sweep"],
-    ["slices", "explore_stats", "threshold_plots"],
+    ["slices", "explore_stats", "threshold_plots", "diagrams"],
     ["train", "evaluate", "preprocess", "checkpoint", "report", "members_plots", "progress", "cli"],
     ["errors_plots", "explore_plots", "compare_runs", "predict_report"],
     ["members", "inside", "task_report", "members_report", "explore", "compare_plots"],
@@ -67,6 +67,7 @@ def test_only_the_edges_know_their_libraries():
         "orbax": {"checkpoint"},
         "matplotlib": {
             "plots",
+            "diagrams",
             "threshold_plots",
             "members_plots",
             "errors_plots",

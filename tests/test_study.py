@@ -5,11 +5,12 @@ import json
 
 import numpy as np
 import pytest
+from pages import check_self_contained
 
 from experiments import study, tables
 from experiments.systems import linear, nets, rows
 from experiments.systems.row import Outcome, Row, Settings
-from mnist_jax import data
+from mnist_jax import data, models, pictures
 
 # Of each kind of system one; all of them is `python -m experiments.study --quick`.
 SOME = ["forest_of_a_5", "knn_grid", "forest"]
@@ -31,10 +32,14 @@ def test_quick(tmp_path, capsys):
     for told in (row for row in rows.ROWS if row.name in SOME):
         assert told.system in out
     assert "precision" in out
+    page = (tmp_path / "study.html").read_text()
+    check_self_contained(page)
+    assert page.count('id="forest') == 2
     kept = {path.stem: path.stat().st_mtime_ns for path in (tmp_path / "rows").iterdir()}
     assert sorted(kept) == sorted(SOME)
     assert study.main(command) == 0
     assert capsys.readouterr().out == out
+    assert (tmp_path / "study.html").read_text() == page
     assert {p.stem: p.stat().st_mtime_ns for p in (tmp_path / "rows").iterdir()} == kept
 
 
@@ -66,6 +71,35 @@ def test_the_table(tmp_path):
     ours = "91.00 ± 1.00 | 94.17 ± 1.26 | +3.17 (+2.45 to +3.88) | 10.0"
     assert f"| 90.00 | {ours} | 250 | 25 |" in page
     assert "recall 12.35" in page
+
+
+def test_the_page_shows_what_there_is(tmp_path, monkeypatch, capsys):
+    layers = [
+        row._asdict() for row in models.build({"name": "cnn", "dtype": "float32"}, 2).layers()
+    ]
+    history = [
+        {"epoch": epoch, "train_loss": 1 / epoch, "val_loss": None, "train_accuracy": 0.5,
+         "val_accuracy": None, "learning_rate": 0.1}
+        for epoch in (1, 2)
+    ]  # fmt: skip
+    shown = {"classes": ["no", "yes"], "confusion": [[3, 1], [0, 5]], "layers": layers}
+    image = pictures.png(np.zeros((28, 28, 1), np.uint8))
+    net = row(
+        "net",
+        lambda settings: Outcome([9.0], None, {"recall": 1.5}, shown | {"history": history}),
+        lambda settings: Outcome([9.5], 2.0, shown={"images": [[image] * 3]}),
+    )
+    members = [{**one, "member": member} for one in history for member in (0, 1)]
+    several = row("several", lambda settings: Outcome([1.0], None, shown={"history": members}))
+    monkeypatch.setattr(rows, "ROWS", [net, several])
+    assert study.main(["--quick", "--folder", str(tmp_path)]) == 0
+    page = (tmp_path / "study.html").read_text()
+    check_self_contained(page)
+    for told in ("3×3, pool 2", "true yes, predicted yes: 5 images", "recall", image):
+        assert told in page
+    for label in ("net reproduced net", "net reproduced learning", "several reproduced learning"):
+        assert f'aria-label="{label}"' in page
+    assert "study.html" in capsys.readouterr().out
 
 
 def test_what_out_of_fold_scores_are_worth():

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from ml_collections import ConfigDict
 
+from experiments.systems import nets
 from experiments.systems.row import Outcome, Settings, System
 from mnist_jax import config as configs
 from mnist_jax import run_members, splits, thresholds
@@ -65,7 +66,8 @@ def _cross_validate(
         facts = binary_facts(yes, scores[:, 1] - scores[:, 0])
     facts["test accuracy"] = 100 * summary["test_accuracy"]
     seconds = summary["train_seconds"] * folds / (folds + 1)  # the last one is on all examples
-    return Outcome([100 * row["val_accuracy"] for row in rows], seconds, facts)
+    shown = nets.shown(config, workdir)
+    return Outcome([100 * row["val_accuracy"] for row in rows], seconds, facts, shown)
 
 
 def _test(name: str, overrides: Mapping[str, Any], dataset: str, settings: Settings) -> Outcome:
@@ -75,7 +77,8 @@ def _test(name: str, overrides: Mapping[str, Any], dataset: str, settings: Setti
     summary = run_members.run_members(config, splits.load(config), workdir, echo=lambda line: None)
     rows = files.read_rows(workdir / files.MEMBERS)
     accuracies = [100 * row["test_accuracy"] for row in rows]
-    return Outcome(accuracies, summary["train_seconds"] / len(rows))
+    seconds = summary["train_seconds"] / len(rows)
+    return Outcome(accuracies, seconds, shown=nets.shown(config, workdir))
 
 
 def _config(overrides: Mapping[str, Any], dataset: str, settings: Settings) -> ConfigDict:

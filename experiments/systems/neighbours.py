@@ -1,6 +1,6 @@
 """Nearest neighbours, by `experiments.knn`, and the net by hand, by `experiments.by_hand`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -8,30 +8,24 @@ import numpy as np
 
 from experiments import by_hand as hand
 from experiments import knn
+from experiments.systems import nets
 from experiments.systems.references import load
 from experiments.systems.row import Outcome, Settings, System
 from mnist_jax import config as configs
-from mnist_jax import splits
+from mnist_jax import pictures, splits
+from mnist_jax.data import Dataset
+
+_SHOWN = 8  # of denoised images
 
 
 def raw(dataset: str, k: int) -> System:
     """The pixels as they are."""
-    return lambda settings: _tested(knn.raw(load(dataset, settings), k))
+    return partial(_tested, dataset, partial(knn.raw, k=k))
 
 
 def best(dataset: str) -> System:
     """Deskewing, blurring, k and weights chosen by cross-validation."""
-    return lambda settings: _tested(knn.preprocessed(load(dataset, settings)))
-
-
-def grid(settings: Settings) -> Outcome:
-    """The number of neighbours and their weights chosen by cross-validation."""
-    return _tested(knn.grid(load("mnist", settings)))
-
-
-def shifted(settings: Settings) -> Outcome:
-    """Five times as many training images."""
-    return _tested(knn.shifted(load("mnist", settings)))
+    return partial(_tested, dataset, knn.preprocessed)
 
 
 def multilabel(prepared: bool) -> System:
@@ -41,9 +35,11 @@ def multilabel(prepared: bool) -> System:
 
 def denoise(settings: Settings) -> Outcome:
     """PSNR of the neighbours' mean."""
-    row = knn.denoised(load("mnist", settings))
-    facts = {"PSNR of the noisy images": row["noisy_psnr"], "pixel error": row["error"]}
-    return Outcome([row["psnr"]], row["seconds"], facts)
+    found = load("mnist", settings)
+    noisy, clean, seconds = knn.restored(found)
+    error, psnr = knn.pixel_error(clean, found.test_images)
+    facts = {"pixel error of 255": error, **before_and_after(found, noisy, clean)}
+    return Outcome([psnr], seconds, facts, triples(found, noisy, clean))
 
 
 def by_hand(settings: Settings) -> Outcome:
@@ -54,7 +50,62 @@ def by_hand(settings: Settings) -> Outcome:
     recalls = np.mean(found["recall_percent"], axis=0).tolist()
     named = zip(found["class_names"], recalls, strict=True)
     facts = {f"recall of {name}": recall for name, recall in named}
-    return Outcome(found["test_accuracy_percent"], None, facts)
+    points = zip(
+        *(found[key][0] for key in ("loss", "accuracy_percent", "val_accuracy_percent")),
+        strict=True,
+    )
+    history = [
+        {
+            "epoch": iteration,
+            "train_loss": loss,
+            "val_loss": None,
+            "train_accuracy": train / 100,
+            "val_accuracy": val / 100,
+            "learning_rate": found["learning_rate"],
+        }
+        for iteration, (loss, train, val) in zip(found["iteration"], points, strict=True)
+    ]
+    shown = {
+        "classes": found["class_names"],
+        "confusion": found["confusion_matrix"],
+        "history": history,
+    }
+    return Outcome(found["test_accuracy_percent"], None, facts, shown)
+
+
+def denoise_by_net(settings: Settings) -> Outcome:
+    """The same of an MLP."""
+    found = load("mnist", settings)
+    outcome, noisy, clean = nets.denoise(settings)
+    facts = {**outcome.facts, **before_and_after(found, noisy, clean)}
+    shown = {**outcome.shown, **triples(found, noisy, clean)}
+    return outcome._replace(facts=facts, shown=shown)
+
+
+def before_and_after(found: Dataset, noisy: np.ndarray, clean: np.ndarray) -> dict[str, float]:
+    """What is to be seen on noisy test images, and on what was made of them.
+
+    Accuracy of three nearest neighbours among the clean training images.
+    """
+    _, psnr = knn.pixel_error(noisy, found.test_images)
+    levels = 256 + knn.NOISE - 1
+    accuracies = {
+        f"accuracy of kNN on {what} images": knn.judge(
+            found, found.train_images, images, 3, "uniform", levels=levels
+        )["test_accuracy_percent"]
+        for what, images in (("noisy", noisy), ("restored", np.round(clean).astype(np.int16)))
+    }
+    return {"PSNR of the noisy images": psnr, **accuracies}
+
+
+def triples(found: Dataset, noisy: np.ndarray, clean: np.ndarray) -> dict[str, Any]:
+    """The first test images: noisy, restored, as they were."""
+    three = ([*map(_picture, images[:_SHOWN])] for images in (noisy, clean, found.test_images))
+    return {"images": [list(row) for row in zip(*three, strict=True)]}
+
+
+def _picture(image: np.ndarray) -> str:
+    return pictures.png(np.clip(np.round(image), 0, 255).astype(np.uint8))
 
 
 def _multilabel(prepared: bool, settings: Settings) -> Outcome:
@@ -62,12 +113,25 @@ def _multilabel(prepared: bool, settings: Settings) -> Outcome:
     if prepared:
         found = found._replace(train_images=np.asarray(knn.prepare(found.train_images, True, 0.5)))
     row = knn.multilabel(found)
+    classes = ["small, even", "small, odd", "large, even", "large, odd"]
     return Outcome(
-        [100 * row["f1_macro"]], row["seconds"], {"weighted F1": 100 * row["f1_weighted"]}
+        [100 * row["f1_macro"]],
+        row["seconds"],
+        {"weighted F1": 100 * row["f1_weighted"]},
+        {"classes": classes, "confusion": row["confusion_matrix"]},
     )
 
 
-def _tested(row: Mapping[str, Any]) -> Outcome:
+def _tested(
+    dataset: str, do: Callable[[Dataset], Mapping[str, Any]], settings: Settings
+) -> Outcome:
+    found = load(dataset, settings)
+    row = do(found)
     chosen = row.get("validation_accuracy_percent")
     facts = {} if chosen is None else {"held-out accuracy": chosen, "k": row["k"]}
-    return Outcome([row["test_accuracy_percent"]], row["seconds"], facts)
+    shown = {"classes": list(found.class_names), "confusion": row["confusion_matrix"]}
+    return Outcome([row["test_accuracy_percent"]], row["seconds"], facts, shown)
+
+
+grid = partial(_tested, "mnist", knn.grid)  # neighbours and weights chosen by cross-validation
+shifted = partial(_tested, "mnist", knn.shifted)  # five times as many training images

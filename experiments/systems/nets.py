@@ -6,13 +6,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from configs import cnn, mlp
 from experiments.systems.row import Outcome, Settings, System
 from mnist_jax import config as configs
-from mnist_jax import data, run, splits
+from mnist_jax import data, evaluate, models, run, splits, tasks
+from mnist_jax import workdir as files
 
 KAGGLE = "csv"  # stands for the file that `kaggle` writes
 _COUNT = 42_000
@@ -59,7 +61,23 @@ def _train(name: str, make: Callable[[], ConfigDict], dataset: str, settings: Se
         summary = run.run(config, splits.load(config), workdir, echo=lambda line: None)
         values.append(100 * summary["test_accuracy"])
         seconds.append(summary["train_seconds"])
-    return Outcome(values, min(seconds))
+    return Outcome(values, min(seconds), shown=shown(config, workdir))
+
+
+def shown(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """The net of a finished run, how it learnt and what it confuses."""
+    summary = files.read_json(workdir / files.SUMMARY)
+    return {
+        "classes": summary["class_names"],
+        "confusion": summary["confusion_matrix"],
+        "history": files.read_rows(workdir / files.METRICS),
+        "layers": _layers(config, len(summary["class_names"])),
+    }
+
+
+def _layers(config: ConfigDict, classes: int) -> list[dict[str, Any]]:
+    outputs = tasks.build(config.task, classes).num_outputs
+    return [layer._asdict() for layer in models.build(config.model, outputs).layers()]
 
 
 def kaggle(folder: Path) -> Path:
@@ -79,8 +97,8 @@ def kaggle(folder: Path) -> Path:
     return aside.rename(path)
 
 
-def denoise(settings: Settings) -> Outcome:
-    """PSNR of an MLP that takes noise off."""
+def denoise(settings: Settings) -> tuple[Outcome, np.ndarray, np.ndarray]:
+    """PSNR of an MLP that takes noise off, test images that it saw and what it made of them."""
     config = configs.default()
     config.data.name = settings.dataset("mnist")
     config.task.name = "denoise"
@@ -94,4 +112,12 @@ def denoise(settings: Settings) -> Outcome:
         values.append(summary["test_psnr"])
         seconds.append(summary["train_seconds"])
         facts = {"SSIM": summary["test_ssim"], "pixel error of 255": summary["test_pixel_error"]}
-    return Outcome(values, min(seconds), facts)
+    shown = {"history": files.read_rows(workdir / files.METRICS), "layers": _layers(config, 10)}
+    images = jnp.asarray(splits.load(config).test.images)
+    corrupt = tasks.build(config.task, 10).corrupt
+    noisy = np.asarray(evaluate.inputs(images, jnp.arange(len(images)), corrupt))
+    with np.load(workdir / files.PREDICTIONS) as stored:
+        clean = stored["logits"].reshape(noisy.shape)
+    seen, made = (255 * x for x in (noisy, clean))
+    outcome = Outcome(values, min(seconds), facts, shown)
+    return outcome, np.round(seen).astype(np.int16), np.clip(made, 0, 255)

@@ -13,7 +13,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import SVC
 
 from experiments.systems.nets import KAGGLE, kaggle
-from experiments.systems.row import Outcome, Settings
+from experiments.systems.row import Outcome, Settings, confusion
 from mnist_jax import data
 
 
@@ -44,24 +44,29 @@ def forest_of_a_5(settings: Settings) -> Outcome:
         "recall": 100 * recall_score(yes, said),
     }
     auc = 100 * roc_auc_score(yes, chances)
-    return Outcome([auc], time.perf_counter() - start, facts)
+    seconds = time.perf_counter() - start
+    shown = confusion(yes.astype(int), said.astype(int), ("not 5", "5"))
+    return Outcome([auc], seconds, facts, shown)
 
 
 def forest(dataset: str, settings: Settings) -> Outcome:
     """Test accuracy of 200 trees, each on half of the examples."""
     found = load(dataset, settings)
-    values, seconds = [], []
-    for seed in range(settings.seeds):
-        trees = RandomForestClassifier(200, max_samples=0.5, n_jobs=-1, random_state=seed)
-        value, took = _fit_and_test(trees, found)
-        values.append(value)
-        seconds.append(took)
-    return Outcome(values, min(seconds))
+    trees = [
+        RandomForestClassifier(200, max_samples=0.5, n_jobs=-1, random_state=seed)
+        for seed in range(settings.seeds)
+    ]
+    runs = [_fit_and_test(classifier, found) for classifier in trees]
+    return Outcome(
+        [one.values[0] for one in runs],
+        min(one.seconds or 0.0 for one in runs),
+        shown=runs[0].shown,
+    )
 
 
 def svc(dataset: str, settings: Settings) -> Outcome:
     """Test accuracy of the exact RBF machine, one versus one, on all examples."""
-    return Outcome(*_listed(_fit_and_test(SVC(), load(dataset, settings))))
+    return _fit_and_test(SVC(), load(dataset, settings))
 
 
 def svc_one_vs_rest(dataset: str, count: int, settings: Settings) -> Outcome:
@@ -70,7 +75,7 @@ def svc_one_vs_rest(dataset: str, count: int, settings: Settings) -> Outcome:
     part = found._replace(
         train_images=found.train_images[:count], train_labels=found.train_labels[:count]
     )
-    return Outcome(*_listed(_fit_and_test(OneVsRestClassifier(SVC(), n_jobs=-1), part)))
+    return _fit_and_test(OneVsRestClassifier(SVC(), n_jobs=-1), part)
 
 
 svc_mnist, svc_kaggle = partial(svc, "mnist"), partial(svc, KAGGLE)
@@ -78,14 +83,12 @@ forest_kaggle = partial(forest, KAGGLE)
 svc_one_vs_rest_mnist = partial(svc_one_vs_rest, "mnist", 10_000)
 
 
-def _listed(found: tuple[float, float]) -> tuple[list[float], float]:
-    return [found[0]], found[1]
-
-
-def _fit_and_test(classifier: Any, found: data.Dataset) -> tuple[float, float]:
+def _fit_and_test(classifier: Any, found: data.Dataset) -> Outcome:
     """Test accuracy in percent, and the seconds of training."""
     start = time.perf_counter()
     classifier.fit(flat(found.train_images), found.train_labels)
     seconds = time.perf_counter() - start
     predicted: Int[np.ndarray, " n"] = classifier.predict(flat(found.test_images))
-    return 100 * float((predicted == found.test_labels).mean()), seconds
+    accuracy = 100 * float((predicted == found.test_labels).mean())
+    shown = confusion(found.test_labels, predicted, found.class_names)
+    return Outcome([accuracy], seconds, shown=shown)

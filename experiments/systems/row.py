@@ -3,7 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+from sklearn.metrics import confusion_matrix
 
 
 class Settings(NamedTuple):
@@ -24,6 +28,17 @@ class Outcome(NamedTuple):
     values: Sequence[float]  # the row's metric, one a seed or fold
     seconds: float | None  # of training, of one of them
     facts: Mapping[str, float] = MappingProxyType({})  # other figures, by name
+    # For the page, whichever there are: "classes" and their "confusion" matrix, "history" as in
+    # metrics.jsonl, "layers" of a net, "images" as rows of data URIs.
+    shown: Mapping[str, Any] = MappingProxyType({})
+
+
+def confusion(
+    true: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"], classes: Sequence[str]
+) -> dict[str, Any]:
+    """What is shown of decisions."""
+    matrix = confusion_matrix(true, predicted, labels=range(len(classes)))
+    return {"classes": list(classes), "confusion": matrix.tolist()}
 
 
 System = Callable[[Settings], Outcome]

@@ -88,7 +88,7 @@ ROWS = [
     ),
     Row(
         "denoise", "E", "MNIST", "noise 0 to 99 taken off by kNN k=5", "PSNR, dB", None,
-        neighbours.denoise, nets.denoise,
+        neighbours.denoise, neighbours.denoise_by_net,
     ),
     Row(
         "knn_grid", "E", "MNIST", "grid search of kNN: k 3, 4, 5, two weights; 5 folds", TEST, 97.0,

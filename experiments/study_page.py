@@ -1,0 +1,61 @@
+"""The study on one page: every system with its net, how it learnt, and what it confuses."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from mnist_jax import diagrams, members_plots, plots, report
+from mnist_jax.models import Layer
+
+PARTS = {"reproduced": "Reproduced", "best": "Ours at its best"}
+
+
+def render(record: Mapping[str, Any], shown: Mapping[str, Mapping[str, Any]]) -> str:
+    """The text of a self-contained HTML file.
+
+    Args:
+        record: the study's results.
+        shown: by row and part, the `shown` of its outcome; a row may lack both.
+    """
+    rows = [
+        {
+            **row,
+            "parts": [
+                (title, row[part], _figures(f"{row['name']} {part}", shown[row["name"]][part]))
+                for part, title in PARTS.items()
+                if row[part]
+            ],
+        }
+        for row in record["rows"]
+    ]
+    return report.template("study.html.jinja", Path(__file__).parent).render(
+        rows=rows,
+        command=record["command"],
+        device=record["device"],
+        seeds=record["seeds"],
+        summary={**record, "dataset": "", "requested_dataset": ""},
+    )
+
+
+def _figures(name: str, shown: Mapping[str, Any]) -> dict[str, Any]:
+    """What is drawn of an outcome; `name` is distinct on the page."""
+    drawn = {}
+    if "layers" in shown:
+        layers = [Layer(**row)._replace(output_shape=tuple(row["output_shape"]))
+                  for row in shown["layers"]]  # fmt: skip
+        drawn["net"] = diagrams.architecture(layers)
+    if history := shown.get("history"):
+        members = sorted({row["member"] for row in history if "member" in row})
+        validated = any(row["val_loss"] is not None for row in history)
+        drawn["learning"] = (
+            members_plots.learning_bands(history, members, validated)
+            if members
+            else plots.learning_curves(history)
+        )
+    if "confusion" in shown:
+        drawn["confusion"] = plots.confusion(np.asarray(shown["confusion"]), shown["classes"])
+    figures = {key: Markup(plots.svg(figure, f"{name} {key}")) for key, figure in drawn.items()}
+    return {**figures, "images": shown.get("images", [])}
