@@ -66,6 +66,8 @@ def describe(row: Row, found: Mapping[str, Any]) -> dict[str, Any]:
             "described": stats.describe(outcome["values"])._asdict(),
         }
     a, b = (found[part] and found[part]["values"] for part in ("reproduced", "best"))
+    if a and len(a) == 1:  # it has no seed
+        a = a * len(b or a)
     paired = a and b and len(a) == len(b) > 1
     described["gain"] = stats.paired(a, b)._asdict() if paired else None
     return described

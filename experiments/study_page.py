@@ -8,7 +8,7 @@ import numpy as np
 from markupsafe import Markup
 
 from mnist_jax import diagrams, members_plots, plots, report
-from mnist_jax.models import Layer
+from mnist_jax.types import Layer
 
 PARTS = {"reproduced": "Reproduced", "best": "Ours at its best"}
 

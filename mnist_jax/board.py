@@ -1,15 +1,19 @@
-"""TensorBoard's copy of the metrics, complete after every epoch."""
+"""TensorBoard's copy: metrics, complete after every epoch, and at the end what came of it."""
 
+import re
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float32, UInt8
+from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
-from tensorboardX.summary import scalar
+from tensorboardX.proto.summary_pb2 import Summary
 
 from mnist_jax.types import UserError
 
@@ -44,12 +48,54 @@ class Board:
         Raises:
           UserError: the disk is full.
         """
+        numbers = {name: x for name, x in row.items() if name not in ("epoch", "step")}
+        self._write(row["epoch"], _scalars(numbers))
+
+    def finish(
+        self,
+        epoch: int,
+        hparams: Mapping[str, Any],
+        results: Mapping[str, float],
+        images: Mapping[str, UInt8[np.ndarray, "h w 1"]],
+        params: Mapping[str, Float32[np.ndarray, "..."]],
+    ) -> None:
+        """Adds what came of the run.
+
+        Args:
+          epoch: whose parameters were kept.
+          hparams: the configuration, by key.
+          results: of the test split.
+          images: by caption.
+          params: by path, shown as histograms.
+
+        Raises:
+          UserError: the disk is full.
+        """
+        plain = {
+            key: value if isinstance(value, bool | int | float | str) else str(value)
+            for key, value in hparams.items()
+        }
+        self._write(
+            epoch,
+            [
+                *summary.hparams(plain, results),
+                *_scalars(results),
+                *(
+                    summary.image(f"mistakes/{_tag(caption)}", image, dataformats="HWC")
+                    for caption, image in images.items()
+                ),
+                *(
+                    summary.histogram(f"parameters/{path}", x.ravel(), "auto", max_bins=100)
+                    for path, x in params.items()
+                    if np.isfinite(x).all()
+                ),
+            ],
+        )
+
+    def _write(self, epoch: int, summaries: Iterable[Summary]) -> None:
         try:
-            for name, value in row.items():
-                if value is not None and name not in ("epoch", "step"):
-                    point = scalar(name, value)
-                    event = Event(wall_time=time.time(), step=row["epoch"], summary=point)
-                    self.writer.write_event(event)
+            for one in summaries:
+                self.writer.write_event(Event(wall_time=time.time(), step=epoch, summary=one))
             self.writer.flush()
         except OSError as error:
             raise self._unwritable(error) from error
@@ -63,3 +109,12 @@ class Board:
 
     def _unwritable(self, error: OSError) -> UserError:
         return UserError(f"{self.directory}: cannot be written ({error.strerror}); make room")
+
+
+def _tag(caption: str) -> str:
+    """A caption of letters that a tag may have."""
+    return re.sub(r"[^-.\w]", "_", caption)
+
+
+def _scalars(numbers: Mapping[str, float | None]) -> list[Summary]:
+    return [summary.scalar(name, x) for name, x in numbers.items() if x is not None]

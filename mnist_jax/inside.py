@@ -46,6 +46,7 @@ def look(
     worst = errors.worst_mistakes(decisions, labels, MISTAKES)
     asks_for_threshold = len(splits.class_names) == 2 and len(val.labels)
     return report.Inside(
+        layers=recipe.model.layers(),
         weights=_weights(recipe.model, variables, splits.class_names),
         relevance=saliency.occlusion(
             score, images[worst], labels[worst], decisions.predicted[worst]

@@ -15,20 +15,9 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Float32
 
 from mnist_jax import layers, nets
-from mnist_jax.types import Fields, Key, PyTree
+from mnist_jax.types import Fields, Key, Layer, PyTree
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-
-
-class Layer(NamedTuple):
-    """A row of a net's summary."""
-
-    path: str  # as in the tree of parameters: "head/Dense_0"
-    kind: str
-    output_shape: tuple[int, ...]  # of one image
-    num_params: int
-    flops: int  # of one image's forward pass, 2 for a multiplication with its addition
-    detail: str = ""  # a convolution's kernel, and its pool if it has one
 
 
 class Rates(NamedTuple):

@@ -3,13 +3,22 @@
 from contextlib import ExitStack
 from pathlib import Path
 
-from mnist_jax import checkpoint
+import jax
+import numpy as np
+from jaxtyping import Float32
+from ml_collections import ConfigDict
+
+from mnist_jax import checkpoint, errors
 from mnist_jax import workdir as files
 from mnist_jax.board import Board
 from mnist_jax.checkpoint import Checkpoint
+from mnist_jax.config import flatten
 from mnist_jax.progress import Echo
 from mnist_jax.results import Row
+from mnist_jax.splits import Splits
 from mnist_jax.types import PyTree, State
+
+_MISTAKES = 16  # how many TensorBoard shows
 
 
 class Saves(ExitStack):
@@ -78,3 +87,42 @@ class Record(Saves):
         self.save(row["epoch"], state, history, score)
         files.write(self.workdir / files.METRICS, files.to_rows(history))
         self.board.epoch(row)
+
+    def results(
+        self,
+        best: Checkpoint,
+        config: ConfigDict,
+        summary: Row,
+        splits: Splits,
+        scores: Float32[np.ndarray, "test classes"] | None,
+    ) -> None:
+        """Tells TensorBoard what came of the run.
+
+        Args:
+          best: the epoch that was judged.
+          config: of the run.
+          summary: of the run.
+          splits: what it learnt from and was judged by.
+          scores: of the test split, where the task is to tell classes apart.
+
+        Raises:
+          UserError: there is no room.
+        """
+        numbers = {
+            key: x
+            for key, x in summary.items()
+            if key.startswith("test_") and isinstance(x, int | float)
+        }
+        images = {}
+        if scores is not None:
+            (test, labels), names = splits.test, splits.class_names
+            decisions = errors.decide(scores)
+            for rank, i in enumerate(errors.worst_mistakes(decisions, labels, _MISTAKES), 1):
+                seen = f"{names[labels[i]]} as {names[decisions.predicted[i]]}"
+                images[f"{rank:02d} {seen}"] = test[i]
+        params = {
+            jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(x)
+            for path, x in jax.tree_util.tree_leaves_with_path(best.state.params)
+        }
+        hparams = dict(flatten(config.to_dict()))
+        self.board.finish(best.epoch, hparams, numbers, images, params)

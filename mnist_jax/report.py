@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, Int32, UInt8
 from markupsafe import Markup
 
-from mnist_jax import errors, formats, pictures, plots, stats, threshold_plots, thresholds
-from mnist_jax.types import UserError
+from mnist_jax import diagrams, errors, formats, pictures, plots, stats, threshold_plots, thresholds
+from mnist_jax.types import Layer, UserError
 
 MISTAKES = 32  # how many are shown
 AMBIGUOUS = 16
@@ -27,6 +27,7 @@ GOAL = 0.9  # the precision and the recall for which a threshold is chosen
 class Inside(NamedTuple):
     """What a trained net can tell besides its logits of the test split."""
 
+    layers: Sequence[Layer]  # what it consists of
     weights: Mapping[str, Float32[np.ndarray, "H W"]]  # of units of the first layer, over pixels
     relevance: Float[np.ndarray, "M 28 28"]  # of pixels for the truth in the worst mistakes
     validation: tuple[Float32[np.ndarray, "val K"], Int32[np.ndarray, " val"]] | None
@@ -177,6 +178,7 @@ def render(
         ambiguous=[show(index, 2) for index in closest.tolist()],
         small=any(min(x.shape) < min(images.shape[1:3]) for x in inside.weights.values()),
         weights={name: pictures.png(pictures.signed(x)) for name, x in inside.weights.items()},
+        architecture=Markup(plots.svg(diagrams.architecture(inside.layers), "The net")),
         learning_curves=Markup(plots.svg(curves, "Learning curves")),
         confusion=Markup(plots.svg(plots.confusion(matrix, names), "Confusion matrix")),
         reliability=Markup(plots.svg(plots.reliability(bins), "Reliability diagram"))

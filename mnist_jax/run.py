@@ -88,28 +88,29 @@ def run(
     with Record(workdir, restore.on_host(program.initial), echo) as record:
         history = _fit(config, program, mesh, splits, record, echo)
         best = processes.from_first(record.best)
-    variables = parallel.put(mesh, train.variables(best.state))
-    recipe = program.recipe
-    outputs, judged = compile_judge(recipe, variables, splits.test, mesh)(variables)
-    scores = np.asarray(outputs)
-    classifies = isinstance(judged, metrics.Report)
-    looked = inside.look(recipe, variables, splits, scores, mesh) if classifies else None
+        variables = parallel.put(mesh, train.variables(best.state))
+        recipe = program.recipe
+        outputs, judged = compile_judge(recipe, variables, splits.test, mesh)(variables)
+        scores = np.asarray(outputs)
+        classifies = isinstance(judged, metrics.Report)
+        looked = inside.look(recipe, variables, splits, scores, mesh) if classifies else None
 
-    def publish() -> dict[str, Any]:
-        summary = results.summarize(
-            config,
-            splits,
-            requested_dataset=requested_dataset or splits.name,
-            num_params=sum(x.size for x in jax.tree.leaves(best.state.params)),
-            history=history,
-            best_epoch=best.epoch,
-            test=judged,
-            compile_seconds=program.compile_seconds,
-        )
-        results.publish(workdir, summary, history, config, splits, scores, looked, command)
-        return summary
+        def publish() -> dict[str, Any]:
+            summary = results.summarize(
+                config,
+                splits,
+                requested_dataset=requested_dataset or splits.name,
+                num_params=sum(x.size for x in jax.tree.leaves(best.state.params)),
+                history=history,
+                best_epoch=best.epoch,
+                test=judged,
+                compile_seconds=program.compile_seconds,
+            )
+            record.results(best, config, summary, splits, scores if classifies else None)
+            results.publish(workdir, summary, history, config, splits, scores, looked, command)
+            return summary
 
-    return processes.from_first(publish)
+        return processes.from_first(publish)
 
 
 def prepare(

@@ -50,3 +50,14 @@ class Metrics(NamedTuple):
     loss: Float32[Array, ""]
     correct: Int[Array, ""]
     examples: Int[Array, ""]
+
+
+class Layer(NamedTuple):
+    """A row of a net's summary."""
+
+    path: str  # as in the tree of parameters: "head/Dense_0"
+    kind: str
+    output_shape: tuple[int, ...]  # of one image
+    num_params: int
+    flops: int  # of one image's forward pass, 2 for a multiplication with its addition
+    detail: str = ""  # a convolution's kernel, and its pool if it has one

@@ -1,9 +1,12 @@
 """TensorBoard's files, read with tensorboardX's own protocol buffers."""
 
+import io
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
 from mnist_jax.board import Board
@@ -22,16 +25,25 @@ ROW = {
 }
 
 
-def scalars(directory):
-    """(tag, epoch, value) of every number in the only file of a TensorBoard folder."""
+def events(directory):
+    """(step, value) of everything in the only file of a TensorBoard folder."""
     (path,) = directory.iterdir()
     content, found = path.read_bytes(), []
     while content:  # TFRecord: length, its checksum, the bytes, their checksum
         (length,) = struct.unpack("<Q", content[:8])
         event = Event.FromString(content[12 : 12 + length])
-        found += [(value.tag, event.step, value.simple_value) for value in event.summary.value]
+        found += [(event.step, value) for value in event.summary.value]
         content = content[16 + length :]
     return found
+
+
+def scalars(directory):
+    """(tag, epoch, value) of every number."""
+    return [
+        (value.tag, step, value.simple_value)
+        for step, value in events(directory)
+        if value.WhichOneof("value") == "simple_value"
+    ]
 
 
 def expected(rows):
@@ -49,6 +61,30 @@ def test_every_epoch_is_there_once_and_at_once(tmp_path):
     with Board(tmp_path / "board", rows[:2]) as board:
         board.epoch({**ROW, "epoch": 3})
     assert scalars(tmp_path / "board") == expected([*rows[:2], {**ROW, "epoch": 3}])
+
+
+def test_what_came_of_the_run(tmp_path):
+    image = np.arange(784, dtype=np.uint8).reshape(28, 28, 1)
+    weights = np.linspace(-1, 1, 50, dtype=np.float32).reshape(5, 10)
+    hparams = {"seed": 3, "optim.name": "adam", "model.widths": [4, 2], "train.clip": None}
+    params = {"Dense_0/kernel": weights, "spoilt": weights * np.nan}
+    with Board(tmp_path / "board", [ROW]) as board:
+        board.finish(1, hparams, {"test_accuracy": 0.75}, {"01 4 as 9": image}, params)
+    found = {value.tag: value for step, value in events(tmp_path / "board") if step == 1}
+    assert ("test_accuracy", 1, 0.75) in scalars(tmp_path / "board")
+    drawn = found["mistakes/01_4_as_9"].image
+    pixels = np.asarray(Image.open(io.BytesIO(drawn.encoded_image_string)).convert("L"))
+    np.testing.assert_array_equal(pixels, image[..., 0])
+    histogram = found["parameters/Dense_0/kernel"].histo
+    assert (histogram.num, histogram.min, histogram.max) == (50, -1, 1)
+    assert "parameters/spoilt" not in found
+    told = {tag: value.metadata.plugin_data for tag, value in found.items() if "hparams" in tag}
+    assert {plugin.plugin_name for plugin in told.values()} == {"hparams"}
+    start = told["_hparams_/session_start_info"].content
+    for key, text in (("seed", b""), ("optim.name", b"adam"), ("model.widths", b"[4, 2]")):
+        assert key.encode() in start
+        assert text in start
+    assert b"test_accuracy" in told["_hparams_/experiment"].content
 
 
 def test_a_full_disk(tmp_path):

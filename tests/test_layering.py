@@ -7,7 +7,17 @@ import pytest
 
 ORDER = [
     ["types"],
-    ["nets", "labels", "keys", "tfds_source", "compilation", "parallel", "processes", "pixels"],
+    [
+        "nets",
+        "labels",
+        "keys",
+        "tfds_source",
+        "compilation",
+        "parallel",
+        "processes",
+        "pixels",
+        "quantize",
+    ],
     ["formats", "pictures", "drawings", "saliency", "thresholds", "halving", "ensemble", "errors"],
     ["config", "data", "augment", "layers", "metrics", "stats", "knn"],
     ["models", "tasks", "optim", "splits", "workdir", "provenance", "plots", "board", "sweep"],

@@ -15,6 +15,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, precision_score, recall_score, roc_auc_score
 
 from mnist_jax import errors, formats, pictures, plots, report, thresholds
+from mnist_jax.types import Layer
 
 FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"]
 FASHION += ["Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
@@ -60,6 +61,7 @@ def make_run(names=FASHION, examples=400, epochs=4, seed=0, logits=None, val=Tru
         "optim": {"learning_rate": 0.01, "weight_decay": 0.1},
     }
     inside = report.Inside(
+        layers=[Layer("Dense_0", "Dense", (len(names),), 7850, 0)],
         weights={f"unit {i}": rng.normal(size=(5, 5)).astype(np.float32) for i in range(3)},
         relevance=rng.normal(size=(min(errors, 8), 28, 28)),
         validation=(logits, labels) if val and classes == 2 else None,
@@ -86,8 +88,8 @@ def test_page_is_sound_and_accessible():
     assert any(meta.get("name") == "viewport" for meta in page.all("meta"))
     assert page.all("img")
     assert all(image.get("alt") for image in page.all("img"))
-    assert [plot["role"] for plot in page.all("svg")] == ["img"] * 3
-    assert len({plot["aria-label"] for plot in page.all("svg")}) == 3
+    assert [plot["role"] for plot in page.all("svg")] == ["img"] * 4
+    assert len({plot["aria-label"] for plot in page.all("svg")}) == 4
     assert all(cell.get("scope") in ("row", "col") for cell in page.all("th"))
     assert len(page.all("h1")) == 1
 
@@ -249,7 +251,7 @@ def test_mistakes_are_explained_in_their_order():
 
 def test_the_first_layer_is_shown_by_name():
     run = make_run()
-    section = render(run).partition("First layer</h2>")[2].partition("</section>")[0]
+    section = render(run).partition("The first layer</h3>")[2].partition("</section>")[0]
     assert re.findall("<figcaption>(.*?)</figcaption>", section) == [*run["inside"].weights]
     run["inside"] = run["inside"]._replace(weights={})
     assert "First layer</h2>" not in render(run)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from test_board import events, scalars
 
 from mnist_jax import data, main, provenance, workdir
 
@@ -234,11 +235,18 @@ def test_the_report_shows_the_result_and_how_to_get_it_again(run):
 
 
 def test_tensorboard_has_every_curve(run):
-    (events,) = (run.path / "tensorboard").iterdir()
-    assert events.name.startswith("events.out.tfevents.")
-    content = events.read_bytes()
+    (file,) = (run.path / "tensorboard").iterdir()
+    assert file.name.startswith("events.out.tfevents.")
+    tags = [tag for tag, _, _ in scalars(run.path / "tensorboard")]
     for name in METRICS.keys() - {"epoch", "step"}:
-        assert content.count(name.encode()) == 6, name
+        assert tags.count(name) == 6, name
+    assert tags.count("test_accuracy") == 1
+    told = [value for _, value in events(run.path / "tensorboard")]
+    mistakes = [value for value in told if value.tag.startswith("mistakes/")]
+    summary = workdir.read_json(run.path / workdir.SUMMARY)
+    assert len(mistakes) == min(16, summary["test_errors"])
+    histograms = [value for value in told if value.tag.startswith("parameters/")]
+    assert sum(value.histo.num for value in histograms) == summary["num_params"]
 
 
 def test_nothing_but_numpy_and_json_is_needed_to_read_it(run):

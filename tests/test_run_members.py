@@ -372,7 +372,8 @@ def start(workdir, *argv):
 
 def test_ten_members_killed_and_resumed_are_those_of_an_unbroken_run(folder, monkeypatch):
     """SIGKILL in the middle of epochs, once there are checkpoints."""
-    argv = [*SMALL, "--config.train.epochs=20", "--config.members.seeds=10"]
+    # Long enough for the first checkpoint, after 2 s, not to be the last one.
+    argv = [*SMALL, "--config.train.epochs=50", "--config.members.seeds=10"]
     argv += ["--config.train.batch_size=4", "--config.model.dropout=(0.2,)"]
     argv += ["--config.train.augment.erase=0.5", "--config.members.width=5"]
     unbroken, workdir = folder / "unbroken", folder / "killed"
@@ -382,7 +383,7 @@ def test_ten_members_killed_and_resumed_are_those_of_an_unbroken_run(folder, mon
     process = start(workdir, *argv)
     while process.poll() is None and not any((workdir / "checkpoints/0").glob("[0-9]*")):
         time.sleep(0.01)
-    time.sleep(random.uniform(0, 1))
+    time.sleep(random.uniform(0, 0.5))
     assert process.poll() is None, "it ended before it was killed"
     process.kill()
     process.communicate()

@@ -1,0 +1,87 @@
+"""What does augmentation cost, on the device?
+
+    python -m experiments.augmentation [--name=cpu] [--repeats=5]
+
+Epochs of the same net with and without it, in turns. What it is for, accuracy on images that are
+displaced, `experiments.study` says: rows cnn_5x5_3x3 and cnn_augmented.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from tqdm import tqdm
+
+from experiments import tables
+from experiments.members_speed import EPOCH, random_examples
+from mnist_jax import compilation, parallel, run
+from mnist_jax import config as configs
+
+NETS = ("cnn_3x3", "cnn_5x5_3x3")
+BATCH_SIZE = 86
+AUGMENTED: dict[str, dict[str, float]] = {  # beside none
+    "rotation 10°, zoom 0.3, shifts 0.3": {"rotation": 10.0, "zoom": 0.3, "shift": 0.3},
+    "the same and random erasing": {"rotation": 10.0, "zoom": 0.3, "shift": 0.3, "erase": 0.5},
+}
+
+
+def cost(net: str, num_train: int, repeats: int) -> dict[str, Any]:
+    """Median seconds of an epoch of 60,000 examples with each augmentation, and of each turn."""
+    size = num_train // BATCH_SIZE * BATCH_SIZE
+    examples, mesh = random_examples(size), parallel.make_mesh()
+    states, programs = {}, {}
+    for name, strengths in {"none": {}, **AUGMENTED}.items():
+        config = configs.default()
+        config.model.name = net
+        config.train.batch_size = BATCH_SIZE
+        config.train.augment.update(strengths)
+        programs[name] = run.compile_program(config, examples, mesh)
+        states[name] = programs[name].initial
+    turns: dict[str, list[float]] = {name: [] for name in programs}
+    for turn in range(1 + repeats):  # the first one warms up
+        for name, program in programs.items():
+            start = time.perf_counter()
+            states[name], _ = jax.block_until_ready(program.epoch(states[name]))
+            if turn:
+                turns[name].append((time.perf_counter() - start) * EPOCH / size)
+    seconds = {name: statistics.median(values) for name, values in turns.items()}
+    return {"net": net, "seconds": seconds, "turns": turns}
+
+
+def to_markdown(record: Mapping[str, Any]) -> str:
+    """A row for each net and augmentation."""
+    header = ["net", "augmentation", "epoch, s", "times as long"]
+    cells = [
+        [row["net"], name, f"{seconds:.2f}", f"{seconds / row['seconds']['none']:.2f}"]
+        for row in record["rows"]
+        for name, seconds in row["seconds"].items()
+    ]
+    note = (
+        f"Seconds of training on 60,000 examples, batch {BATCH_SIZE}; medians of "
+        f"{record['repeats']} interleaved turns, compiling left out; {tables.source(record)}"
+    )
+    return tables.markdown(header, cells, note)
+
+
+TABLES = (to_markdown,)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measures and writes the results."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--name", default=jax.default_backend(), help="of the results' files")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--train-size", type=int, default=12_000, help="examples of a timed turn")
+    options = parser.parse_args(argv)
+    compilation.enable_cache()
+    rows = [cost(net, options.train_size, options.repeats) for net in tqdm(NETS, unit="net")]
+    origin = tables.origin("experiments.augmentation")
+    record = {**origin, "repeats": options.repeats, "rows": rows}
+    tables.publish(f"augmentation-{options.name}", record, TABLES)
+
+
+if __name__ == "__main__":
+    main()
