@@ -124,5 +124,9 @@ class Record(Saves):
             jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(x)
             for path, x in jax.tree_util.tree_leaves_with_path(best.state.params)
         }
-        hparams = dict(flatten(config.to_dict()))
-        self.board.finish(best.epoch, hparams, numbers, images, params)
+        hparams = {
+            key: value
+            for key, value in flatten(config.to_dict())
+            if value is not None and not key.startswith(("data.", "members."))
+        }
+        self.board.finish(best.epoch, {"data": splits.name, **hparams}, numbers, images, params)
