@@ -24,7 +24,8 @@ The same command goes on with a run that was stopped.
   --config=FILE[:DATASET]  what to train: configs/linear.py, mlp.py, fast.py or cnn.py, on mnist
                            (default), fashion_mnist, digits, csv:PATH or a tfds builder
   --config.KEY=VALUE       one value of it, as in --config.train.epochs=3; any number of them
-  --workdir=DIR            where the run lives (default: runs/<config>-<dataset>-s<seed>)
+  --workdir=DIR            where the run lives (default: runs/<config>-<dataset>-s<seed>, and what
+                           is overridden)
   --config.members.seeds=20, --config.members.folds=10,
   --config.members.grid='{"optim.learning_rate": [1e-3, 3e-3]}', and .random: many trainings in one
                            run; the best setting by validation is judged on the test split
@@ -49,6 +50,7 @@ class Options(NamedTuple):
     mode: str
     config: ConfigDict  # empty without --config
     config_name: str  # the stem of its file
+    overridden: Sequence[str]  # its keys that the command line sets, as they come
     workdir: Path | None
     split: str
     overwrite: bool
@@ -92,6 +94,7 @@ def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
         mode=values.mode,
         config=config,
         config_name=Path(file.partition(":")[0]).stem if file else "",
+        overridden=list(dict.fromkeys(overrides)),
         workdir=Path(values.workdir) if values.workdir else None,
         split=values.split,
         overwrite=values.overwrite,

@@ -1,7 +1,9 @@
 """The three things that the command line does, told to a person at a terminal."""
 
+import re
 import shlex
 import sys
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from mnist_jax import (
     tasks,
 )
 from mnist_jax import workdir as files
+from mnist_jax.config import flatten
 
 
 def train(options: cli.Options) -> int:
@@ -41,12 +44,10 @@ def train(options: cli.Options) -> int:
         _warn(f"*** NOT {requested}: training on scikit-learn's small 'digits' instead ***")
         config = cli.parse(options.argv, dataset="digits").config
         examples = processes.from_first(lambda: splits.load(config))
-    many = f"-{len(sweep.expand(config))}-members" if sweep.wanted(config) else ""
-    name = f"{options.config_name}-{data.file_name(examples.name)}-s{config.seed}{many}"
-    workdir = options.workdir or Path("runs", name)
+    workdir = options.workdir or Path("runs", run_name(options, examples.name))
     command = shlex.join(["python", "-m", "mnist_jax.main", *options.argv])
     try:
-        summary = (run_members.run_members if many else run.run)(
+        summary = (run_members.run_members if sweep.wanted(config) else run.run)(
             config,
             examples,
             workdir,
@@ -60,6 +61,39 @@ def train(options: cli.Options) -> int:
         return 128 + stopped.signum
     _say(headline(summary, workdir))
     return 0
+
+
+def run_name(options: cli.Options, dataset: str) -> str:
+    """A directory's name that tells what is trained: another command has another.
+
+    The config, the data set, the seed, what is overridden (`epochs-5`, `task-binary`; cut short
+    where that is long) and how many members there are.
+    """
+    config = options.config
+    parts = []
+    for key in options.overridden:
+        if key not in _NAMED_ANYWAY:
+            group, _, last = key.rpartition(".")
+            value = dict(flatten(config.to_dict()))[key]
+            parts.append(f"-{group if last == 'name' else last}-{_as_name(value)}".rstrip("-"))
+    overrides = "".join(parts)
+    if len(overrides) > _LONG:
+        overrides = f"{overrides[:_LONG].rstrip('-')}-{zlib.crc32(overrides.encode()):08x}"
+    many = f"-{len(sweep.expand(config))}-members" if sweep.wanted(config) else ""
+    name = f"{options.config_name}-{data.file_name(dataset)}-s{config.seed}"
+    return name + overrides + many
+
+
+_LONG = 60  # letters of overrides in a name
+_NAMED_ANYWAY = {
+    *("seed", "members.seeds"),
+    *("data.name", "data.archives", "data.data_dir", "data.offline_fallback"),
+}
+
+
+def _as_name(value: Any) -> str:
+    """A value in letters that file names may have."""
+    return re.sub(r"[^\w.+-]+", "-", str(value)).strip("-")
 
 
 def evaluate(options: cli.Options) -> int:

@@ -18,7 +18,7 @@ from warnings import catch_warnings, simplefilter
 import numpy as np
 from jaxtyping import Int, Int32, Shaped, UInt8
 
-from mnist_jax.tfds_source import KNOWN, DataError, DataNotFound, find_builder, read_tfds
+from mnist_jax.tfds_source import PUBLISHED, DataError, DataNotFound, find_builder, read_tfds
 
 __all__ = [
     "DataError",
@@ -55,7 +55,7 @@ def check_name(name: str) -> None:
     """
     if name in KNOWN or (name.startswith("csv:") and name != "csv:"):
         return
-    find_builder(name)
+    find_builder(name, KNOWN)
 
 
 def load(
@@ -85,8 +85,8 @@ def load(
         DataError: anything else is wrong; see the message.
     """
     check_name(name)
-    if name == "digits":
-        return _hold_out(name, *_read_digits())
+    if name in _AT_HAND:
+        return _hold_out(name, *_AT_HAND[name]())
     if name.startswith("csv:"):
         return _hold_out(name, *_read_csv(name.removeprefix("csv:")))
     home = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
@@ -301,3 +301,8 @@ def _csv_fault(row: str) -> str | None:
 
 def _is_integer(field: str) -> bool:
     return re.fullmatch(r"[ \t]*[+-]?[0-9]{1,18}[ \t]*", field) is not None
+
+
+# Data sets that need neither files nor network; and all names that cost nothing to check.
+_AT_HAND = {"digits": _read_digits}
+KNOWN = (*PUBLISHED, *_AT_HAND, "csv:PATH")

@@ -11,7 +11,7 @@ import io
 import os
 import threading
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +21,6 @@ from jaxtyping import Int32, UInt8
 
 from mnist_jax.types import UserError
 
-KNOWN = ("mnist", "fashion_mnist", "digits", "csv:PATH")
 # `_digest` of the published examples, computed from the official archives.
 PUBLISHED = {
     "mnist": "adb567574fe7fb5b95c57b68ebd03c3533913f0387530f619d797b8045684dd5",
@@ -37,8 +36,12 @@ class DataNotFound(DataError):  # noqa: N818 (said as FileNotFound is)
     """There is no prepared copy, no archive and no network: a caller may use other data instead."""
 
 
-def find_builder(name: str) -> Any:
+def find_builder(name: str, known: Sequence[str] = ()) -> Any:
     """The tfds builder class called `name`, which may be followed by a config: `emnist/letters`.
+
+    Args:
+        name: of the builder.
+        known: other names of data sets, to suggest.
 
     Raises:
         DataError: tfds has no such builder or config.
@@ -50,11 +53,11 @@ def find_builder(name: str) -> Any:
         cls = registered.imported_builder_cls(base)
     except registered.DatasetNotFoundError as error:
         wanted = "csv:PATH" if "csv" in base.lower() else base.lower()
-        near = difflib.get_close_matches(wanted, KNOWN)
+        near = difflib.get_close_matches(wanted, known)
         near += difflib.get_close_matches(wanted, registered.list_imported_builders(), 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise DataError(
-            f"unknown data set {name!r}: {hint}There are {', '.join(KNOWN)}, and the "
+            f"unknown data set {name!r}: {hint}There are {', '.join(known)}, and the "
             "image classification data sets of tensorflow-datasets"
         ) from error
     if config and config not in cls.builder_configs:

@@ -443,15 +443,47 @@ def test_the_name_of_a_run_says_what_it_is(here, monkeypatch, dataset, name):
     assert places == [Path("runs", name)]
 
 
+@pytest.mark.parametrize(
+    ("argv", "name"),
+    [
+        ([], "linear-digits-s0"),
+        (["--config.seed=2", "--config.data.archives=there"], "linear-digits-s2"),
+        (["--config.task.name=binary", "--config.task.loss=hinge"],
+         "linear-digits-s0-task-binary-loss-hinge"),
+        (["--config.model.name=mlp", "--config.model.widths=64,32"],
+         "linear-digits-s0-model-mlp-widths-64-32"),
+        (["--config.train.epochs=3", "--config.train.epochs=4"], "linear-digits-s0-epochs-4"),
+        (["--config.members.seeds=3"], "linear-digits-s0-3-members"),
+        (["--config.members.folds=4", "--config.members.share_batches"],
+         "linear-digits-s0-folds-4-share_batches-True-4-members"),
+    ],
+)  # fmt: skip
+def test_a_run_is_named_after_what_its_command_overrides(argv, name):
+    assert commands.run_name(cli.parse([DIGITS, *argv]), "digits") == name
+
+
+def test_long_names_are_cut_and_stay_apart():
+    rates = '{"optim.learning_rate": [1e-3, 3e-3, 1e-2], "optim.weight_decay": [0, %s]}'
+    grids = (rates % decay for decay in (1, 2))
+    one, other = (
+        commands.run_name(cli.parse([DIGITS, f"--config.members.grid={grid}"]), "digits")
+        for grid in grids
+    )
+    assert one != other
+    assert one[:50] == other[:50]
+    assert re.fullmatch(r"[\w.+-]{60,110}", one)
+
+
 def test_a_run_without_validation(here, capsys):
     options = ["--config.train.epochs=1", "--config.data.val_size=0", "--config.seed=3"]
+    name = "linear-digits-s3-epochs-1-val_size-0.0"
     assert main.main([DIGITS, *options]) == 0
-    assert [path.name for path in (here / "runs").iterdir()] == ["linear-digits-s3"]
-    summary = read(here / "runs" / "linear-digits-s3")
+    assert [path.name for path in (here / "runs").iterdir()] == [name]
+    summary = read(here / "runs" / name)
     assert (summary["val_accuracy"], summary["num_val"]) == (None, 0)
     assert summary["num_train"] == 1437
     assert "val" not in capsys.readouterr().out
-    evaluate = ["--mode=evaluate", "--workdir=runs/linear-digits-s3", "--split=val"]
+    evaluate = ["--mode=evaluate", f"--workdir=runs/{name}", "--split=val"]
     assert "has no val examples" in refusal(capsys, *evaluate)
 
 

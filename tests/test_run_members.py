@@ -345,11 +345,19 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     last = out.splitlines()[-1]
     assert re.fullmatch(
         r"digits: test accuracy [\d.]+% ± [\d.]+  \(mean ± sd of 3 members\)  trained in [\d.]+ s  "
-        r"report: runs/mlp-digits-s0-3-members/report.html",
+        r"report: runs/mlp-digits-s0-widths-8-activation-tanh-epochs-2-3-members/report.html",
         last,
     ), last
     assert "3 members: 3 seeds" in out
-    assert main.main(["--mode=evaluate", "--workdir=runs/mlp-digits-s0-3-members"]) == 2
+    assert (
+        main.main(
+            [
+                "--mode=evaluate",
+                "--workdir=runs/mlp-digits-s0-widths-8-activation-tanh-epochs-2-3-members",
+            ]
+        )
+        == 2
+    )
     assert "is a run of many members" in capsys.readouterr().err
     assert main.main([*SMALL, '--config.members.grid={"optim.lr": [1]}']) == 2
     assert "config.optim.lr: no such key" in capsys.readouterr().err
