@@ -98,11 +98,17 @@ def to_markdown(record: Mapping[str, Any]) -> str:
                 _or_dash(theirs / ours if ours and theirs else None, "{:,.0f}"),
             ]
         )
+    both = [
+        (row["reproduced"]["seconds"], row["their_seconds"])
+        for row in record["rows"]
+        if row["reproduced"] and row["reproduced"]["seconds"] and row["their_seconds"]
+    ]
+    ours, theirs = (sum(column) for column in zip(*both, strict=True)) if both else (0, 0)
     note = (
         "Mean ± standard deviation over seeds or folds. Reproduced: their system, with their "
-        "budget. At its best: our choice of the same kind, or of a better kind where the last "
-        "column but four says so. Seconds: the training of one; theirs on their machines; "
-        f"{tables.source(record)}"
+        "budget. At its best: our choice of the same kind, or of a better kind. Seconds: the "
+        f"training of one, on their machines for theirs; where both are known, {ours:,.0f} s for "
+        f"{len(both)} systems, and {theirs:,.0f} s; {tables.source(record)}"
     )
     return tables.markdown(header, cells, note)
 

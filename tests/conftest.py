@@ -1,5 +1,6 @@
 """Shared fixtures. Strict numerics everywhere: no implicit dtype or rank promotion."""
 
+import gc
 import os
 import tempfile
 
@@ -16,6 +17,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # one for all workers and the
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs.name
 
 import jax
+import pytest
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -25,3 +27,10 @@ jax.config.update("jax_default_matmul_precision", "highest")
 
 # Every annotated shape and dtype of the package is checked at run time, in every test.
 install_import_hook("mnist_jax", "beartype.beartype")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _programs_are_not_searched_for_garbage():
+    """What a test file leaves, JAX's traces above all, is millions of objects that stay."""
+    yield
+    gc.freeze()

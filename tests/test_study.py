@@ -71,6 +71,7 @@ def test_the_table(tmp_path):
     ours = "91.00 ± 1.00 | 94.17 ± 1.26 | +3.17 (+2.45 to +3.88) | 10.0"
     assert f"| 90.00 | {ours} | 250 | 25 |" in page
     assert "recall 12.35" in page
+    assert "where both are known, 10 s for 1 systems, and 250 s" in page
 
 
 def test_the_page_shows_what_there_is(tmp_path, monkeypatch, capsys):
