@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from experiments import study_page, tables
 from experiments.systems.row import Row, Settings, System
-from mnist_jax import compilation, stats, workdir
+from mnist_jax import compilation, provenance, stats, workdir
 
 DEFAULT = Path("runs/study")
 # By minutes on 2 cores, so that a bar tells when all is done: a row that is not named takes 1.
@@ -35,6 +35,7 @@ def run(row: Row, settings: Settings) -> dict[str, Any]:
         return workdir.read_json(path)
     found = {
         "name": row.name,
+        "git_revision": provenance.git_revision(),
         "reproduced": _outcome(row.reproduced, settings),
         "best": _outcome(row.best, settings),
     }
@@ -59,6 +60,7 @@ def describe(row: Row, found: Mapping[str, Any]) -> dict[str, Any]:
     """A row of the results: what the study reports, and what came of it here."""
     told = ("name", "study", "data", "system", "metric", "theirs", "their_seconds", "note")
     described = {key: getattr(row, key) for key in told}
+    described["git_revision"] = found["git_revision"]
     for part in ("reproduced", "best"):
         outcome = found[part]
         described[part] = outcome and {
@@ -120,7 +122,7 @@ def facts_to_markdown(record: Mapping[str, Any]) -> str:
         [
             row["system"],
             part,
-            ", ".join(f"{name} {value:.2f}" for name, value in row[part]["facts"].items()),
+            ", ".join(f"{name} {value:.4g}" for name, value in row[part]["facts"].items()),
             row["note"] or "-",
         ]
         for row in record["rows"]
@@ -175,7 +177,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     finished = [row for row in ROWS if (folder / "rows" / f"{row.name}.json").exists()]
     found = {row.name: run(row, settings) for row in finished}
     rows = [describe(row, found[row.name]) for row in finished]
-    record = {"rows": rows, "seeds": settings.seeds, **tables.origin("experiments.study")}
+    record = {
+        **tables.origin("experiments.study"),
+        "command": "python -m experiments.study" + " --quick" * options.quick,  # of all rows
+        "seeds": settings.seeds,
+        "rows": rows,
+    }
     if options.quick:
         print(tables.page(record, TABLES))
     elif rows:
