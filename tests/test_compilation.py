@@ -1,6 +1,8 @@
 """XLA's options and the cache of compiled programs, in processes of their own: both are global."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,10 +21,11 @@ RUN += ["--config.train.epochs=2", "--overwrite"]
 
 def python(*args: str, cwd: Path, **env: str) -> str:
     """What a new process says, both streams together; it must end well."""
+    own = {"PATH": "", "HOME": str(cwd), "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, *args],
         cwd=cwd,
-        env={"PATH": "", "HOME": str(cwd), "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", **env},
+        env={**own, "XLA_FLAGS": os.environ["XLA_FLAGS"], **env},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -36,12 +39,20 @@ def losses(workdir: Path) -> list[float]:
     return [json.loads(line)["train_loss"] for line in lines]
 
 
-def test_the_second_start_compiles_nothing_and_computes_the_same(tmp_path):
-    cache = tmp_path / "programs"
-    run = [*RUN, f"--compilation_cache={cache}", f"--workdir={tmp_path / 'run'}"]
-    python(*run, cwd=tmp_path)
-    kept, first = {path.name for path in cache.iterdir()}, losses(tmp_path / "run")
+@pytest.fixture(scope="module")
+def first_start(tmp_path_factory):
+    """What a start without kept programs leaves: a folder of them, and its losses."""
+    folder = tmp_path_factory.mktemp("first")
+    cache = folder / "programs"
+    python(*RUN, f"--compilation_cache={cache}", f"--workdir={folder / 'run'}", cwd=folder)
+    return cache, losses(folder / "run")
+
+
+def test_the_second_start_compiles_nothing_and_computes_the_same(tmp_path, first_start):
+    cache, first = first_start
+    kept = {path.name for path in cache.iterdir()}
     assert kept
+    run = [*RUN, f"--compilation_cache={cache}", f"--workdir={tmp_path / 'run'}"]
     python(*run, cwd=tmp_path, JAX_RAISE_PERSISTENT_CACHE_ERRORS="1")
     assert {path.name for path in cache.iterdir()} == kept
     assert losses(tmp_path / "run") == first
@@ -63,13 +74,13 @@ def test_where_programs_are_kept(tmp_path, flag, env, expected):
     assert [d for d in ("by-env", "by-xdg") if list((tmp_path / d).rglob("*-cache"))] == expected
 
 
-def test_a_damaged_program_is_compiled_again(tmp_path):
+def test_a_damaged_program_is_compiled_again(tmp_path, first_start):
+    kept, first = first_start
     cache = tmp_path / "programs"
-    run = [*RUN, f"--compilation_cache={cache}", f"--workdir={tmp_path / 'run'}"]
-    python(*run, cwd=tmp_path)
-    first = losses(tmp_path / "run")
+    shutil.copytree(kept, cache)
     for path in cache.glob("*-cache"):
         path.write_bytes(path.read_bytes()[:100])
+    run = [*RUN, f"--compilation_cache={cache}", f"--workdir={tmp_path / 'run'}"]
     said = python(*run, cwd=tmp_path)
     assert losses(tmp_path / "run") == first
     assert "Traceback" not in said

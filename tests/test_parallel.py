@@ -26,6 +26,7 @@ def devices(count):
     """The environment of a process that has so many."""
     # LLVM's part of compiling takes long, and does not touch what is asked here.
     flags = f"--xla_force_host_platform_device_count={count} --xla_backend_optimization_level=0"
+    flags = f"{os.environ['XLA_FLAGS']} {flags}"
     strict = {"JAX_NUMPY_DTYPE_PROMOTION": "strict", "JAX_NUMPY_RANK_PROMOTION": "raise"}
     return {**os.environ, **strict, "PYTHONPATH": str(ROOT), "XLA_FLAGS": flags}
 
