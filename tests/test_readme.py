@@ -79,6 +79,8 @@ def get_config(dataset="mnist"):
     config.train.epochs = min(config.train.epochs, 6)
     if config.model.name != "linear" and config.model.widths != ():
         config.model.widths = (8,)
+        if config.model.name == "cnn":
+            config.model.channels = (4, 8)
     return config
 """
 
