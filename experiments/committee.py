@@ -46,7 +46,6 @@ def run(dataset: str, overrides: Mapping[str, Any], smoothing: float, seeds: int
         "num_test": summary["num_test"],
         "single": {key: summary["test"][key] for key in ("accuracy", "loss", "ece")},
         "committee": {key: value for key, value in committee.items() if key != "reliability"},
-        "train_seconds": summary["train_seconds"],
         "git_revision": summary["git_revision"],
     }
 

@@ -7,7 +7,7 @@ A digit is one or more strokes, splines through points that differ a little from
 next, drawn with a round pen; the styles of `PRINT` are fonts instead.
 """
 
-import sys
+import argparse
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -194,6 +194,8 @@ def sheet(folder: Path, side: int = 96) -> Image.Image:
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description="Draws every style of every digit.")
+    parser.add_argument("folder", type=Path, help="where to; made if it is not there")
+    folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
     sheet(folder).save(folder / "sheet.png")
