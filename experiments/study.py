@@ -5,9 +5,9 @@
     python -m experiments.study --quick               # on digits: does all of it work?
 
 Finished rows are kept in runs/study and not run again; its study.html shows the nets, how they
-learnt and what is confused. A row that fails is told of and does not
-keep the others from running; the next call tries it again. Every choice was made on validation data
-or out of fold; each run looks at the test split once. `experiments.systems.rows` is the list.
+learnt and what is confused. A row that fails is told of and does not keep the others from running;
+the next call tries it again. Every choice was made on validation data or out of fold; each run
+looks at the test split once. `experiments.systems.rows` is the list.
 """
 
 import argparse

@@ -35,7 +35,6 @@ def render(record: Mapping[str, Any], shown: Mapping[str, Mapping[str, Any]]) ->
         rows=rows,
         command=record["command"],
         device=record["device"],
-        seeds=record["seeds"],
         summary={**record, "dataset": "", "requested_dataset": ""},
     )
 
@@ -44,9 +43,7 @@ def _figures(name: str, shown: Mapping[str, Any]) -> dict[str, Any]:
     """What is drawn of an outcome; `name` is distinct on the page."""
     drawn = {}
     if "layers" in shown:
-        layers = [Layer(**row)._replace(output_shape=tuple(row["output_shape"]))
-                  for row in shown["layers"]]  # fmt: skip
-        drawn["net"] = diagrams.architecture(layers)
+        drawn["net"] = diagrams.architecture([Layer(**row) for row in shown["layers"]])
     if history := shown.get("history"):
         members = sorted({row["member"] for row in history if "member" in row})
         validated = any(row["val_loss"] is not None for row in history)
