@@ -20,7 +20,8 @@ from typing import Any
 from tqdm import tqdm
 
 from experiments import study_page, tables
-from experiments.systems.row import Row, Settings, System
+from experiments.study_page import PARTS
+from experiments.systems.row import Outcome, Row, Settings
 from mnist_jax import compilation, provenance, stats, workdir
 
 DEFAULT = Path("runs/study")
@@ -33,21 +34,19 @@ def run(row: Row, settings: Settings) -> dict[str, Any]:
     path = settings.folder / "rows" / f"{row.name}.json"
     if path.exists():
         return workdir.read_json(path)
+    outcomes = {part: (system := getattr(row, part)) and system(settings) for part in PARTS}
     found = {
         "name": row.name,
         "git_revision": provenance.git_revision(),
-        "reproduced": _outcome(row.reproduced, settings),
-        "best": _outcome(row.best, settings),
+        **{part: outcome and _as_json(outcome) for part, outcome in outcomes.items()},
+        "gain": _gain(*outcomes.values()),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     workdir.write(path, workdir.to_json(found))
     return found
 
 
-def _outcome(system: System | None, settings: Settings) -> dict[str, Any] | None:
-    if system is None:
-        return None
-    outcome = system(settings)
+def _as_json(outcome: Outcome) -> dict[str, Any]:
     return {
         "values": list(outcome.values),
         "seconds": outcome.seconds,
@@ -56,22 +55,29 @@ def _outcome(system: System | None, settings: Settings) -> dict[str, Any] | None
     }
 
 
+def _gain(reproduced: Outcome | None, best: Outcome | None) -> dict[str, Any] | None:
+    """How much better ours is, by seed or fold; of two single values by example."""
+    if reproduced is None or best is None:
+        return None
+    a, b = reproduced.values, best.values
+    if len(a) == len(b) == 1 and reproduced.examples is not None and best.examples is not None:
+        a, b = reproduced.examples, best.examples
+    # What has no seed is the same beside each of the other's.
+    a, b = (list(x) * max(len(a), len(b)) if len(x) == 1 else x for x in (a, b))
+    return stats.paired(a, b)._asdict() if len(a) == len(b) > 1 else None
+
+
 def describe(row: Row, found: Mapping[str, Any]) -> dict[str, Any]:
     """A row of the results: what the study reports, and what came of it here."""
     told = ("name", "study", "data", "system", "metric", "theirs", "their_seconds", "note")
     described = {key: getattr(row, key) for key in told}
-    described["git_revision"] = found["git_revision"]
-    for part in ("reproduced", "best"):
+    described |= {key: found[key] for key in ("git_revision", "gain")}
+    for part in PARTS:
         outcome = found[part]
         described[part] = outcome and {
             **{key: outcome[key] for key in ("values", "seconds", "facts")},
             "described": stats.describe(outcome["values"])._asdict(),
         }
-    a, b = (found[part] and found[part]["values"] for part in ("reproduced", "best"))
-    if a and len(a) == 1:  # it has no seed
-        a = a * len(b or a)
-    paired = a and b and len(a) == len(b) > 1
-    described["gain"] = stats.paired(a, b)._asdict() if paired else None
     return described
 
 
@@ -108,7 +114,8 @@ def to_markdown(record: Mapping[str, Any]) -> str:
     ours, theirs = (sum(column) for column in zip(*both, strict=True)) if both else (0, 0)
     note = (
         "Mean ± standard deviation over seeds or folds. Reproduced: their system, with their "
-        "budget. At its best: our choice of the same kind, or of a better kind. Seconds: the "
+        "budget. At its best: our choice of the same kind, or of a better kind. Gain: paired by "
+        "seed or fold, by test image where neither has one. Seconds: the "
         f"training of one, on their machines for theirs; where both are known, {ours:,.0f} s for "
         f"{len(both)} systems, and {theirs:,.0f} s; {tables.source(record)}"
     )
@@ -126,7 +133,7 @@ def facts_to_markdown(record: Mapping[str, Any]) -> str:
             row["note"] or "-",
         ]
         for row in record["rows"]
-        for part in ("reproduced", "best")
+        for part in PARTS
         if row[part] and row[part]["facts"]
     ]
     return tables.markdown(header, cells, "In percent where nothing else is said.")
@@ -189,7 +196,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         tables.publish("study", record, TABLES)
     if rows:
         shown = {
-            name: {part: outcome[part] and outcome[part]["shown"] for part in study_page.PARTS}
+            name: {part: outcome[part] and outcome[part]["shown"] for part in PARTS}
             for name, outcome in found.items()
         }
         workdir.write(folder / "study.html", study_page.render(record, shown))

@@ -74,6 +74,33 @@ def test_the_table(tmp_path):
     assert "where both are known, 10 s for 1 systems, and 250 s" in page
 
 
+@pytest.mark.parametrize(
+    ("reproduced", "best", "low", "high"),
+    [
+        (Outcome([90.0], None), Outcome([91.0, 92.0, 93.0], None), -0.484, 4.484),
+        (Outcome([91.0, 92.0, 93.0], None), Outcome([90.0], None), -4.484, 0.484),
+        # By example: one more of four is right.
+        (Outcome([25.0], None, examples=[0.0, 0.0, 0.0, 100.0]),
+         Outcome([50.0], None, examples=[0.0, 0.0, 100.0, 100.0]), -54.56, 104.56),
+    ],
+)  # fmt: skip
+def test_the_gain_is_of_pairs(tmp_path, reproduced, best, low, high):
+    told = row("one", lambda settings: reproduced, lambda settings: best)
+    gain = study.run(told, Settings(tmp_path, 3, quick=True))["gain"]
+    assert (gain["low"], gain["high"]) == pytest.approx((low, high), abs=0.01)
+
+
+def test_what_makes_no_pairs_has_no_gain(tmp_path):
+    settings = Settings(tmp_path, 3, quick=True)
+    for name, *outcomes in [
+        ("uneven", Outcome([1.0, 2.0], None), Outcome([1.0, 2.0, 3.0], None)),
+        ("single", Outcome([1.0], None), Outcome([2.0], None, examples=[2.0])),
+        ("alone", Outcome([1.0, 2.0], None), None),
+    ]:
+        systems = (found and (lambda settings, found=found: found) for found in outcomes)
+        assert study.run(row(name, *systems), settings)["gain"] is None
+
+
 def test_the_page_shows_what_there_is(tmp_path, monkeypatch, capsys):
     layers = [
         row._asdict() for row in models.build({"name": "cnn", "dtype": "float32"}, 2).layers()
@@ -132,3 +159,8 @@ def test_the_csv_is_like_theirs(tmp_path, monkeypatch):
     written = {image.tobytes() for image in rows[:, 1:].astype(np.uint8)}
     assert written <= {image.tobytes() for image in digits.train_images}
     assert nets.kaggle(tmp_path) == path
+    monkeypatch.undo()
+    quick = {"data.val_size": 0.0, "train.epochs": 1, "train.batch_size": 20}
+    machine = linear.on_test("linear", quick, nets.KAGGLE)
+    outcome = machine(Settings(tmp_path, 2, quick=False))
+    assert np.sum(outcome.shown["confusion"]) == 2 * 20  # of both members

@@ -83,7 +83,7 @@ def _test(name: str, overrides: Mapping[str, Any], dataset: str, settings: Setti
 
 def _config(overrides: Mapping[str, Any], dataset: str, settings: Settings) -> ConfigDict:
     config = configs.default()
-    config.data.name = settings.dataset(dataset)
+    config.data.name = nets.data_name(dataset, settings)
     config.model.name = "linear"
     config.update_from_flattened_dict(overrides)
     configs.validate(config)

@@ -50,9 +50,7 @@ best_cnn = partial(shipped, cnn)
 
 def _train(name: str, make: Callable[[], ConfigDict], dataset: str, settings: Settings) -> Outcome:
     config = make()
-    config.data.name = settings.dataset(dataset)
-    if config.data.name == KAGGLE:
-        config.data.name = f"csv:{kaggle(settings.folder)}"
+    config.data.name = data_name(dataset, settings)
     config.data.offline_fallback = False
     if settings.quick:
         config.train.epochs = 1
@@ -82,6 +80,12 @@ def shown(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 def _layers(config: ConfigDict, classes: int) -> list[dict[str, Any]]:
     outputs = tasks.build(config.task, classes).num_outputs
     return [layer._asdict() for layer in models.build(config.model, outputs).layers()]
+
+
+def data_name(dataset: str, settings: Settings) -> str:
+    """What `config.data.name` is for a study's data set; of digits when it is to be quick."""
+    name = settings.dataset(dataset)
+    return f"csv:{kaggle(settings.folder)}" if name == KAGGLE else name
 
 
 def kaggle(folder: Path) -> Path:

@@ -31,6 +31,8 @@ class Outcome(NamedTuple):
     # For the page, whichever there are: "classes" and their "confusion" matrix, "history" as in
     # metrics.jsonl, "layers" of a net, "images" as rows of data URIs.
     shown: Mapping[str, Any] = MappingProxyType({})
+    # Of a single value: what each example adds to it, to pair with another system's.
+    examples: Sequence[float] | None = None
 
 
 def confusion(
