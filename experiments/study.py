@@ -11,6 +11,7 @@ looks at the test split once. `experiments.systems.rows` is the list.
 """
 
 import argparse
+import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -155,6 +156,9 @@ TABLES: tuple[Callable[[Mapping[str, Any]], str], ...] = (to_markdown, facts_to_
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs what is missing and writes the results; 1 if a row failed."""
+    # Else boosting takes minutes for seconds where another program wants the cores too: threads
+    # that wait for each other would spin. Read when scikit-learn is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from experiments.systems.rows import ROWS  # scikit-learn and all systems: seconds
 
     names = [row.name for row in ROWS]

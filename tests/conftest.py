@@ -12,8 +12,7 @@ os.environ.setdefault(
     "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false "
     "--xla_cpu_parallel_codegen_split_count=1",
 )
-# scikit-learn's boosting: its threads take minutes for seconds where they have to share the cores.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as `experiments.study` does
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # one for all workers and the commands they run
     _programs = tempfile.TemporaryDirectory(prefix="mnist_jax-programs-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs.name

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
-from sklearn.metrics import confusion_matrix
 
 
 class Settings(NamedTuple):
@@ -39,6 +38,8 @@ def confusion(
     true: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"], classes: Sequence[str]
 ) -> dict[str, Any]:
     """What is shown of decisions."""
+    from sklearn.metrics import confusion_matrix
+
     matrix = confusion_matrix(true, predicted, labels=range(len(classes)))
     return {"classes": list(classes), "confusion": matrix.tolist()}
 
