@@ -40,11 +40,12 @@ def on_test(name: str, overrides: Mapping[str, Any], dataset: str = "mnist") -> 
 def binary_facts(yes: Bool[np.ndarray, " n"], scores: Float[np.ndarray, " n"]) -> dict[str, float]:
     """What out-of-fold scores are worth, in percent: 0 or more is a yes."""
     point = thresholds.operating_point(scores, yes, 0.0)
+    p, r = point.precision, point.recall
     strict = thresholds.at_precision(scores, yes, PRECISION)
     return {
-        "precision": 100 * point.precision,
-        "recall": 100 * point.recall,
-        "F1": 200 / (1 / point.precision + 1 / point.recall),
+        "precision": 100 * p,
+        "recall": 100 * r,
+        "F1": 200 * p * r / (p + r) if r else 0.0,
         "ROC AUC": 100 * thresholds.ranking(scores, yes).auc,
         f"recall at {PRECISION:.0%} precision": 100
         * thresholds.operating_point(scores, yes, strict).recall,
@@ -86,5 +87,7 @@ def _config(overrides: Mapping[str, Any], dataset: str, settings: Settings) -> C
     config.data.name = nets.data_name(dataset, settings)
     config.model.name = "linear"
     config.update_from_flattened_dict(overrides)
+    if settings.quick:
+        config.train.epochs = 1
     configs.validate(config)
     return config

@@ -111,7 +111,7 @@ def denoise(settings: Settings) -> tuple[Outcome, np.ndarray, np.ndarray]:
     config.data.name = settings.dataset("mnist")
     config.task.name = "denoise"
     config.model.update(name="mlp", widths=(1024, 1024))
-    config.train.epochs = 2 if settings.quick else 30
+    config.train.epochs = 1 if settings.quick else 30
     config.optim.schedule = "one_cycle"
     values, seconds, facts = [], [], {}
     for config.seed in range(settings.seeds):

@@ -14,7 +14,7 @@ class Settings(NamedTuple):
 
     folder: Path  # where runs are kept
     seeds: int  # of each system that has one
-    quick: bool  # on digits, a few epochs: to see that all of it works
+    quick: bool  # on digits, an epoch: to see that all of it works
 
     def dataset(self, name: str) -> str:
         """The data set to take for one of the studies'."""
