@@ -40,7 +40,8 @@ def on_test(name: str, overrides: Mapping[str, Any], dataset: str = "mnist") -> 
 def binary_facts(yes: Bool[np.ndarray, " n"], scores: Float[np.ndarray, " n"]) -> dict[str, float]:
     """What out-of-fold scores are worth, in percent: 0 or more is a yes."""
     point = thresholds.operating_point(scores, yes, 0.0)
-    p, r = point.precision, point.recall
+    # As scikit-learn has it, no precision at all where nothing is called a yes.
+    p, r = (0.0 if np.isnan(x) else x for x in (point.precision, point.recall))
     strict = thresholds.at_precision(scores, yes, PRECISION)
     return {
         "precision": 100 * p,
