@@ -31,7 +31,7 @@ def distribution(rows: Sequence[Row], settings: Sequence[Row]) -> Figure:
     judged = [setting for setting in settings if setting["val_accuracy"]]
     best = sorted(judged, key=lambda setting: -setting["val_accuracy"]["mean"])[:_SHOWN]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6.0, 1.0 + 0.34 * len(best)))
+        figure = Figure(figsize=(6.0, 0.6 + 0.3 * len(best)))
         axes = figure.add_axes((0, 0, 1, 1))
         for place, setting in enumerate(best):
             own = [row for row in rows if row["setting"] == setting["setting"]]
@@ -50,7 +50,8 @@ def distribution(rows: Sequence[Row], settings: Sequence[Row]) -> Figure:
             axes.vlines(found["mean"], place - 0.25, place + 0.25, color=PALETTE["ink"])
             if found["low"] is not None:
                 axes.hlines(place, found["low"], found["high"], color=PALETTE["ink"], lw=1.2)
-        axes.set_yticks(range(len(best)), [name(setting["overrides"]) for setting in best])
+        names = [name(setting["overrides"]) for setting in best]
+        axes.set_yticks(range(len(best)), names if len(settings) > 1 else [""])
         axes.set(xlabel="validation accuracy", ylim=(len(best) - 0.5, -0.5))
         axes.grid(visible=False, axis="y")
         axes.xaxis.set_major_locator(MaxNLocator(5))

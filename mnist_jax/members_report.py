@@ -4,9 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32
 from markupsafe import Markup
 
-from mnist_jax import members_plots, plots, report
+from mnist_jax import ensemble, errors, members_plots, pictures, plots, report
+from mnist_jax.splits import Split
+
+MISTAKES = 16  # how many are shown
 
 
 def render(
@@ -14,6 +18,8 @@ def render(
     rows: Sequence[Mapping[str, Any]],
     history: Sequence[Mapping[str, Any]],
     config: Mapping[str, Any],
+    test: Split,
+    logits: Float32[np.ndarray, "members test classes"],
     command: str,
 ) -> str:
     """The text of a self-contained HTML file.
@@ -23,6 +29,8 @@ def render(
       rows: of `members.jsonl`.
       history: the rows of `metrics.jsonl`.
       config: the run's whole configuration.
+      test: images as they were before any scaling, and their classes.
+      logits: of the judged members for them.
       command: the shell command that does the run again.
     """
     settings = summary["settings"]
@@ -33,13 +41,14 @@ def render(
     validated = any(row["val_accuracy"] is not None for row in rows)
     outer = summary["nested"]["folds"] if summary["nested"] else []
     matrix = np.asarray(summary["confusion_matrix"], np.int64)
+    names = [str(name) for name in summary["class_names"]]
     figures = {
         "sweep": swept,
         "distribution": members_plots.distribution(rows, settings) if validated else None,
         "learning": members_plots.learning_bands(history, chosen, validated),
         "committees": members_plots.committees(committee["by_size"]) if committee else None,
         "calibration": plots.reliability(*diagrams) if diagrams[-1] else None,
-        "confusion": plots.confusion(matrix, summary["class_names"]),
+        "confusion": plots.confusion(matrix, names),
     }
     drawn = {
         key: Markup(plots.svg(figure, key.capitalize())) if figure else ""
@@ -50,6 +59,27 @@ def render(
         settings=[{**s, "name": members_plots.name(s["overrides"])} for s in settings],
         config_rows=list(report.flatten(config)),
         outer=[{**row, "name": members_plots.name(row["overrides"])} for row in outer],
+        majority=report.majority(matrix, names),
+        mistakes=_mistakes(test, logits, names),
+        judged=len(logits),
         command=command,
         **drawn,
     )
+
+
+def _mistakes(
+    test: Split, logits: Float32[np.ndarray, "members test classes"], names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """What the committee gets wrong, the most confident first, and how many members do."""
+    decisions = errors.decide(ensemble.mean_probabilities(logits))
+    wrong = (logits.argmax(axis=-1) != test.labels).sum(axis=0)
+    return [
+        {
+            "index": index,
+            "true": names[test.labels[index]],
+            "seen": names[decisions.predicted[index]],
+            "wrong": int(wrong[index]),
+            "image": pictures.png(test.images[index]),
+        }
+        for index in errors.worst_mistakes(decisions, test.labels, MISTAKES).tolist()
+    ]

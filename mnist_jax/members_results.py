@@ -208,6 +208,6 @@ def publish(
     results.write_predictions(workdir / files.PREDICTIONS, logits, test.labels)
     files.write(workdir / files.METRICS, files.to_rows(history))
     files.write(workdir / files.MEMBERS, files.to_rows(rows))
-    page = members_report.render(summary, rows, history, config.to_dict(), command)
+    page = members_report.render(summary, rows, history, config.to_dict(), test, logits, command)
     files.write(workdir / files.REPORT, page)
     files.write(workdir / files.SUMMARY, files.to_json(summary))

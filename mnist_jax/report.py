@@ -105,6 +105,12 @@ def confusions(
     return [(*pair, int(counts[pair])) for pair in pairs if counts[pair] > 0]
 
 
+def majority(matrix: Int[np.ndarray, "K K"], names: Sequence[str]) -> tuple[str, float] | None:
+    """The most frequent class of a confusion matrix, and the accuracy of always answering it."""
+    support = matrix.sum(axis=1)
+    return (names[support.argmax()], support.max() / support.sum()) if support.any() else None
+
+
 def render(
     *,
     summary: Mapping[str, Any],
@@ -163,7 +169,7 @@ def render(
         command=command,
         next_commands=next_commands(summary, history, config, command),
         interval=stats.wilson(total - wrong, total) if total and wrong is not None else None,
-        majority=(names[support.argmax()], support.max() / total) if total else None,
+        majority=majority(matrix, names),
         config_rows=list(flatten(config)),
         names=names,
         class_errors=(support - matrix.diagonal()).tolist(),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mnist_jax import members_plots, members_report, members_results, stats
+from mnist_jax.splits import Split
 
 RATES, DROPOUTS, NETS = (1e-3, 3e-3, 0.01), (0.0, 0.2), ("relu", "gelu")
 
@@ -91,7 +92,17 @@ def made(settings, seeds=3, validated=True, folds=0, diverged=(), outer=()):
 
 
 def page(*args, **kwargs):
-    return members_report.render(*made(*args, **kwargs), config={"a": {"b": 1}}, command="it")
+    summary, rows, history = made(*args, **kwargs)
+    members = 1 if kwargs.get("folds") else kwargs.get("seeds", 3)
+    labels = np.repeat(np.int32([0, 1]), 6)
+    images = np.zeros((12, 28, 28, 1), np.uint8)
+    logits = np.tile(np.float32(np.eye(2)[labels]), (members, 1, 1))
+    logits[:, 2] = (-1.0, 1.0)  # all are wrong here, surely
+    logits[0, 9] = (1.5, 0.0)  # and one of them here
+    test = Split(images, labels)
+    return members_report.render(
+        summary, rows, history, {"a": {"b": 1}}, test, logits, command="it"
+    )
 
 
 def headings(text):
@@ -110,6 +121,7 @@ def test_seeds_alone_are_no_sweep():
     assert "What was swept" not in headings(text)
     assert {"Members", "Learning", "Committees", "Confusion"} <= set(headings(text))
     assert "as configured" in text
+    assert "Always answering “0” would score 50.00%" in text
     assert "Chosen setting" not in text
 
 
@@ -194,6 +206,15 @@ def test_who_diverged_is_counted_and_not_drawn():
     assert "member 7" not in text
     everybody = page([{}], seeds=2, diverged=(0,))
     assert "member 1: 90.10%" in everybody
+
+
+def test_what_the_committee_gets_wrong_is_shown():
+    text = page([{}])
+    assert re.findall(r'alt="Test image (\d+): (\d), taken for (\d)"', text) == [("2", "0", "1")]
+    assert "<small>3 of 3</small>" in text
+    alone = page([{}], seeds=1)
+    assert [m[0] for m in re.findall(r'alt="Test image (\d+): (\d)', alone)] == ["2", "9"]
+    assert "of 1</small>" not in alone
 
 
 def test_folds_are_followed_by_one_training():
