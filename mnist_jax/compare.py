@@ -62,7 +62,8 @@ def compare(runs: Sequence[Run], found: Sequence[Versus]) -> str:
         lines.append(f"{run.name}: {describe(run)}")
         changed = dict(configs.flatten(run.config))
         for key in configs.differences(first.config, run.config):
-            lines.append(f"  config.{key} = {changed.get(key)}")
+            has = f"= {changed[key]}" if key in changed else "is not there"
+            lines.append(f"  config.{key} {has}")
         lines.append(f"  {sentence(first, run, versus)}")
     return "\n".join(lines)
 

@@ -84,7 +84,7 @@ def keys(runs: Sequence[Run]) -> tuple[list[tuple[str, list[Any]]], list[tuple[s
         for key, value in configs.flatten(runs[0].config)
         if all(table.get(key) == value for table in flat)
     ]
-    return [(key, [table.get(key) for table in flat]) for key in differ], same
+    return [(key, [table.get(key, "–") for table in flat]) for key in differ], same
 
 
 def _versus(

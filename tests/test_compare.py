@@ -257,6 +257,16 @@ def test_images_are_those_of_the_run_or_none(folder):
     assert compare_runs.test_images(good._replace(config=moved)) is None
 
 
+def test_a_key_that_only_one_net_has_is_not_there_in_the_other(folder):
+    good = compare_runs.read(folder / "good")
+    model = {key: value for key, value in good.config["model"].items() if key != "widths"}
+    narrow = good._replace(config={**good.config, "model": model})
+    differ, _ = compare_report.keys([good, narrow])
+    assert differ == [("model.widths", [[16], "–"])]
+    text = compare.compare([good, narrow], [compare_runs.versus(good, narrow)])
+    assert "\n  config.model.widths is not there\n" in text
+
+
 def test_names_are_short_where_they_tell_runs_apart():
     assert compare_report.short_names(["runs/a", "runs/b"]) == ["a", "b"]
     assert compare_report.short_names(["x/a", "y/a"]) == ["x/a", "y/a"]
