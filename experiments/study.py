@@ -18,12 +18,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from experiments import study_page, tables
 from experiments.study_page import PARTS
 from experiments.systems.row import Outcome, Row, Settings
-from mnist_jax import compilation, provenance, stats, workdir
+from mnist_jax import compilation, provenance, report, stats, workdir
 
 DEFAULT = Path("runs/study")
 # By minutes on 2 cores, so that a bar tells when all is done: a row that is not named takes 1.
@@ -73,6 +74,7 @@ def describe(row: Row, found: Mapping[str, Any]) -> dict[str, Any]:
     told = ("name", "study", "data", "system", "metric", "theirs", "their_seconds", "note")
     described = {key: getattr(row, key) for key in told}
     described |= {key: found[key] for key in ("git_revision", "gain")}
+    described["constant"] = _constant(found["reproduced"]) if "accuracy" in row.metric else None
     for part in PARTS:
         outcome = found[part]
         described[part] = outcome and {
@@ -82,10 +84,20 @@ def describe(row: Row, found: Mapping[str, Any]) -> dict[str, Any]:
     return described
 
 
+def _constant(outcome: Mapping[str, Any] | None) -> float | None:
+    """The accuracy of always answering the most frequent class, in percent."""
+    if outcome is None or "confusion" not in outcome["shown"]:
+        return None
+    matrix, classes = (outcome["shown"][key] for key in ("confusion", "classes"))
+    found = report.majority(np.asarray(matrix), classes)
+    return found and 100 * found[1]
+
+
 def to_markdown(record: Mapping[str, Any]) -> str:
     """The table: a row a system."""
     header = [
-        *("study", "data", "system", "figure", "theirs", "reproduced", "ours at its best"),
+        *("study", "data", "system", "figure", "a constant", "theirs", "reproduced"),
+        "ours at its best",
         *("gain (95% interval)", "training, s", "theirs, s", "times faster"),
     ]
     cells = []
@@ -98,6 +110,7 @@ def to_markdown(record: Mapping[str, Any]) -> str:
         cells.append(
             [
                 *(row["study"], row["data"], row["system"], row["metric"]),
+                _or_dash(row["constant"], "{:.2f}"),
                 _or_dash(row["theirs"], "{:.2f}"),
                 _spread(row["reproduced"]),
                 _spread(row["best"]),
@@ -114,9 +127,10 @@ def to_markdown(record: Mapping[str, Any]) -> str:
     ]
     ours, theirs = (sum(column) for column in zip(*both, strict=True)) if both else (0, 0)
     note = (
-        "Mean ± standard deviation over seeds or folds. Reproduced: their system, with their "
-        "budget. At its best: our choice of the same kind, or of a better kind. Gain: paired by "
-        "seed or fold, by test image where neither has one. Seconds: the "
+        "Mean ± standard deviation over seeds or folds. A constant: the accuracy of always "
+        "answering the most frequent class. Reproduced: their system, with their budget. At its "
+        "best: our choice of the same kind, or of a better kind. Gain: paired by seed or fold, by "
+        "test image where neither has one. Seconds: the "
         f"training of one, on their machines for theirs; where both are known, {ours:,.0f} s for "
         f"{len(both)} systems, and {theirs:,.0f} s; {tables.source(record)}"
     )

@@ -57,11 +57,13 @@ def test_a_row_that_fails_is_told_of_and_tried_again(tmp_path, capsys, monkeypat
 
 
 def test_the_table(tmp_path):
+    judged = {"classes": ["no", "yes"], "confusion": [[3, 1], [0, 1]]}
     told = row(
         "net",
-        lambda settings: Outcome([90.0, 91.0, 92.0], 10.0, {"recall": 12.341}),
+        lambda settings: Outcome([90.0, 91.0, 92.0], 10.0, {"recall": 12.341}, judged),
         lambda settings: Outcome([93.0, 94.0, 95.5], 20.0),
         their_seconds=250.0,
+        metric="accuracy, %",
     )
     settings = Settings(tmp_path, 3, quick=True)
     described = study.describe(told, study.run(told, settings))
@@ -69,7 +71,7 @@ def test_the_table(tmp_path):
     record = {"rows": [json.loads(json.dumps(described))], **tables.origin("experiments.study")}
     page = tables.page(record, study.TABLES)
     ours = "91.00 ± 1.00 | 94.17 ± 1.26 | +3.17 (+2.45 to +3.88) | 10.0"
-    assert f"| 90.00 | {ours} | 250 | 25 |" in page
+    assert f"| 80.00 | 90.00 | {ours} | 250 | 25 |" in page
     assert "recall 12.34" in page
     assert "where both are known, 10 s for 1 systems, and 250 s" in page
 
