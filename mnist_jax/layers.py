@@ -3,7 +3,8 @@
 XLA's own gradients of a convolution are hundreds of times slower than they could be on a CPU (jax
 issue 12868). Here both are written as what a CPU is good at, forward convolutions: of the output's
 gradient with the flipped kernel, and of the images with the output's gradient for a kernel, where
-images and channels have changed places. Convolutions of one channel into many, and those of each
+images and channels have changed places. Large kernels of many channels, and most kernels'
+gradients, go Winograd's way, by fewer multiplications. Convolutions of one channel into many, and those of each
 channel alone, are sums of shifted images, which XLA fuses with what comes after them. Other
 backends keep XLA's convolution and its gradients.
 """
@@ -16,8 +17,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from mnist_jax import winograd
+
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _MAX_TAPS = 64  # sums of more shifted images take long to compile
+_MANY_CHANNELS = 1024  # of images times those of responses: with fewer, Winograd's way is no gain
 _PARTS = 4  # of the rows in the kernel's gradient: one convolution alone keeps one core busy
 
 Pair = tuple[int, int]
@@ -84,6 +88,8 @@ def _is_depthwise(x: Array, kernel: Array) -> bool:
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolve(x: Array, kernel: Array, geometry: _Geometry) -> Array:
+    if _by_winograd(x, kernel, geometry, smallest=5):
+        return winograd.convolve(x, kernel, geometry.pads)
     kh, kw, group, _ = kernel.shape
     if group > 1 or kh * kw > _MAX_TAPS:
         return _native(x, kernel, geometry)
@@ -99,7 +105,7 @@ def _convolve_fwd(x: Array, kernel: Array, geometry: _Geometry) -> tuple:
 
 
 def _convolve_bwd(geometry: _Geometry, saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
-    """Both gradients by `_convolve` itself, so that the gradients' gradients are as fast."""
+    """Both gradients by convolutions, so that the gradients' gradients are as fast."""
     x, kernel = saved
     to_x, to_kernel = _transposed(x.shape, kernel.shape, g.shape, geometry)
     depthwise = _is_depthwise(x, kernel)
@@ -110,6 +116,9 @@ def _convolve_bwd(geometry: _Geometry, saved: tuple[Array, Array], g: Array) -> 
         taps = _taps(x, kernel.shape[:2], geometry)
         sums = jnp.stack([(tap * g).sum((0, 1, 2)) for tap in taps.values()])
         return x_gradient, sums.reshape(kernel.shape).astype(kernel.dtype)
+    if _by_winograd(x, kernel, geometry, smallest=3):
+        by_winograd = winograd.kernel_gradient(x, g, geometry.pads)
+        return x_gradient, by_winograd.astype(kernel.dtype)
     images, kernels = x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)
     size = -(-len(kernels) // _PARTS)
     parts = [
@@ -120,6 +129,23 @@ def _convolve_bwd(geometry: _Geometry, saved: tuple[Array, Array], g: Array) -> 
 
 
 _convolve.defvjp(_convolve_fwd, _convolve_bwd)
+
+
+def _by_winograd(x: Array, kernel: Array, geometry: _Geometry, smallest: int) -> bool:
+    """Whether fewer multiplications are the quicker way (`experiments.layer_profile`).
+
+    Devices that share a batch would have to exchange sums with every group of images.
+    """
+    sides, (group, features) = kernel.shape[:2], kernel.shape[2:]
+    return (
+        smallest <= min(sides)
+        and max(sides) <= winograd.MAX_SIDE
+        and group == x.shape[3]
+        and group * features >= _MANY_CHANNELS
+        and x.dtype == jnp.float32
+        and geometry == _Geometry((1, 1), geometry.pads)
+        and jax.device_count() == 1
+    )
 
 
 def _rows_part(

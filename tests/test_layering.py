@@ -17,6 +17,7 @@ ORDER = [
         "processes",
         "pixels",
         "quantize",
+        "winograd",
     ],
     ["formats", "pictures", "drawings", "saliency", "thresholds", "halving", "ensemble", "errors"],
     ["config", "data", "augment", "layers", "metrics", "stats", "knn"],
