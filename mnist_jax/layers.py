@@ -3,10 +3,10 @@
 XLA's own gradients of a convolution are hundreds of times slower than they could be on a CPU (jax
 issue 12868). Here both are written as what a CPU is good at, forward convolutions: of the output's
 gradient with the flipped kernel, and of the images with the output's gradient for a kernel, where
-images and channels have changed places. Large kernels of many channels, and most kernels'
-gradients, go Winograd's way, by fewer multiplications. Convolutions of one channel into many, and those of each
-channel alone, are sums of shifted images, which XLA fuses with what comes after them. Other
-backends keep XLA's convolution and its gradients.
+images and channels have changed places. Large kernels of many channels, and the gradients of most
+kernels, go Winograd's way, by fewer multiplications. Convolutions of one channel into many, and
+those of each channel alone, are sums of shifted images, which XLA fuses with what comes after them.
+Other backends keep XLA's convolution and its gradients.
 """
 
 from functools import partial
