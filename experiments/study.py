@@ -127,10 +127,10 @@ def to_markdown(record: Mapping[str, Any]) -> str:
     ]
     ours, theirs = (sum(column) for column in zip(*both, strict=True)) if both else (0, 0)
     note = (
-        "Mean ± standard deviation over seeds or folds. A constant: the accuracy of always "
-        "answering the most frequent class. Reproduced: their system, with their budget. At its "
-        "best: our choice of the same kind, or of a better kind. Gain: paired by seed or fold, by "
-        "test image where neither has one. Seconds: the "
+        "Mean ± standard deviation over seeds or folds (their number). A constant: the accuracy "
+        "of always answering the most frequent class. Reproduced: their system, with their budget. "
+        "At its best: our choice of the same kind, or of a better kind. Gain: paired by seed or "
+        "fold, by test image where neither has one. Seconds: the "
         f"training of one, on their machines for theirs; where both are known, {ours:,.0f} s for "
         f"{len(both)} systems, and {theirs:,.0f} s; {tables.source(record)}"
     )
@@ -158,7 +158,8 @@ def _spread(outcome: Mapping[str, Any] | None) -> str:
     if outcome is None:
         return "-"
     found = outcome["described"]
-    return f"{found['mean']:.2f}" + ("" if found["sd"] is None else f" ± {found['sd']:.2f}")
+    spread = "" if found["sd"] is None else f" ± {found['sd']:.2f} ({found['n']})"
+    return f"{found['mean']:.2f}{spread}"
 
 
 def _or_dash(value: float | None, form: str) -> str:

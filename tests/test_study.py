@@ -50,7 +50,7 @@ def test_a_row_that_fails_is_told_of_and_tried_again(tmp_path, capsys, monkeypat
     told = capsys.readouterr()
     assert "RuntimeError: no such luck" in told.err
     assert "failed: bad" in told.err
-    assert "| 1.50 ± 0.71 |" in told.out
+    assert "| 1.50 ± 0.71 (2) |" in told.out
     monkeypatch.setattr(rows, "ROWS", [row("bad", lambda settings: Outcome([5.0], None)), fine])
     assert study.main(["--quick", "--folder", str(tmp_path)]) == 0
     assert "| 5.00 |" in capsys.readouterr().out
@@ -70,7 +70,7 @@ def test_the_table(tmp_path):
     assert described["gain"]["difference"] == pytest.approx(3.1666667)
     record = {"rows": [json.loads(json.dumps(described))], **tables.origin("experiments.study")}
     page = tables.page(record, study.TABLES)
-    ours = "91.00 ± 1.00 | 94.17 ± 1.26 | +3.17 (+2.45 to +3.88) | 10.0"
+    ours = "91.00 ± 1.00 (3) | 94.17 ± 1.26 (3) | +3.17 (+2.45 to +3.88) | 10.0"
     assert f"| 80.00 | 90.00 | {ours} | 250 | 25 |" in page
     assert "recall 12.34" in page
     assert "where both are known, 10 s for 1 systems, and 250 s" in page
