@@ -386,7 +386,7 @@ def whole_checkpoints(directory):
 def test_ten_members_killed_and_resumed_are_those_of_an_unbroken_run(folder, monkeypatch):
     """SIGKILL in the middle of epochs, once there are checkpoints."""
     # Long enough for the first checkpoint, after 2 s, not to be the last one.
-    argv = [*SMALL, "--config.train.epochs=50", "--config.members.seeds=10"]
+    argv = [*SMALL, "--config.train.epochs=36", "--config.members.seeds=10"]
     argv += ["--config.train.batch_size=4", "--config.model.dropout=(0.2,)"]
     argv += ["--config.train.augment.erase=0.5", "--config.members.width=5"]
     unbroken, workdir = folder / "unbroken", folder / "killed"
