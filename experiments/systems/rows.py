@@ -12,6 +12,7 @@ from experiments.systems.row import Row
 TEST = "test accuracy, %"
 VAL = "accuracy on the held-out fifth, %"
 CV = "accuracy of 3 folds, %"
+PRINTED_99 = "printed as .99, so 98.5 or more"
 A_5 = {"task.name": "binary"}
 # The best on validation, a seed each, of 4,096 and 8,192 features, gammas from 0.006 to 0.03, rates
 # of 0.001 and 0.003, with and without shifts, rotation and zoom.
@@ -47,6 +48,7 @@ ROWS = [
         "mlp_400_200_100", "B", "Fashion-MNIST", "MLP 400-200-100, 50 epochs of batches of 10",
         TEST, 89.0, nets.keras("mlp_400_200_100", "fashion_mnist", 50, 10),
         nets.best_mlp("fashion_mnist"), their_seconds=50 * 13,
+        note="printed as .89, so 88.5 or more; 86.2 by the text",
     ),
     Row(
         "cnn_6x6_3x3", "B", "Fashion-MNIST", "CNN 6x6 and 3x3, five convolutions, 20 epochs",
@@ -106,11 +108,12 @@ ROWS = [
     Row(
         "cnn_5x5_3x3", "D", "Kaggle CSV", "CNN 32 5x5 x2, 64 3x3 x2, 10 epochs", VAL, 99.0,
         nets.keras("cnn_5x5_3x3", KAGGLE, 10, 86), nets.best_cnn(KAGGLE), their_seconds=10 * 70,
+        note=PRINTED_99,
     ),
     Row(
         "cnn_5x5_3x3_small", "D", "Kaggle CSV", "the small one, 101,098 parameters", VAL, 99.0,
         nets.keras("cnn_5x5_3x3_small", KAGGLE, 10, 86), nets.best_cnn(KAGGLE),
-        their_seconds=10 * 70,
+        their_seconds=10 * 70, note=PRINTED_99,
     ),
     Row(
         "cnn_augmented", "D", "Kaggle CSV", "the first, with rotation, zoom, shifts", VAL, 98.0,
@@ -120,7 +123,7 @@ ROWS = [
                 "train.augment.shift": 0.3,
             }
         ),
-        nets.best_cnn(KAGGLE), their_seconds=10 * 243,
+        nets.best_cnn(KAGGLE), their_seconds=10 * 243, note="printed as .98, so 97.5 or more",
     ),
     Row(
         "forest", "D", "Kaggle CSV", "random forest of 200, half samples", VAL, 95.71,
