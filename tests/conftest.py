@@ -3,6 +3,7 @@
 import gc
 import os
 import tempfile
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most of the tests' time went into optimising programs that then ran once. `XLA_FLAGS= make pytest`
@@ -18,6 +19,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # one for all workers and the
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs.name
 
 import jax
+import matplotlib as mpl
 import pytest
 from jaxtyping import install_import_hook
 
@@ -35,3 +37,31 @@ def _programs_are_not_searched_for_garbage():
     """What a test file leaves, JAX's traces above all, is millions of objects that stay."""
     yield
     gc.freeze()
+
+
+# Downloads go to a proxy that is not there: no network, on whatever machine.
+OFFLINE = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """An empty working directory."""
+    path = tmp_path / "here"
+    path.mkdir()
+    monkeypatch.chdir(path)
+    return path
+
+
+@pytest.fixture
+def no_data(tmp_path, monkeypatch) -> dict[str, str]:
+    """A machine with neither prepared data nor archives nor network, as environment variables."""
+    monkeypatch.delenv("MNIST_JAX_ARCHIVES", raising=False)
+    env = {
+        **OFFLINE,
+        "HOME": str(tmp_path / "home"),
+        "TFDS_DATA_DIR": str(tmp_path / "tfds"),
+        "MPLCONFIGDIR": mpl.get_cachedir(),  # or matplotlib looks for fonts in a new home
+    }
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    return env

@@ -1,0 +1,39 @@
+"""The command, typed in a process of its own or called here, and what it leaves."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from mnist_jax import main
+
+ROOT = Path(__file__).parent.parent
+LINEAR, MLP, CNN = (f"--config={ROOT / 'configs' / name}.py" for name in ("linear", "mlp", "cnn"))
+DIGITS = f"{LINEAR}:digits"
+
+
+def typed(*args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """What `python -m mnist_jax.main` does in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "mnist_jax.main", *args],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+        capture_output=True,
+        text=True,
+    )
+
+
+def content(path: Path) -> dict[str, tuple[bytes, int]]:
+    """Every file's bytes and time of change."""
+    files = (file for file in path.rglob("*") if file.is_file())
+    return {str(file): (file.read_bytes(), file.stat().st_mtime_ns) for file in files}
+
+
+def refusal(capsys, *args: str) -> str:
+    """The one line that a mistake is told in."""
+    assert main.main(args) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(r"error: .+\n", err), f"not one line: {err!r}"
+    return err.removeprefix("error: ").rstrip("\n")
