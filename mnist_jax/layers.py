@@ -9,6 +9,7 @@ those of each channel alone, are sums of shifted images, which XLA fuses with wh
 Other backends keep XLA's convolution and its gradients.
 """
 
+import operator
 from functools import partial
 from typing import NamedTuple
 
@@ -55,9 +56,15 @@ def conv2d(
 
     Returns:
       The responses, of x's dtype.
+
+    Raises:
+      ValueError: "VALID" leaves no place for a kernel larger than the images.
     """
     strides = (stride, stride)
-    rows, columns = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
+    sizes, sides = x.shape[1:3], kernel.shape[:2]
+    if padding == "VALID" and any(map(operator.gt, sides, sizes)):
+        raise ValueError(f"a kernel of {sides} is larger than images of {sizes}: pad them (SAME)")
+    rows, columns = lax.padtype_to_pads(sizes, sides, strides, padding)
     geometry = _Geometry(strides, (rows, columns))
     ours = kernel.shape[2] == x.shape[3] or _is_depthwise(x, kernel)
     if jax.default_backend() != "cpu" or not ours:

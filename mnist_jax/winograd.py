@@ -176,6 +176,6 @@ def _flat(x: Array) -> Float[Array, "b a places channels"]:
 def _groups(x: Array, rows: Axis, columns: Axis, channels: int) -> Float[Array, "_ images h w c"]:
     """Images in groups of a power of two, which matrix products like; black ones fill the last."""
     numbers = math.prod(axis.tile * axis.tiles for axis in (rows, columns)) * channels
-    size = min(len(x), 2 ** int(math.log2(max(1, _CACHED // numbers))))
+    size = max(1, min(len(x), 2 ** int(math.log2(max(1, _CACHED // numbers)))))
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, -len(x) % size, 0), *[(0, 0, 0)] * 3])
     return x.reshape(-1, size, *x.shape[1:])

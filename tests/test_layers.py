@@ -171,6 +171,11 @@ def test_of_equal_maxima_the_first_gets_the_gradient():
     )
 
 
+def test_a_kernel_larger_than_the_images_is_refused():
+    with pytest.raises(ValueError, match=r"kernel of \(5, 5\) is larger than images of \(8, 4\)"):
+        layers.conv2d(jnp.ones((2, 8, 4, 1)), jnp.ones((5, 5, 1, 2)), "VALID")
+
+
 def test_an_unknown_padding_is_refused():
     x, kernel = arrays(0, 1, 5, 5, 1, 1, 3, 3)
     with pytest.raises((RuntimeError, ValueError), match=r"(?i)pad"):
