@@ -69,7 +69,8 @@ def load(
 
     `mnist`, `fashion_mnist` and the others of tensorflow-datasets come from their prepared copy in
     `data_dir`, which is made first where there is none, from archives or by download. What was read
-    is kept in `data_dir`/mnist_jax, so that the next start takes a fraction of a second.
+    is kept in `data_dir`/mnist_jax, so that the next start takes a fraction of a second; so are
+    `digits`, or each start would wait for scikit-learn.
     `digits` and `csv:PATH` have one set of examples: a fixed fifth of each class is the test split.
 
     Args:
@@ -85,8 +86,6 @@ def load(
         DataError: anything else is wrong; see the message.
     """
     check_name(name)
-    if name in _AT_HAND:
-        return _hold_out(name, *_AT_HAND[name]())
     if name.startswith("csv:"):
         return _hold_out(name, *_read_csv(name.removeprefix("csv:")))
     home = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
@@ -96,8 +95,11 @@ def load(
     cache = root / "mnist_jax" / f"{file_name(name)}.npz"
     if dataset := _read_cache(cache):
         return dataset
-    train, test, class_names = read_tfds(name, root, archives, echo)
-    dataset = _dataset(name, *train, *test, class_names)
+    if name in _AT_HAND:
+        dataset = _hold_out(name, *_AT_HAND[name]())
+    else:
+        train, test, class_names = read_tfds(name, root, archives, echo)
+        dataset = _dataset(name, *train, *test, class_names)
     _write_cache(cache, dataset)
     return dataset
 

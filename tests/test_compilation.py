@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import matplotlib as mpl
 import numpy as np
 import pytest
 
@@ -22,10 +23,12 @@ RUN += ["--config.train.epochs=2", "--overwrite"]
 def python(*args: str, cwd: Path, **env: str) -> str:
     """What a new process says, both streams together; it must end well."""
     own = {"PATH": "", "HOME": str(cwd), "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    own |= {name: os.environ[name] for name in ("XLA_FLAGS", "TFDS_DATA_DIR")}
+    own["MPLCONFIGDIR"] = mpl.get_cachedir()  # or matplotlib looks for fonts in a new home
     done = subprocess.run(
         [sys.executable, *args],
         cwd=cwd,
-        env={**own, "XLA_FLAGS": os.environ["XLA_FLAGS"], **env},
+        env={**own, **env},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

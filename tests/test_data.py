@@ -181,8 +181,8 @@ def test_known_names_pass_and_cost_no_import():
 # --- digits
 
 
-def test_digits_look_like_mnist():
-    digits = data.load("digits")
+def test_digits_look_like_mnist(tmp_path):
+    digits = data.load("digits", data_dir=str(tmp_path))
     assert digits.name == "digits"
     assert digits.train_images.shape == (1437, 28, 28, 1)
     assert digits.test_images.shape == (360, 28, 28, 1)
@@ -205,12 +205,23 @@ def test_digits_look_like_mnist():
     assert np.abs(np.bincount(digits.test_labels) - 0.2 * np.bincount(labels)).max() < 1
 
 
-def test_digits_are_always_the_same():
-    first, again = data.load("digits"), data.load("digits")
-    assert first.fingerprint == again.fingerprint
+def test_digits_are_always_the_same(tmp_path):
+    digits = data.load("digits", data_dir=str(tmp_path))
     assert (
-        first.fingerprint == "58dbd168d46120d80562a9e54a1306fc8021cc19c9c85a612e14394e949b57b2"
+        digits.fingerprint == "58dbd168d46120d80562a9e54a1306fc8021cc19c9c85a612e14394e949b57b2"
     ), "digits have changed: numbers measured on them before cannot be compared with new ones"
+
+
+def test_digits_are_kept_and_scikit_learn_is_not_waited_for(tmp_path):
+    made = data.load("digits", data_dir=str(tmp_path))
+    code = (
+        "import sys; from mnist_jax import data; "
+        "print(data.load('digits', data_dir=sys.argv[1]).fingerprint, 'sklearn' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"{made.fingerprint} False\n"
 
 
 # --- CSV
