@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 from sklearn.neighbors import NearestNeighbors
-from test_resume import ROOT, compiled_in
+from tiny_runs import ROOT, compiled_in
 
 from mnist_jax import classifier, cli, run, run_members, splits, sweep
 from mnist_jax import workdir as files

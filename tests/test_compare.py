@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from pages import Page, check_self_contained
-from test_resume import compiled_in
+from tiny_runs import compiled_in
 
 from mnist_jax import (
     cli,

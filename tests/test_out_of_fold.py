@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_run import LINEAR, make_config
+from tiny_runs import LINEAR, make_config
 
 from mnist_jax import data, run_members, splits
 from mnist_jax import workdir as files

@@ -3,7 +3,6 @@
 The devices are those that XLA makes of a CPU, in processes of their own.
 """
 
-import os
 import re
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import on_devices
 import pytest
+from devices import devices
 
 from mnist_jax import parallel, run
 from mnist_jax import workdir as files
@@ -20,15 +20,6 @@ from mnist_jax.types import UserError
 
 ROOT = Path(__file__).parent.parent
 MANY = (2, 4)
-
-
-def devices(count):
-    """The environment of a process that has so many."""
-    # LLVM's part of compiling takes long, and does not touch what is asked here.
-    flags = f"--xla_force_host_platform_device_count={count} --xla_backend_optimization_level=0"
-    flags = f"{os.environ['XLA_FLAGS']} {flags}"
-    strict = {"JAX_NUMPY_DTYPE_PROMOTION": "strict", "JAX_NUMPY_RANK_PROMOTION": "raise"}
-    return {**os.environ, **strict, "PYTHONPATH": str(ROOT), "XLA_FLAGS": flags}
 
 
 def on(count, folder, workdir):

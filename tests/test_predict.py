@@ -14,7 +14,7 @@ import prepared
 import pytest
 from pages import Page, check_self_contained
 from PIL import Image
-from test_resume import ROOT, compiled_in
+from tiny_runs import ROOT, compiled_in
 
 from mnist_jax import cli, data, predict, predict_report, run, splits
 from mnist_jax.splits import Split, Splits

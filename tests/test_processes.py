@@ -3,14 +3,12 @@
 import re
 import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from test_parallel import devices
-from test_resume import KEEP_ALL, compiled_in
+from devices import outcome, start, start_two, start_two_by_slurm
+from tiny_runs import compiled_in
 
 from mnist_jax import cli, main, processes, run, splits
 from mnist_jax import workdir as files
@@ -19,59 +17,10 @@ from mnist_jax.types import UserError
 ROOT = Path(__file__).parent.parent
 DIGITS = f"--config={ROOT}/configs/mlp.py:digits"
 EPOCHS = 20
-CLUSTERS = ("SLURM_", "OMPI_", "KUBERNETES_", "TPU_", "JAX_COORDINATOR", "JAX_LOCAL")
 ARGV = [
     *(DIGITS, f"--config.train.epochs={EPOCHS}"),
     *("--config.model.widths=(16,)", "--config.model.activation=tanh"),
 ]
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("", 0))
-        return one.getsockname()[1]
-
-
-def start(folder, argv, env):
-    """The command in a process of its own, with two devices and on no cluster."""
-    alone = {k: v for k, v in devices(2).items() if not k.startswith(CLUSTERS)}
-    return subprocess.Popen(
-        [sys.executable, "-m", "mnist_jax.main", *argv],
-        cwd=folder,
-        env={
-            **{name.upper(): str(value) for name, value in KEEP_ALL.items()},
-            "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
-            **alone,
-            **env,
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def start_two(folder, *argv):
-    """Two processes for one run, by flags."""
-    together = [f"--coordinator=localhost:{free_port()}", "--num_processes=2"]
-    return [start(folder, [*argv, *together, f"--process_id={i}"], {}) for i in range(2)]
-
-
-def start_two_by_slurm(folder, *argv):
-    """As Slurm would start them."""
-    env = {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "2", "SLURM_STEP_NODELIST": "localhost"}
-    env["JAX_COORDINATOR_PORT"] = str(free_port())
-    own = [{"SLURM_PROCID": f"{i}", "SLURM_LOCALID": f"{i}"} for i in range(2)]
-    return [start(folder, [*argv, "--distributed"], env | mine) for mine in own]
-
-
-def outcome(process):
-    """Exit code, what it printed, and errors; without what XLA says of how it is connected."""
-    try:
-        out, err = process.communicate(timeout=120)
-    finally:
-        process.kill()
-    ours = [x for x in out.splitlines(True) if x.strip() and not re.search("Gloo|peer rank", x)]
-    return process.returncode, "".join(ours), err
 
 
 def wait_for(process, line):

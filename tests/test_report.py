@@ -3,79 +3,18 @@
 import base64
 import io
 import re
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pytest
 from pages import Page, check_self_contained
 from PIL import Image
+from reports import FASHION, make_run, render
 from scipy.special import softmax
 from scipy.stats import binomtest
-from sklearn.metrics import average_precision_score, precision_score, recall_score, roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from mnist_jax import errors, formats, pictures, plots, report, thresholds
-from mnist_jax.types import Layer
-
-FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"]
-FASHION += ["Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
-
-
-def make_run(names=FASHION, examples=400, epochs=4, seed=0, logits=None, val=True) -> dict:
-    """Arguments for `render`: a run whose summary is worked out from its logits."""
-    rng = np.random.default_rng(seed)
-    classes = len(names)
-    labels = rng.integers(0, classes, examples).astype(np.int32)
-    if logits is None:
-        logits = rng.normal(size=(examples, classes)) + 3 * np.eye(classes)[labels]
-    logits = np.asarray(logits, np.float32)
-    predicted = logits.argmax(1)
-    matrix = np.zeros((classes, classes), int)
-    np.add.at(matrix, (labels, predicted), 1)
-    scores = {"precision": 0.5, "recall": 0.25, "f1": 0.125}
-    errors = int((predicted != labels).sum())
-    history = [
-        {
-            "epoch": epoch, "step": 10 * epoch, "train_loss": 1 / epoch, "train_accuracy": 0.9,
-            "val_loss": 1.1 / epoch if val else None, "val_accuracy": 0.85 if val else None,
-            "learning_rate": 0.01 / epoch, "seconds": 1.5, "examples_per_second": 1000.0,
-        }
-        for epoch in range(1, epochs + 1)
-    ]  # fmt: skip
-    summary = {
-        "dataset": "fashion_mnist", "requested_dataset": "fashion_mnist", "model": "cnn", "seed": 0,
-        "num_params": 421642, "num_train": 55000, "num_val": 5000 if val else 0,
-        "num_test": examples, "best_epoch": epochs, "val_accuracy": 0.85 if val else None,
-        "test_accuracy": 1 - errors / examples, "test_loss": 0.3, "test_errors": errors,
-        "test_top2_accuracy": 0.99, "ece": 0.01, "confusion_matrix": matrix.tolist(),
-        "per_class": [{"name": name, "support": 7, **scores} for name in names],
-        "macro": scores, "weighted": scores, "train_seconds": 93.2, "compile_seconds": 2.1,
-        "seconds_per_epoch": 6.2, "peak_rss_bytes": 812_345_678, "device": "cpu", "backend": "cpu",
-        "versions": {"jax": "0.10.2"}, "git_revision": None, "data_fingerprint": "crc32:1",
-        "class_names": list(names),
-        "reliability": [{"low": 0.0, "high": 1.0, "count": 7, "confidence": 0.8, "accuracy": 0.9}],
-    }  # fmt: skip
-    config = {
-        "seed": 0,
-        "train": {"epochs": epochs, "augment": {"shift": 2.0}},
-        "optim": {"learning_rate": 0.01, "weight_decay": 0.1},
-    }
-    inside = report.Inside(
-        layers=[Layer("Dense_0", "Dense", (len(names),), 7850, 0)],
-        weights={f"unit {i}": rng.normal(size=(5, 5)).astype(np.float32) for i in range(3)},
-        relevance=rng.normal(size=(min(errors, 8), 28, 28)),
-        validation=(logits, labels) if val and classes == 2 else None,
-    )
-    return {
-        "summary": summary, "history": history, "config": config, "labels": labels,
-        "images": rng.integers(0, 256, (examples, 28, 28, 1)).astype(np.uint8), "logits": logits,
-        "inside": inside,
-        "command": "python -m mnist_jax.main --config=configs/cnn.py --workdir=runs/a",
-    }  # fmt: skip
-
-
-def render(run: dict, **summary: Any) -> str:
-    return report.render(**{**run, "summary": run["summary"] | summary})
 
 
 def test_page_is_sound_and_accessible():
@@ -257,49 +196,6 @@ def test_the_first_layer_is_shown_by_name():
     assert "First layer</h2>" not in render(run)
 
 
-def test_thresholds_are_chosen_on_validation_and_judged_on_the_test_split():
-    run = make_run(["no", "yes"], 500, seed=1)
-    rng = np.random.default_rng(5)
-    val_labels = rng.integers(0, 2, 300).astype(np.int32)
-    val_logits = (rng.normal(size=(300, 2)) + 2 * np.eye(2)[val_labels]).astype(np.float32)
-    run["inside"] = run["inside"]._replace(validation=(val_logits, val_labels))
-    section = render(run).partition("Thresholds</h2>")[2].partition("</section>")[0]
-    scores, val_scores = (np.diff(logits)[:, 0] for logits in (run["logits"], val_logits))
-    expected = [0.0]
-    for choose in (thresholds.at_precision, thresholds.at_recall):
-        expected.append(choose(val_scores.astype(np.float64), val_labels, 0.9))
-    rows = re.findall(r'<tr.*?><th scope="row">(.*?)</th>(.*?)</tr>', section)
-    assert len(rows) == 3
-    for (_, cells), threshold in zip(rows, expected, strict=True):
-        called = scores >= threshold
-        assert [cell.removesuffix("%") for cell in re.findall(">([^<]+)</td>", cells)] == [
-            f"{100 / (1 + np.exp(-threshold)):.2f}",
-            f"{100 * precision_score(run['labels'], called):.2f}",
-            f"{100 * recall_score(run['labels'], called):.2f}",
-            f"{(called & (run['labels'] == 0)).sum()} of {(run['labels'] == 0).sum()}",
-        ]
-    assert f"{roc_auc_score(run['labels'], scores):.2%}" in section
-
-
-def test_a_goal_out_of_reach_is_said_to_be():
-    run = make_run(["no", "yes"], 100)
-    never = np.array([[0, 1], [0, 2]], np.float32), np.array([1, 0], np.int32)
-    run["inside"] = run["inside"]._replace(validation=never)
-    text = Page(render(run)).text
-    assert "90% precision on validation no threshold reaches it" in text
-    assert "90% recall on validation" in text
-
-
-@pytest.mark.parametrize("case", ["three classes", "one class in the test split", "diverged"])
-def test_no_thresholds_where_there_is_nothing_to_choose(case):
-    run = make_run(["a", "b", "c"] if case == "three classes" else ["a", "b"], 50)
-    if case == "diverged":
-        run["logits"] = np.full_like(run["logits"], np.nan)
-    if case == "one class in the test split":
-        run["labels"] = np.zeros_like(run["labels"])
-    assert "Thresholds</h2>" not in render(run)
-
-
 def test_interval_is_wilsons():
     text = Page(render(make_run(), test_errors=40)).text
     bounds = binomtest(360, 400).proportion_ci(method="wilson")
@@ -344,46 +240,6 @@ def test_scores_that_are_no_probabilities_are_not_shown_as_such():
     scores = np.diff(run["logits"].astype(np.float64))[:, 0]
     chosen = thresholds.at_precision(scores, run["labels"], 0.9)
     assert threshold == [formats.loss(chosen)]
-
-
-def test_next_commands_change_one_field_and_the_directory():
-    run = make_run()
-    steps = report.next_commands(run["summary"], run["history"], run["config"], run["command"])
-    start = "python -m mnist_jax.main --config=configs/cnn.py --workdir=runs/a"
-    assert [line for _, line in steps] == [
-        f"{start}-epochs-8 --config.train.epochs=8",
-        f"{start}-weight_decay-0.3 --config.optim.weight_decay=0.3",
-        f"{start}-seed-1 --config.seed=1",
-    ]
-    assert report.next_commands(run["summary"], run["history"], {}, run["command"]) == []
-
-
-@pytest.mark.parametrize(
-    ("shift", "decay", "name", "expected"),
-    [
-        (0.0, 0.0, "adam", "train.augment.shift=0.1"),
-        (0.1, 0.0, "adam", "optim.weight_decay=0.0001"),
-        (0.1, 0.0, "adamw", "optim.weight_decay=0.01"),
-        (0.1, 0.1, "adam", "optim.weight_decay=0.3"),
-    ],
-)
-def test_overfitting_is_met_by_augmentation_then_by_weight_decay(shift, decay, name, expected):
-    run = make_run()
-    config = {
-        "train": {"augment": {"shift": shift}},
-        "optim": {"weight_decay": decay, "name": name},
-    }
-    (step,) = report.next_commands(run["summary"], run["history"], config, run["command"])
-    assert step[0].startswith("It does 5.0 points better")
-    assert step[1].endswith(f" --config.{expected}")
-    run["history"][-1]["train_accuracy"] = 0.855
-    assert not report.next_commands(run["summary"], run["history"], config, run["command"])
-
-
-def test_override_replaces_an_earlier_one_and_keeps_quotes():
-    command = "python main.py --config.seed=3 --workdir 'my runs/' --config.data.name='csv:a b.csv'"
-    expected = "python main.py --workdir 'my runs-seed-4' '--config.data.name=csv:a b.csv'"
-    assert report.override(command, "seed", 4) == f"{expected} --config.seed=4"
 
 
 def test_command_and_configuration_are_there():

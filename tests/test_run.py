@@ -1,63 +1,33 @@
-"""The host loop: what a run computes, chooses, writes and says; how it ends if it must."""
-
-import os
-import re
-import subprocess
-import sys
-import threading
+"""The host loop: what a run computes, chooses, writes and is judged by."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import prepared
 import pytest
-from test_resume import ROOT, bits, compiled_in, is_whole_and_the_same, restored, rows
+from tiny_runs import (
+    LINEAR,
+    bits,
+    compiled_in,
+    is_whole_and_the_same,
+    logits_of,
+    make_config,
+    recipe_of,
+    restored,
+    rows,
+    train_run,
+)
 
-from mnist_jax import config as configs
-from mnist_jax import evaluate, main, metrics, run, splits, train
+from mnist_jax import evaluate, metrics, run, splits, train
 from mnist_jax import workdir as files
 from mnist_jax.types import Metrics, UserError
 
-LINEAR = {"data.name": "digits", "model.name": "linear", "train.epochs": 3}
 MLP = {**LINEAR, "model.name": "mlp", "model.widths": (16,)}
-# Parameters that grow by 1e10 a step, a step an epoch: overflow comes in the fourth.
-EXPLODING = {
-    **LINEAR,
-    "train.epochs": 4,
-    "optim.name": "sgd",
-    "optim.learning_rate": 1.0,
-    "optim.weight_decay": 1e10,
-}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled(tmp_path_factory):
     with compiled_in(tmp_path_factory.mktemp("compiled")):
         yield
-
-
-def make_config(values, **overrides):
-    config = configs.default()
-    config.update_from_flattened_dict(values)
-    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in overrides.items()})
-    configs.validate(config)
-    return config
-
-
-def train_run(config, workdir, **options):
-    """A run to its end, told to nobody."""
-    return run.run(config, splits.load(config), workdir, **{"echo": lambda line: None, **options})
-
-
-def recipe_of(config):
-    examples = splits.load(config)
-    recipe = train.make_recipe(config, len(examples.class_names), len(examples.train.labels))
-    return recipe, examples
-
-
-def logits_of(workdir):
-    with np.load(workdir / files.PREDICTIONS) as stored:
-        return stored["logits"]
 
 
 def predict(config, variables, images):
@@ -256,50 +226,6 @@ def test_the_rate_falls_on_a_plateau(tmp_path):
     assert 0.5 > history[-1]["learning_rate"] > 0.5 * 0.5**7  # it fell, and it stayed too
 
 
-# --- divergence ----------------------------------------------------------------------------------
-
-
-def test_a_rate_of_a_million(tmp_path, capsys):
-    argv = [
-        f"--config={ROOT}/configs/mlp.py:digits",
-        "--config.model.widths=(16,16,16)",
-        "--config.optim.name=sgd",
-        "--config.optim.schedule=constant",
-        "--config.optim.learning_rate=1e6",
-        f"--workdir={tmp_path}/run",
-    ]
-    assert main.main(argv) == 2
-    out, err = capsys.readouterr()
-    assert out == "mlp on digits: 1,293 train, 144 val, 360 test\n"
-    assert err == (
-        "error: diverged: the loss of epoch 1 is not finite; earlier checkpoints are kept; "
-        "try a lower config.optim.learning_rate, or config.optim.clip=1\n"
-    )
-    assert not (tmp_path / "run" / files.SUMMARY).exists()
-    assert main.main(argv) == 2  # nothing of the kind was saved to go on from
-
-
-@pytest.mark.parametrize(
-    ("val_size", "num_train"), [(0.1, 1293), (0.0, 1437)], ids=["validation", "parameters"]
-)
-def test_what_the_last_step_spoilt(tmp_path, val_size, num_train):
-    """The training loss is finite: it is that of the parameters before the step."""
-    config = make_config(EXPLODING, data__val_size=val_size, train__batch_size=num_train)
-    with pytest.raises(UserError, match=r"^diverged: the loss of epoch 4 is not finite"):
-        train_run(config, tmp_path / "run")
-    assert not (tmp_path / "run" / files.SUMMARY).exists()
-    assert [row["epoch"] for row in rows(tmp_path / "run")] == [1, 2, 3]
-    latest, _ = restored(tmp_path / "run")
-    assert latest.epoch == 3
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(latest.state.params))
-    recipe, examples = recipe_of(config)
-    on_device = tuple(map(jnp.asarray, examples.train))
-    _, sums = train.train_epoch(
-        recipe, latest.state, *on_device, train.make_hparams(config), jax.random.key(0)
-    )
-    assert np.isfinite(metrics.mean(sums)["loss"])
-
-
 # --- what is compiled ----------------------------------------------------------------------------
 
 
@@ -328,44 +254,6 @@ def test_numbers_are_not_compiled_in(monkeypatch):
         results[name] = str(bits(state.params))
     assert len(traced) == 1
     assert len(set(results.values())) == len(results) == 7  # and each of them matters
-
-
-# --- what it says --------------------------------------------------------------------------------
-
-EPOCH = (
-    r"epoch {}/3  loss \d\.\d{{4}} accuracy \d+\.\d\d%  "
-    r"val loss \d\.\d{{4}} accuracy \d+\.\d\d%  \d+\.\d s  [\d,]+ examples/s\n"
-)
-
-
-def test_a_run_says_this_and_nothing_else(tmp_path):
-    """No library's notices and warnings, on standard output or standard error."""
-    argv = ["--config=configs/linear.py:digits", "--config.train.epochs=3"]
-    done = subprocess.run(
-        [sys.executable, "-m", "mnist_jax.main", *argv, f"--workdir={tmp_path}/run"],
-        cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if not name.startswith("JAX_")},
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert re.fullmatch(
-        r"linear on digits: 1,293 train, 144 val, 360 test\n"
-        + "".join(EPOCH.format(epoch) for epoch in (1, 2, 3))
-        + r"digits: test accuracy \d+\.\d\d%  \(\d+ errors of 360\)  trained in \d+\.\d s  "
-        + rf"report: {tmp_path}/run/report\.html\n",
-        done.stdout,
-    ), done.stdout
-
-
-def test_off_the_main_thread(tmp_path):
-    """As a notebook's widgets or a server would call it."""
-    found = []
-    config = make_config(LINEAR, train__epochs=1)
-    thread = threading.Thread(target=lambda: found.append(train_run(config, tmp_path / "run")))
-    thread.start()
-    thread.join()
-    assert found == [files.read_json(tmp_path / "run" / files.SUMMARY)]
 
 
 # --- judging a run afterwards --------------------------------------------------------------------
@@ -400,35 +288,3 @@ def test_what_cannot_be_judged(tmp_path):
         run.evaluate_run(workdir, "test")
     with pytest.raises(UserError, match=f"^{workdir}: has no val examples"):
         run.evaluate_run(workdir, "val")
-
-
-# --- the real thing ------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def mnist_dir(tmp_path_factory):
-    return prepared.prepared_data_dir(tmp_path_factory)
-
-
-def test_two_epochs_of_mnist(mnist_dir, tmp_path, capsys):
-    argv = [
-        f"--config={ROOT}/configs/mlp.py",
-        "--config.train.epochs=2",
-        f"--config.data.data_dir={mnist_dir}",
-        "--config.data.offline_fallback=False",
-        f"--workdir={tmp_path}/run",
-    ]
-    assert main.main(argv) == 0
-    out, err = capsys.readouterr()
-    assert err == ""
-    last = re.search(r"^mnist: test accuracy (.*)%  \((.*) errors of 10,000\)", out, re.MULTILINE)
-    accuracy, errors = float(last[1]), int(last[2])
-    assert accuracy >= 96.5, out
-    assert accuracy == pytest.approx(100 * (1 - errors / 10_000))
-    summary = files.read_json(tmp_path / "run" / files.SUMMARY)
-    assert (summary["num_train"], summary["num_val"], summary["num_test"]) == (
-        54_000,
-        6_000,
-        10_000,
-    )
-    assert len(logits_of(tmp_path / "run")) == sum(map(sum, summary["confusion_matrix"])) == 10_000

@@ -1,28 +1,18 @@
-"""A run of many members: what it leaves, that it goes on, and on what devices it runs."""
+"""A run of many members: what it chooses and leaves, and that it goes on."""
 
 import json
-import os
-import random
 import re
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-from test_parallel import devices
-from test_processes import outcome, start_two
-from test_resume import KEEP_ALL, compiled_in
+from tiny_members import SMALL, parse, rows, run, same_bits, summary
+from tiny_runs import compiled_in
 
-from mnist_jax import cli, main, progress, run_group, run_members, splits
+from mnist_jax import main, progress, run_group, run_members, splits
 from mnist_jax import workdir as files
 from mnist_jax.types import UserError
 
-ROOT = Path(__file__).parent.parent
-DIGITS = f"--config={ROOT}/configs/mlp.py:digits"
-SMALL = [DIGITS, "--config.model.widths=(8,)", "--config.model.activation=tanh"]
 GRID = '--config.members.grid={"optim.learning_rate": [0.003, 0.01, 1e-6]}'
 
 
@@ -31,29 +21,6 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("members")
     with compiled_in(folder / "compiled"):
         yield folder
-
-
-def parse(*argv):
-    return cli.parse([*SMALL, "--config.train.epochs=4", *argv]).config
-
-
-def run(config, workdir, echo=lambda line: None):
-    return run_members.run_members(config, splits.load(config), workdir, command="it", echo=echo)
-
-
-def rows(workdir, name=files.MEMBERS):
-    return [
-        {key: value for key, value in row.items() if key != "seconds"}
-        for row in files.read_rows(workdir / name)
-    ]
-
-
-def summary(workdir):
-    other = ("train_seconds", "compile_seconds", "peak_rss_bytes", "git_revision")
-    content = files.read_json(workdir / files.SUMMARY)
-    for row in (content["nested"] or {"folds": []})["folds"]:
-        del row["train_seconds"], row["compile_seconds"]
-    return {key: value for key, value in content.items() if key not in other}
 
 
 @pytest.fixture(scope="module")
@@ -124,14 +91,6 @@ def test_stopped_it_goes_on_to_the_same_bits(swept, folder):
     run(config, workdir, lines.append)
     assert f"{workdir}/checkpoints/0: goes on after epoch 2 of 4" in lines
     same_bits(workdir, swept)
-
-
-def same_bits(workdir, unbroken):
-    assert rows(workdir) == rows(unbroken)
-    assert rows(workdir, files.METRICS) == rows(unbroken, files.METRICS)
-    assert summary(workdir) == summary(unbroken)
-    predictions = [(w / files.PREDICTIONS).read_bytes() for w in (workdir, unbroken)]
-    assert predictions[0] == predictions[1]
 
 
 def test_cross_validation_is_followed_by_one_training_on_everything(folder):
@@ -334,9 +293,6 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(folder, argv, message):
     assert not (folder / "refused").exists()
 
 
-# --- as a command ---------------------------------------------------------------------------------
-
-
 def test_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     argv = [*SMALL, "--config.train.epochs=2", "--config.members.seeds=3"]
@@ -361,89 +317,3 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert "is a run of many members" in capsys.readouterr().err
     assert main.main([*SMALL, '--config.members.grid={"optim.lr": [1]}']) == 2
     assert "config.optim.lr: no such key" in capsys.readouterr().err
-
-
-def start(workdir, *argv):
-    return subprocess.Popen(
-        [sys.executable, "-m", "mnist_jax.main", *argv, f"--workdir={workdir}"],
-        env={
-            **os.environ,
-            **{name.upper(): str(value) for name, value in KEEP_ALL.items()},
-            "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "compiled"),
-            "PYTHONPATH": str(ROOT),
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def whole_checkpoints(directory):
-    """Orbax writes `<epoch>.orbax-checkpoint-tmp` and renames it; a kill before loses the epoch."""
-    return [path for path in directory.glob("*") if path.name.isdigit()]
-
-
-def test_ten_members_killed_and_resumed_are_those_of_an_unbroken_run(folder, monkeypatch):
-    """SIGKILL in the middle of epochs, once there are checkpoints."""
-    # Long enough for the first checkpoint, after 2 s, not to be the last one.
-    argv = [*SMALL, "--config.train.epochs=36", "--config.members.seeds=10"]
-    argv += ["--config.train.batch_size=4", "--config.model.dropout=(0.2,)"]
-    argv += ["--config.train.augment.erase=0.5", "--config.members.width=5"]
-    unbroken, workdir = folder / "unbroken", folder / "killed"
-    process = start(unbroken, *argv)
-    out, _ = process.communicate()
-    assert process.returncode == 0, out
-    process = start(workdir, *argv)
-    while process.poll() is None and not whole_checkpoints(workdir / "checkpoints/0"):
-        time.sleep(0.01)
-    time.sleep(random.uniform(0, 0.5))
-    assert process.poll() is None, "it ended before it was killed"
-    process.kill()
-    process.communicate()
-    process = start(workdir, *argv)
-    out, _ = process.communicate()
-    assert process.returncode == 0, out
-    assert "goes on after epoch" in out
-    same_bits(workdir, unbroken)
-
-
-# --- on several devices ---------------------------------------------------------------------------
-
-MANY = ["--config.train.epochs=3", "--config.members.seeds=3", "--config.members.width=3"]
-
-
-@pytest.fixture(scope="module")
-def on_one(folder):
-    config = cli.parse([*SMALL, *MANY]).config
-    run(config, folder / "one")
-    return folder / "one"
-
-
-def close(workdir, on_one):
-    ours, theirs = summary(workdir), summary(on_one)
-    assert ours["test_accuracy"] == pytest.approx(theirs["test_accuracy"], abs=0.01)
-    with np.load(workdir / files.PREDICTIONS) as a, np.load(on_one / files.PREDICTIONS) as b:
-        np.testing.assert_allclose(a["logits"], b["logits"], rtol=1e-2, atol=1e-2)
-
-
-def test_two_devices_share_the_members(folder, on_one):
-    workdir = folder / "two"
-    done = subprocess.run(
-        [sys.executable, "-Werror", "-mmnist_jax.main", *SMALL, *MANY, f"--workdir={workdir}"],
-        env=devices(2),
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
-    assert "4 at once" in done.stdout  # the third device's place is filled up
-    close(workdir, on_one)
-
-
-def test_two_processes_share_the_members(folder, on_one):
-    workdir = folder / "processes"
-    first, second = start_two(folder, *SMALL, *MANY, f"--workdir={workdir}")
-    code, out, err = outcome(first)
-    assert (code, err) == (0, ""), out + err
-    assert outcome(second) == (0, "", "")
-    assert json.loads((workdir / files.SUMMARY).read_text())["members"] == 3
-    close(workdir, on_one)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from pages import Page
-from test_run import LINEAR, make_config, train_run
+from tiny_runs import LINEAR, make_config, train_run
 
 from mnist_jax import commands, run, run_members, splits
 from mnist_jax import workdir as files

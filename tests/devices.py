@@ -1,0 +1,68 @@
+"""Processes that have several devices, and several processes of one run."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+
+from tiny_runs import KEEP_ALL, ROOT
+
+CLUSTERS = ("SLURM_", "OMPI_", "KUBERNETES_", "TPU_", "JAX_COORDINATOR", "JAX_LOCAL")
+
+
+def devices(count):
+    """The environment of a process that has so many."""
+    # LLVM's part of compiling takes long, and does not touch what is asked here.
+    flags = f"--xla_force_host_platform_device_count={count} --xla_backend_optimization_level=0"
+    flags = f"{os.environ['XLA_FLAGS']} {flags}"
+    strict = {"JAX_NUMPY_DTYPE_PROMOTION": "strict", "JAX_NUMPY_RANK_PROMOTION": "raise"}
+    return {**os.environ, **strict, "PYTHONPATH": str(ROOT), "XLA_FLAGS": flags}
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("", 0))
+        return one.getsockname()[1]
+
+
+def start(folder, argv, env):
+    """The command in a process of its own, with two devices and on no cluster."""
+    alone = {k: v for k, v in devices(2).items() if not k.startswith(CLUSTERS)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "mnist_jax.main", *argv],
+        cwd=folder,
+        env={
+            **{name.upper(): str(value) for name, value in KEEP_ALL.items()},
+            "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+            **alone,
+            **env,
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def start_two(folder, *argv):
+    """Two processes for one run, by flags."""
+    together = [f"--coordinator=localhost:{free_port()}", "--num_processes=2"]
+    return [start(folder, [*argv, *together, f"--process_id={i}"], {}) for i in range(2)]
+
+
+def start_two_by_slurm(folder, *argv):
+    """As Slurm would start them."""
+    env = {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "2", "SLURM_STEP_NODELIST": "localhost"}
+    env["JAX_COORDINATOR_PORT"] = str(free_port())
+    own = [{"SLURM_PROCID": f"{i}", "SLURM_LOCALID": f"{i}"} for i in range(2)]
+    return [start(folder, [*argv, "--distributed"], env | mine) for mine in own]
+
+
+def outcome(process):
+    """Exit code, what it printed, and errors; without what XLA says of how it is connected."""
+    try:
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    ours = [x for x in out.splitlines(True) if x.strip() and not re.search("Gloo|peer rank", x)]
+    return process.returncode, "".join(ours), err

@@ -1,0 +1,129 @@
+"""Runs for tests: made from overrides, kept compiled, compared bit by bit."""
+
+import os
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
+from test_board import scalars
+
+from mnist_jax import checkpoint, run, splits, train
+from mnist_jax import config as configs
+from mnist_jax import workdir as files
+
+ROOT = Path(__file__).parent.parent
+LINEAR = {"data.name": "digits", "model.name": "linear", "train.epochs": 3}
+
+
+def make_config(values, **overrides):
+    config = configs.default()
+    config.update_from_flattened_dict(values)
+    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in overrides.items()})
+    configs.validate(config)
+    return config
+
+
+def train_run(config, workdir, **options):
+    """A run to its end, told to nobody."""
+    return run.run(config, splits.load(config), workdir, **{"echo": lambda line: None, **options})
+
+
+def recipe_of(config):
+    examples = splits.load(config)
+    recipe = train.make_recipe(config, len(examples.class_names), len(examples.train.labels))
+    return recipe, examples
+
+
+def logits_of(workdir):
+    with np.load(workdir / files.PREDICTIONS) as stored:
+        return stored["logits"]
+
+
+# What is compiled is kept in a folder, by this process and by others: most of a tiny run's time.
+KEEP_ALL = {
+    "jax_persistent_cache_min_compile_time_secs": 0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
+
+
+@contextmanager
+def compiled_in(folder):
+    """JAX keeps what it compiles in a folder."""
+    ours = {**KEEP_ALL, "jax_compilation_cache_dir": str(folder)}
+    theirs = {name: getattr(jax.config, name) for name in ours}
+    try:
+        _configure(ours)
+        yield
+    finally:
+        _configure(theirs)
+
+
+def _configure(values):
+    for name, value in values.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+def environment(folder):
+    """Of a process that runs in a folder; this Python is the first on its path."""
+    return {
+        **os.environ,
+        **{name.upper(): str(value) for name, value in KEEP_ALL.items()},
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+
+
+def rows(workdir):
+    """metrics.jsonl without the wall clock."""
+    return [
+        {k: v for k, v in row.items() if k not in ("seconds", "examples_per_second")}
+        for row in files.read_rows(workdir / files.METRICS)
+    ]
+
+
+def summary(workdir):
+    """summary.json without the wall clock, the memory and the code's history."""
+    other = ("train_seconds", "compile_seconds", "seconds_per_epoch", "peak_rss_bytes")
+    content = files.read_json(workdir / files.SUMMARY)
+    return {k: v for k, v in content.items() if k not in (*other, "git_revision")}
+
+
+def restored(workdir):
+    """The latest and the best checkpoint."""
+    config, _ = files.read_config(workdir)
+    examples = splits.load(config)
+    recipe = train.make_recipe(config, len(examples.class_names), len(examples.train.labels))
+    hparams, root = train.make_hparams(config), jax.random.key(config.seed)
+    like = jax.eval_shape(lambda: train.init_state(recipe, hparams, root))
+    with checkpoint.open_directory(workdir / files.CHECKPOINTS) as manager:
+        return checkpoint.restore_latest(manager, like), checkpoint.restore_best(manager, like)
+
+
+def bits(state):
+    """Every array of a state, by its path."""
+    leaves, _ = jax.tree.flatten_with_path(state)
+    return {jax.tree_util.keystr(path): np.asarray(leaf).tobytes() for path, leaf in leaves}
+
+
+def is_whole_and_the_same(workdir, unbroken):
+    assert rows(workdir) == rows(unbroken)
+    assert summary(workdir) == summary(unbroken)
+    logits = [(w / files.PREDICTIONS).read_bytes() for w in (workdir, unbroken)]
+    assert logits[0] == logits[1]
+    for ours, theirs in zip(restored(workdir), restored(unbroken), strict=True):
+        assert ours.history == files.read_rows(workdir / files.METRICS)[: ours.epoch]
+        assert ours.epoch == theirs.epoch
+        assert bits(ours.state) == bits(theirs.state)
+    shown = [
+        (epoch, value)
+        for tag, epoch, value in scalars(workdir / files.TENSORBOARD)
+        if tag == "train_loss"
+    ]
+    assert shown == [(row["epoch"], np.float32(row["train_loss"])) for row in rows(workdir)]
+    for part in (".", files.CHECKPOINTS):  # no litter, but for damage that was put aside
+        there, wanted = ({x.name for x in (w / part).iterdir()} for w in (workdir, unbroken))
+        assert {name for name in there if not name.endswith(".damaged")} == wanted
