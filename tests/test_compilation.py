@@ -62,18 +62,22 @@ def test_the_second_start_compiles_nothing_and_computes_the_same(tmp_path, first
 
 
 @pytest.mark.parametrize(
-    ("flag", "env", "expected"),
+    ("directory", "env", "expected"),
     [
-        (["--compilation_cache=off"], {"JAX_COMPILATION_CACHE_DIR": "by-env"}, []),
+        (["off"], {"JAX_COMPILATION_CACHE_DIR": "by-env"}, []),
         ([], {"JAX_COMPILATION_CACHE_DIR": "by-env"}, ["by-env"]),
         ([], {"XDG_CACHE_HOME": "by-xdg"}, ["by-xdg"]),
     ],
     ids=["off", "JAX's variable", "the user's cache directory"],
 )
 @pytest.mark.skipif(sys.platform != "linux", reason="XDG_CACHE_HOME is Linux's")
-def test_where_programs_are_kept(tmp_path, flag, env, expected):
+def test_where_programs_are_kept(tmp_path, directory, env, expected):
     env = {name: str(tmp_path / value) for name, value in env.items()}
-    python(*RUN, *flag, f"--workdir={tmp_path / 'run'}", cwd=tmp_path, **env)
+    code = (
+        "import sys, jax; from mnist_jax import compilation\n"
+        "compilation.enable_cache(*sys.argv[1:]); jax.jit(lambda x: x + 1)(1.0)"
+    )
+    python("-c", code, *directory, cwd=tmp_path, **env)
     assert [d for d in ("by-env", "by-xdg") if list((tmp_path / d).rglob("*-cache"))] == expected
 
 
