@@ -9,7 +9,6 @@ those of each channel alone, are sums of shifted images, which XLA fuses with wh
 Other backends keep XLA's convolution and its gradients.
 """
 
-import operator
 from functools import partial
 from typing import NamedTuple
 
@@ -62,7 +61,7 @@ def conv2d(
     """
     strides = (stride, stride)
     sizes, sides = x.shape[1:3], kernel.shape[:2]
-    if padding == "VALID" and any(map(operator.gt, sides, sizes)):
+    if padding == "VALID" and (sides[0] > sizes[0] or sides[1] > sizes[1]):
         raise ValueError(f"a kernel of {sides} is larger than images of {sizes}: pad them (SAME)")
     rows, columns = lax.padtype_to_pads(sizes, sides, strides, padding)
     geometry = _Geometry(strides, (rows, columns))
