@@ -3,6 +3,7 @@
 import gc
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -68,3 +69,13 @@ def no_data(tmp_path, monkeypatch) -> dict[str, str]:
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     return env
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Iterator[Path]:
+    """A folder for a test file, in which JAX keeps what the file's runs compile."""
+    from tiny_runs import compiled_in  # late: the package's annotations are checked by now
+
+    folder = tmp_path_factory.mktemp("runs")
+    with compiled_in(folder / "compiled"):
+        yield folder

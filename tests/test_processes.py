@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from devices import outcome, start, start_two, start_two_by_slurm
-from tiny_runs import compiled_in
 
 from mnist_jax import cli, main, processes, run, splits
 from mnist_jax import workdir as files
@@ -26,13 +25,6 @@ ARGV = [
 def wait_for(process, line):
     """Reads what a process prints until a line starts with this."""
     assert any(there.startswith(line) for there in process.stdout), outcome(process)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("processes")
-    with compiled_in(folder / "compiled"):
-        yield folder
 
 
 @pytest.fixture(scope="module")

@@ -7,25 +7,19 @@ import signal
 import subprocess
 
 import pytest
-from tiny_runs import ROOT, compiled_in, environment, is_whole_and_the_same, restored, rows
+from tiny_runs import ROOT, environment, is_whole_and_the_same, restored, rows
 
 from mnist_jax import cli, commands, main, progress, run, splits, train
 from mnist_jax import workdir as files
 from mnist_jax.types import UserError
+
+pytestmark = pytest.mark.usefixtures("folder")
 
 MLP = [
     f"--config={ROOT}/configs/mlp.py:digits",
     "--config.model.widths=(16,)",
     "--config.train.epochs=6",
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def folder(tmp_path_factory):
-    """Of what is compiled here."""
-    folder = tmp_path_factory.mktemp("runs")
-    with compiled_in(folder / "compiled"):
-        yield folder
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,11 @@ import sys
 import time
 
 import pytest
-from tiny_runs import ROOT, compiled_in, environment, is_whole_and_the_same, restored
+from tiny_runs import ROOT, environment, is_whole_and_the_same, restored
 
 from mnist_jax import workdir as files
+
+pytestmark = pytest.mark.usefixtures("folder")
 
 # Everything that carries state from one epoch to the next, on a net that compiles in seconds.
 EVERYTHING = [
@@ -27,14 +29,6 @@ EVERYTHING = [
     "--config.optim.learning_rate=0.01",
     "--config.optim.ema=0.9",
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def folder(tmp_path_factory):
-    """Of the runs of this file, and of what they compile."""
-    folder = tmp_path_factory.mktemp("runs")
-    with compiled_in(folder / "compiled"):
-        yield folder
 
 
 def start(workdir, epochs):

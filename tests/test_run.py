@@ -7,7 +7,6 @@ import pytest
 from tiny_runs import (
     LINEAR,
     bits,
-    compiled_in,
     is_whole_and_the_same,
     logits_of,
     make_config,
@@ -21,13 +20,9 @@ from mnist_jax import evaluate, metrics, run, splits, train
 from mnist_jax import workdir as files
 from mnist_jax.types import Metrics, UserError
 
+pytestmark = pytest.mark.usefixtures("folder")
+
 MLP = {**LINEAR, "model.name": "mlp", "model.widths": (16,)}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled(tmp_path_factory):
-    with compiled_in(tmp_path_factory.mktemp("compiled")):
-        yield
 
 
 def predict(config, variables, images):

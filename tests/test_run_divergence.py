@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_runs import LINEAR, ROOT, compiled_in, make_config, recipe_of, restored, rows, train_run
+from tiny_runs import LINEAR, ROOT, make_config, recipe_of, restored, rows, train_run
 
 from mnist_jax import main, metrics, train
 from mnist_jax import workdir as files
 from mnist_jax.types import UserError
+
+pytestmark = pytest.mark.usefixtures("folder")
 
 # Parameters that grow by 1e10 a step, a step an epoch: overflow comes in the fourth.
 EXPLODING = {
@@ -18,12 +20,6 @@ EXPLODING = {
     "optim.learning_rate": 1.0,
     "optim.weight_decay": 1e10,
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled(tmp_path_factory):
-    with compiled_in(tmp_path_factory.mktemp("compiled")):
-        yield
 
 
 def test_a_rate_of_a_million(tmp_path, capsys):

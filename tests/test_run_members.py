@@ -7,20 +7,12 @@ import signal
 import numpy as np
 import pytest
 from tiny_members import SMALL, parse, rows, run, same_bits, summary
-from tiny_runs import compiled_in
 
 from mnist_jax import main, progress, run_group, run_members, splits
 from mnist_jax import workdir as files
 from mnist_jax.types import UserError
 
 GRID = '--config.members.grid={"optim.learning_rate": [0.003, 0.01, 1e-6]}'
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("members")
-    with compiled_in(folder / "compiled"):
-        yield folder
 
 
 @pytest.fixture(scope="module")

@@ -10,17 +10,10 @@ import numpy as np
 import pytest
 from devices import devices, outcome, start_two
 from tiny_members import SMALL, run, same_bits, summary
-from tiny_runs import ROOT, compiled_in, environment
+from tiny_runs import ROOT, environment
 
 from mnist_jax import cli
 from mnist_jax import workdir as files
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("members")
-    with compiled_in(folder / "compiled"):
-        yield folder
 
 
 def start(workdir, *argv):
