@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -72,20 +73,22 @@ def run(
       The summary, as in summary.json.
 
     Raises:
-      UserError: the devices cannot share a batch, the workdir cannot be used, or training diverged.
+      UserError: the devices cannot share a batch, the workdir cannot be used or another run is at
+        work there, or training diverged.
       progress.Stopped: a signal asked to stop; everything so far is saved.
     """
     mesh = parallel.make_mesh()
     parallel.check_batch_size(config.train.batch_size, mesh.size)
-    finished = processes.from_first(lambda: prepare(config, splits, workdir, overwrite))
-    if finished:
-        echo(f"{workdir}: is finished; --overwrite starts it anew")
-        return finished
-    parts = {name: len(getattr(splits, name).labels) for name in ("train", "val", "test")}
-    counts = ", ".join(f"{count:,} {name}" for name, count in parts.items() if count)
-    echo(f"{config.model.name} on {splits.name}: {counts}")
-    program = compile_program(config, splits, mesh)
-    with Record(workdir, restore.on_host(program.initial), echo) as record:
+    with ExitStack() as held:
+        finished = processes.from_first(lambda: prepare(config, splits, workdir, overwrite, held))
+        if finished:
+            echo(f"{workdir}: is finished; --overwrite starts it anew")
+            return finished
+        parts = {name: len(getattr(splits, name).labels) for name in ("train", "val", "test")}
+        counts = ", ".join(f"{count:,} {name}" for name, count in parts.items() if count)
+        echo(f"{config.model.name} on {splits.name}: {counts}")
+        program = compile_program(config, splits, mesh)
+        record = held.enter_context(Record(workdir, restore.on_host(program.initial), echo))
         history = _fit(config, program, mesh, splits, record, echo)
         best = processes.from_first(record.best)
         variables = parallel.put(mesh, train.variables(best.state))
@@ -114,9 +117,10 @@ def run(
 
 
 def prepare(
-    config: ConfigDict, splits: Splits, workdir: Path, overwrite: bool
+    config: ConfigDict, splits: Splits, workdir: Path, overwrite: bool, held: ExitStack
 ) -> dict[str, Any] | None:
-    """Makes the workdir this run's; returns its summary if it is finished."""
+    """Makes the workdir this run's alone while `held` is; returns its summary if it is finished."""
+    held.enter_context(files.locked(workdir))
     files.prepare(workdir, config.to_dict(), splits.fingerprint, overwrite=overwrite)
     summary = workdir / files.SUMMARY
     return files.read_json(summary) if summary.exists() else None

@@ -5,6 +5,7 @@ once.
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -52,45 +53,56 @@ def run_members(
     """
     everyone = sweep.expand(config)
     _check(config, splits, everyone)
-    finished = processes.from_first(lambda: run.prepare(config, splits, workdir, overwrite))
-    if finished:
-        echo(f"{workdir}: is finished; --overwrite starts it anew")
-        return finished
-    echo(_introduction(config, splits, everyone))
-    checkpoints = workdir / files.CHECKPOINTS
-    outer = nested.judge(config, splits, checkpoints, echo) if config.members.outer_folds else []
-    if outer:
-        echo("on all training examples:")
-    found = choice.choose(config, splits, checkpoints, echo)
-    logits, judged = choice.judge(found, splits.test)
-    for member, report in zip(found.judged, judged, strict=False):  # with folds there are none
-        found.rows[member] |= {"test_accuracy": report["accuracy"], "test_errors": report["errors"]}
-
-    held_out = _out_of_fold(found, config.members.folds)
-
-    def publish() -> dict[str, Any]:
-        if held_out is not None:
-            results.write_predictions(workdir / files.OUT_OF_FOLD, held_out, splits.train.labels)
-        summary = members_results.summarize(
-            config,
-            splits,
-            requested_dataset=requested_dataset or splits.name,
-            num_params=_num_params(found.finalists),
-            rows=found.rows,
-            settings=found.settings,
-            chosen=found.setting,
-            outer=outer,
-            tested=judged,
-            logits=logits,
-            train_seconds=sum(row["train_seconds"] for row in outer) + found.train_seconds,
-            compile_seconds=sum(row["compile_seconds"] for row in outer) + found.compile_seconds,
+    with ExitStack() as held:
+        finished = processes.from_first(
+            lambda: run.prepare(config, splits, workdir, overwrite, held)
         )
-        members_results.publish(
-            workdir, summary, found.rows, found.history, config, splits.test, logits, command
+        if finished:
+            echo(f"{workdir}: is finished; --overwrite starts it anew")
+            return finished
+        echo(_introduction(config, splits, everyone))
+        checkpoints = workdir / files.CHECKPOINTS
+        outer = (
+            nested.judge(config, splits, checkpoints, echo) if config.members.outer_folds else []
         )
-        return summary
+        if outer:
+            echo("on all training examples:")
+        found = choice.choose(config, splits, checkpoints, echo)
+        logits, judged = choice.judge(found, splits.test)
+        for member, report in zip(found.judged, judged, strict=False):  # with folds there are none
+            found.rows[member] |= {
+                "test_accuracy": report["accuracy"],
+                "test_errors": report["errors"],
+            }
 
-    return processes.from_first(publish)
+        held_out = _out_of_fold(found, config.members.folds)
+
+        def publish() -> dict[str, Any]:
+            if held_out is not None:
+                results.write_predictions(
+                    workdir / files.OUT_OF_FOLD, held_out, splits.train.labels
+                )
+            summary = members_results.summarize(
+                config,
+                splits,
+                requested_dataset=requested_dataset or splits.name,
+                num_params=_num_params(found.finalists),
+                rows=found.rows,
+                settings=found.settings,
+                chosen=found.setting,
+                outer=outer,
+                tested=judged,
+                logits=logits,
+                train_seconds=sum(row["train_seconds"] for row in outer) + found.train_seconds,
+                compile_seconds=sum(row["compile_seconds"] for row in outer)
+                + found.compile_seconds,
+            )
+            members_results.publish(
+                workdir, summary, found.rows, found.history, config, splits.test, logits, command
+            )
+            return summary
+
+        return processes.from_first(publish)
 
 
 def _out_of_fold(found: Choice, folds: int) -> Float32[np.ndarray, "seeds train scores"] | None:

@@ -1,9 +1,12 @@
 """What a run leaves in its directory, and when a directory may be used for a run."""
 
+import errno
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +33,43 @@ _RESULTS = (
 )
 
 
+@contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Keeps every other run out of a directory; however the process ends, the lock ends with it.
+
+    Args:
+      workdir: created if it is not there.
+
+    Raises:
+      UserError: another run is at work there, or it cannot be created.
+    """
+    try:
+        if not workdir.exists():
+            workdir.mkdir(parents=True, exist_ok=True)
+        directory = os.open(workdir, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise _not_writable(workdir, error) from error
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        # Some network file systems lock no directories; runs go there all the same.
+        if error.errno == errno.EWOULDBLOCK:
+            os.close(directory)
+            raise UserError(
+                f"{workdir}: another run is at work there; wait for its end, or give another "
+                "--workdir"
+            ) from error
+    try:
+        yield
+    finally:
+        os.close(directory)
+
+
 def prepare(workdir: Path, config: Mapping[str, Any], fingerprint: str, *, overwrite: bool) -> None:
     """Makes the directory this config's: new, to be resumed, or finished.
 
     Args:
-      workdir: created if it is not there.
+      workdir: is there, and locked.
       config: a plain dict.
       fingerprint: of the data; `config.json` holds it with the config.
       overwrite: delete the run that is there, and nothing that it did not make.
@@ -44,20 +79,21 @@ def prepare(workdir: Path, config: Mapping[str, Any], fingerprint: str, *, overw
     """
     try:
         there = _stored(workdir)
-        if there is None and workdir.exists() and any(map(_not_ours, workdir.iterdir())):
+        if there is None and any(map(_not_ours, workdir.iterdir())):
             raise UserError(f"{workdir}: holds files but no run; give another --workdir")
         if there is not None and not overwrite:
             _check_same(workdir, there, config, fingerprint)
             return
         for path in (workdir / name for name in _RESULTS):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        workdir.mkdir(parents=True, exist_ok=True)
         write(workdir / CONFIG, to_json({**config, FINGERPRINT: fingerprint}))
     except OSError as error:
-        reason = error.strerror or error
-        raise UserError(
-            f"{workdir}: cannot write there ({reason}); give another --workdir"
-        ) from error
+        raise _not_writable(workdir, error) from error
+
+
+def _not_writable(workdir: Path, error: OSError) -> UserError:
+    reason = error.strerror or error
+    return UserError(f"{workdir}: cannot write there ({reason}); give another --workdir")
 
 
 def read_config(workdir: Path) -> tuple[ConfigDict, str]:

@@ -274,6 +274,7 @@ def test_what_cannot_be_judged(tmp_path):
         run.evaluate_run(tmp_path, "test")
     config = make_config(LINEAR, data__val_size=0.0, train__epochs=1)
     workdir = tmp_path / "run"
+    workdir.mkdir()
     files.prepare(workdir, config.to_dict(), "other", overwrite=False)
     with pytest.raises(UserError, match=f"^{workdir}: was trained on other data than the digits"):
         run.evaluate_run(workdir, "test")

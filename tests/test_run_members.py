@@ -68,6 +68,17 @@ def test_a_finished_run_is_left_alone(swept):
     assert (swept / files.SUMMARY).stat().st_mtime_ns == before
 
 
+def test_where_another_is_at_work_nothing_is_touched(swept):
+    config = parse(GRID, "--config.members.seeds=3")
+    before = (swept / files.SUMMARY).stat().st_mtime_ns
+    with (
+        files.locked(swept),
+        pytest.raises(UserError, match=f"^{swept}: another run is at work there"),
+    ):
+        run(config, swept, print)
+    assert (swept / files.SUMMARY).stat().st_mtime_ns == before
+
+
 def test_stopped_it_goes_on_to_the_same_bits(swept, folder):
     config = parse(GRID, "--config.members.seeds=3")
     workdir, asked = folder / "stopped", []

@@ -31,7 +31,8 @@ def fields(**changes) -> dict:
 
 
 def prepare(path: Path, fingerprint: str = "abc", overwrite: bool = False, **changes) -> None:
-    workdir.prepare(path, fields(**changes), fingerprint, overwrite=overwrite)
+    with workdir.locked(path):
+        workdir.prepare(path, fields(**changes), fingerprint, overwrite=overwrite)
 
 
 def fill(path: Path, files: dict[str, str]) -> None:
@@ -125,6 +126,42 @@ def test_overwrite_killed_at_any_moment_leaves_no_run_that_seems_finished(run, m
     prepare(run, overwrite=True)
     assert deleted[0] == "summary.json"
     assert set(deleted) == {name.partition("/")[0] for name in FILES}
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_one_run_at_a_time(tmp_path, new):
+    path = tmp_path / "some" / "where" if new else tmp_path
+    with workdir.locked(path):
+        with (
+            pytest.raises(UserError, match="another run is at work there; wait for its end, or"),
+            workdir.locked(path),
+        ):
+            pass
+        with workdir.locked(tmp_path / "another"):
+            pass
+    assert content(path) == {}
+    with workdir.locked(path):
+        pass
+
+
+def test_a_run_that_is_killed_keeps_nobody_out(tmp_path):
+    code = (
+        f"from mnist_jax import workdir; import os, pathlib; path = pathlib.Path({str(tmp_path)!r})"
+    )
+    killed = f"{code}; workdir.locked(path).__enter__(); os.kill(os.getpid(), 9)"
+    assert subprocess.run([sys.executable, "-c", killed]).returncode == -9
+    with workdir.locked(tmp_path):
+        pass
+
+
+def test_a_file_system_without_locks_is_used_all_the_same(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(workdir.fcntl, "flock", refuse)
+    with workdir.locked(tmp_path):
+        prepare(tmp_path)
+    assert workdir.read_config(tmp_path)[1] == "abc"
 
 
 FOREIGN = {
