@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Most of the tests' time went into optimising programs that then ran once. `XLA_FLAGS= make pytest`
-# tests them as users' machines compile them.
+# Most of the tests' time went into optimising programs that then ran once: in commands that tests
+# start little is optimised, in the tests' processes next to nothing, but where a test asks for it.
+# `XLA_FLAGS= make pytest` has everything compiled as users' programs are.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false "
@@ -27,6 +28,8 @@ import matplotlib as mpl
 import pytest
 from jaxtyping import install_import_hook
 
+IN_HASTE = bool(os.environ["XLA_FLAGS"])
+jax.config.update("jax_disable_most_optimizations", IN_HASTE)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Accelerators multiply float32 in fewer bits by default; oracles do not.
@@ -41,6 +44,14 @@ def _programs_are_not_searched_for_garbage():
     """What a test file leaves, JAX's traces above all, is millions of objects that stay."""
     yield
     gc.freeze()
+
+
+@pytest.fixture
+def optimised() -> Iterator[None]:
+    """XLA optimises more: for a test whose programs run for longer than that takes."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", IN_HASTE)
 
 
 # Downloads go to a proxy that is not there: no network, on whatever machine.

@@ -137,6 +137,7 @@ def test_cross_validation_beside_scikit_learn():
             assert np.mean(row[key]) > 0.4
 
 
+@pytest.mark.usefixtures("optimised")
 def test_a_committee_is_trained_and_shown(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["committee", "--quick"])

@@ -35,6 +35,7 @@ def test_only_convolutions_take_turns(examples, monkeypatch):
         assert groups.plan(config, sweep.expand(config), examples).threads == threads
 
 
+@pytest.mark.usefixtures("optimised")
 def test_an_epoch_of_convolutions_has_the_same_bits_every_time(examples, monkeypatch):
     """Two programs at a time did not: XLA's convolutions share its threads."""
     monkeypatch.setattr(groups, "cores", lambda: 2)

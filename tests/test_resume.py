@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 
+import jax
 import pytest
 from tiny_runs import ROOT, environment, is_whole_and_the_same, restored, rows
 
@@ -104,6 +105,17 @@ def test_a_finished_run_is_left_alone(config, examples, unbroken, monkeypatch):
     returned = run.run(config, examples, unbroken, echo=lines.append)
     assert returned == files.read_json(unbroken / files.SUMMARY)
     assert lines == [f"{unbroken}: is finished; --overwrite starts it anew"]
+    assert {path: path.stat().st_mtime_ns for path in unbroken.rglob("*")} == before
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_where_another_is_at_work_nothing_is_touched(config, examples, unbroken, overwrite):
+    before = {path: path.stat().st_mtime_ns for path in unbroken.rglob("*")}
+    with (
+        files.locked(unbroken),
+        pytest.raises(UserError, match=f"^{unbroken}: another run is at work there"),
+    ):
+        run.run(config, examples, unbroken, overwrite=overwrite)
     assert {path: path.stat().st_mtime_ns for path in unbroken.rglob("*")} == before
 
 
@@ -218,7 +230,8 @@ def test_the_command_says_how_to_go_on(unbroken, tmp_path, capsys, monkeypatch, 
     monkeypatch.setattr(commands, "_say", lambda line: print(line) or say(line))
     assert main.main([*MLP, f"--workdir={workdir}"]) == 143
     command = capsys.readouterr().out.splitlines()[-1]
-    env = environment(folder)
+    hasty = str(jax.config.read("jax_disable_most_optimizations"))  # for the same bits
+    env = environment(folder) | {"JAX_DISABLE_MOST_OPTIMIZATIONS": hasty}
     done = subprocess.run(command, shell=True, cwd=ROOT, env=env, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[1] == f"{workdir}: goes on after epoch 2 of 6"
