@@ -8,6 +8,7 @@ from jaxtyping import Float32
 from markupsafe import Markup
 
 from mnist_jax import ensemble, errors, members_plots, pictures, plots, report
+from mnist_jax.config import flatten
 from mnist_jax.splits import Split
 
 MISTAKES = 16  # how many are shown
@@ -57,7 +58,7 @@ def render(
     return report.template("members.html.jinja").render(
         summary=summary,
         settings=[{**s, "name": members_plots.name(s["overrides"])} for s in settings],
-        config_rows=list(report.flatten(config)),
+        config_rows=list(flatten(config)),
         outer=[{**row, "name": members_plots.name(row["overrides"])} for row in outer],
         majority=report.majority(matrix, names),
         mistakes=_mistakes(test, logits, names),

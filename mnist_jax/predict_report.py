@@ -11,6 +11,7 @@ from jaxtyping import Float, Float32, UInt8
 from PIL import Image
 
 from mnist_jax import formats, pictures, report
+from mnist_jax.config import flatten
 
 _BLOCKS = np.array([" ", "▄", "▀", "█"])  # by which half is light: lower 1, upper 2
 _STRANGE = "looks like nothing it was trained on"
@@ -117,7 +118,7 @@ def page(
     ]
     return report.template("predict.html.jinja").render(
         summary=summary,
-        config_rows=list(report.flatten(config)),
+        config_rows=list(flatten(config)),
         cards=cards,
         failed=failed,
         command=command,

@@ -6,7 +6,7 @@ no picture from outside, and its Content-Security-Policy forbids them.
 
 import math
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from jaxtyping import Float, Float32, Int, Int32, UInt8
 from markupsafe import Markup
 
 from mnist_jax import diagrams, errors, formats, pictures, plots, stats, threshold_plots, thresholds
+from mnist_jax.config import flatten
 from mnist_jax.types import Layer, UserError
 
 MISTAKES = 32  # how many are shown
@@ -84,15 +85,6 @@ def override(command: str, field: str, value: object) -> str:
         if word.startswith("--workdir=") or (place and words[place - 1] == "--workdir"):
             words[place] = word.rstrip("/") + suffix
     return shlex.join([*words, f"{flag}{value}"])
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of a nested configuration, named as on the command line: `train.epochs`."""
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def confusions(

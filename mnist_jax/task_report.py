@@ -8,6 +8,7 @@ from jaxtyping import Float32, UInt8
 from markupsafe import Markup
 
 from mnist_jax import pictures, plots, report
+from mnist_jax.config import flatten
 
 SHOWN = 16  # how many test images are
 
@@ -65,7 +66,7 @@ def _render(
     return report.template("task.html.jinja").render(
         summary=summary,
         command=command,
-        config_rows=list(report.flatten(config)),
+        config_rows=list(flatten(config)),
         learning_curves=Markup(plots.svg(curves, "Learning curves")),
         triples=triples,
     )
