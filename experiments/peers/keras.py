@@ -10,6 +10,7 @@ from typing import Any
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import layers
 
@@ -35,11 +36,7 @@ def make(task: Task, *, compiled: bool) -> Peer:
         jit_compile=compiled,
     )
     x, test = (x.astype("float32") / 255 for x in (task.train_images, task.test_images))
-    data = tf.data.Dataset.from_tensor_slices((x, task.train_labels)).shuffle(len(x))
-    data = data.batch(task.batch_size, drop_remainder=True).prefetch(2)
-    options = tf.data.Options()
-    options.autotune.enabled = False  # it wakes after 10, 20, 40 ms... and every end waits for that
-    data = data.with_options(options)
+    data = batches(x, task.train_labels, task.batch_size, drop_remainder=True)
 
     def fit() -> None:
         model.fit(data, verbose=0)
@@ -53,6 +50,17 @@ def make(task: Task, *, compiled: bool) -> Peer:
         return tf.config.experimental.get_memory_info("GPU:0")["peak"]
 
     return Peer(fit, predict, device_peak_bytes)
+
+
+def batches(
+    x: np.ndarray, y: np.ndarray, batch_size: int, *, drop_remainder: bool = False
+) -> tf.data.Dataset:
+    """The examples in batches, in another order each time."""
+    data = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x))
+    data = data.batch(batch_size, drop_remainder=drop_remainder).prefetch(2)
+    options = tf.data.Options()
+    options.autotune.enabled = False  # it wakes after 10, 20, 40 ms... and every end waits for that
+    return data.with_options(options)
 
 
 def net(fields: Mapping[str, Any]) -> Any:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from jaxtyping import Int, UInt8
 from keras import layers
 
+from experiments.peers.keras import batches
 from experiments.recipes import Data, Training
 
 BATCH_SIZE = 128
@@ -33,8 +34,10 @@ def mnist_convnet(data: Data, seed: int) -> Training:
     _compile(model, x, y)
     compile_seconds = time.perf_counter() - start
 
+    examples = batches(x, y, BATCH_SIZE)
+
     def train_epoch() -> None:
-        model.fit(x, y, batch_size=BATCH_SIZE, verbose=0)
+        model.fit(examples, verbose=0)
 
     def predict(images: UInt8[np.ndarray, "n 28 28 1"]) -> Int[np.ndarray, " n"]:
         return model.predict(_pixels(images), batch_size=500, verbose=0).argmax(1)
@@ -64,7 +67,7 @@ def _compile(model: Any, x: np.ndarray, y: np.ndarray) -> None:
     variables = [*model.variables, *model.optimizer.variables]
     values = [variable.numpy() for variable in variables]
     few = BATCH_SIZE + len(x) % BATCH_SIZE
-    model.fit(x[:few], y[:few], batch_size=BATCH_SIZE, verbose=0)
+    model.fit(batches(x[:few], y[:few], BATCH_SIZE), verbose=0)
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
 
