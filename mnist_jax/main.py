@@ -1,5 +1,7 @@
 """`python -m mnist_jax.main --config=configs/cnn.py`: flags, then the command they ask for."""
 
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -10,10 +12,15 @@ from mnist_jax.types import UserError
 def main(argv: Sequence[str]) -> int:
     """Does what the arguments after the program's name say; returns the exit code.
 
-    0: done; 2: a mistake of the user's, told in one line; 128 + n: stopped by signal n.
+    0: done; 2: a mistake of the user's, told in one line; 128 + n: stopped by signal n, or as if.
     """
     try:
-        return _dispatch(argv)
+        code = _dispatch(argv)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # who read what is printed, `head` say, reads no more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tells of it
+        return 128 + signal.SIGPIPE
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

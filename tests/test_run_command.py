@@ -39,6 +39,25 @@ def test_a_run_says_this_and_nothing_else(tmp_path):
     ), done.stdout
 
 
+@pytest.mark.parametrize("more", [["--config.train.epochs=1"], ["--help"]])
+def test_who_reads_may_stop_reading(tmp_path, more):
+    """As `head` does: no traceback."""
+    argv = ["--config=configs/linear.py:digits", *more, f"--workdir={tmp_path}/run"]
+    there, here = os.pipe()
+    os.close(there)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "mnist_jax.main", *argv],
+            cwd=ROOT,
+            stdout=here,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        os.close(here)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 def test_off_the_main_thread(tmp_path):
     """As a notebook's widgets or a server would call it."""
     found = []
