@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mnist_jax import compare_report, compare_runs
+from mnist_jax import compare_report, compare_runs, exits
 from mnist_jax import config as configs
 from mnist_jax import workdir as files
 from mnist_jax.compare_runs import Run, Versus
@@ -68,6 +68,7 @@ def compare(runs: Sequence[Run], found: Sequence[Versus]) -> str:
     return "\n".join(lines)
 
 
+@exits.command
 def main(argv: Sequence[str]) -> int:
     """Prints the comparison and writes its page; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -79,19 +80,15 @@ def main(argv: Sequence[str]) -> int:
         "--page", type=Path, metavar="FILE", help=f"default: {PAGE} beside the first workdir"
     )
     options = parser.parse_args(argv)
-    try:
-        if len(options.runs) < 2:
-            raise UserError("RUN: give at least two workdirs")
-        runs = [compare_runs.read(workdir) for workdir in options.runs]
-        found = [compare_runs.versus(runs[0], run) for run in runs[1:]]
-        print(compare(runs, found))
-        page = options.page or options.runs[0].parent / PAGE
-        text = compare_report.render(runs, found, compare_runs.test_images(runs[0]))
-        files.write(page, text)
-        print(f"page: {page}")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if len(options.runs) < 2:
+        raise UserError("RUN: give at least two workdirs")
+    runs = [compare_runs.read(workdir) for workdir in options.runs]
+    found = [compare_runs.versus(runs[0], run) for run in runs[1:]]
+    print(compare(runs, found))
+    page = options.page or options.runs[0].parent / PAGE
+    text = compare_report.render(runs, found, compare_runs.test_images(runs[0]))
+    files.write(page, text)
+    print(f"page: {page}")
     return 0
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from mnist_jax import data, explore_plots, explore_stats, pictures, plots, provenance, report
+from mnist_jax import data, exits, explore_plots, explore_stats, pictures, plots, provenance, report
 from mnist_jax import workdir as files
 from mnist_jax.data import Dataset
 from mnist_jax.types import UserError
@@ -129,6 +129,7 @@ def _duplicates(dataset: Dataset) -> dict[str, Any]:
     }
 
 
+@exits.command
 def main(argv: Sequence[str]) -> int:
     """Writes the page of a data set; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -144,23 +145,19 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--archives", metavar="DIR", help="as config.data.archives")
     options = parser.parse_args(argv)
     out = options.out or Path("runs", f"explore-{data.file_name(options.dataset)}.html")
-    try:
-        dataset = data.load(
-            options.dataset, data_dir=options.data_dir, archives=options.archives, echo=print
-        )
-        if len(dataset.train_labels) < 2:
-            raise UserError(f"{dataset.name}: has a single training image: nothing to explore")
-        _make_folder(out)
-        page = render(
-            dataset,
-            command=shlex.join(["python", "-m", "mnist_jax.explore", *argv]),
-            versions=provenance.versions(),
-            revision=provenance.git_revision(),
-        )
-        files.write(out, page)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    dataset = data.load(
+        options.dataset, data_dir=options.data_dir, archives=options.archives, echo=print
+    )
+    if len(dataset.train_labels) < 2:
+        raise UserError(f"{dataset.name}: has a single training image: nothing to explore")
+    _make_folder(out)
+    page = render(
+        dataset,
+        command=shlex.join(["python", "-m", "mnist_jax.explore", *argv]),
+        versions=provenance.versions(),
+        revision=provenance.git_revision(),
+    )
+    files.write(out, page)
     print(
         f"{dataset.name}: {len(dataset.train_labels):,} images to train, "
         f"{len(dataset.test_labels):,} to test  page: {out}"

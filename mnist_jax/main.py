@@ -1,29 +1,19 @@
 """`python -m mnist_jax.main --config=configs/cnn.py`: flags, then the command they ask for."""
 
-import os
-import signal
 import sys
 from collections.abc import Sequence
 
-from mnist_jax import cli
-from mnist_jax.types import UserError
+from mnist_jax import cli, exits
 
 
+@exits.command
 def main(argv: Sequence[str]) -> int:
     """Does what the arguments after the program's name say; returns the exit code.
 
     0: done; 2: a mistake of the user's, told in one line; 128 + n: stopped by signal n, or as if.
     """
     try:
-        code = _dispatch(argv)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:  # who read what is printed, `head` say, reads no more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tells of it
-        return 128 + signal.SIGPIPE
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _dispatch(argv)
     except KeyboardInterrupt:
         print("stopped at once; the same command goes on after the last epoch", file=sys.stderr)
         return 130

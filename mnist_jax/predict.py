@@ -13,23 +13,21 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mnist_jax import exits
 from mnist_jax import workdir as files
 from mnist_jax.types import UserError
 
 STDOUT = "-"
 
 
+@exits.command
 def main(argv: Sequence[str]) -> int:
     """Says what the pictures show; returns the exit code.
 
     0: done; 1: done, but for pictures that could not be used; 2: a mistake, told in one line.
     """
     options = _parser().parse_args(argv)
-    try:
-        return _predict(options, shlex.join(["python", "-m", "mnist_jax.predict", *argv]))
-    except UserError as error:
-        _warn(f"error: {error}")
-        return 2
+    return _predict(options, shlex.join(["python", "-m", "mnist_jax.predict", *argv]))
 
 
 def _predict(options: argparse.Namespace, command: str) -> int:

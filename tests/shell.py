@@ -24,6 +24,16 @@ def typed(*args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]
     )
 
 
+def unread(module: str, *args: str | Path) -> tuple[int, str]:
+    """The exit code and the errors of a command whose output nobody reads, as after `| head`."""
+    there, here = os.pipe()
+    os.close(there)
+    command = [sys.executable, "-m", f"mnist_jax.{module}", *args]
+    done = subprocess.run(command, cwd=ROOT, stdout=here, stderr=subprocess.PIPE, text=True)
+    os.close(here)
+    return done.returncode, done.stderr
+
+
 def content(path: Path) -> dict[str, tuple[bytes, int]]:
     """Every file's bytes and time of change."""
     files = (file for file in path.rglob("*") if file.is_file())

@@ -13,6 +13,7 @@ ORDER = [
         "keys",
         "tfds_source",
         "compilation",
+        "exits",
         "parallel",
         "processes",
         "pixels",

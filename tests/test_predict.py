@@ -14,6 +14,7 @@ import prepared
 import pytest
 from pages import Page, check_self_contained
 from PIL import Image
+from shell import unread
 from tiny_runs import ROOT, compiled_in
 
 from mnist_jax import cli, data, predict, predict_report, run, splits
@@ -208,3 +209,8 @@ def test_the_command_from_a_shell(workdir, drawn):
     wrong = subprocess.run([*command, "x.png"], cwd=ROOT, env=env, capture_output=True, text=True)
     assert wrong.returncode == 2
     assert "--workdir" in wrong.stderr
+
+
+def test_who_reads_may_stop_reading(workdir, drawn):
+    argv = ["--workdir", workdir, drawn / "plain-5.png", "--json=-"]
+    assert unread("predict", *argv) == (141, "")

@@ -8,6 +8,7 @@ import threading
 
 import prepared
 import pytest
+from shell import unread
 from tiny_runs import LINEAR, ROOT, logits_of, make_config, train_run
 
 from mnist_jax import main
@@ -43,19 +44,7 @@ def test_a_run_says_this_and_nothing_else(tmp_path):
 def test_who_reads_may_stop_reading(tmp_path, more):
     """As `head` does: no traceback."""
     argv = ["--config=configs/linear.py:digits", *more, f"--workdir={tmp_path}/run"]
-    there, here = os.pipe()
-    os.close(there)
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "mnist_jax.main", *argv],
-            cwd=ROOT,
-            stdout=here,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-    finally:
-        os.close(here)
-    assert (done.returncode, done.stderr) == (141, "")
+    assert unread("main", *argv) == (141, "")
 
 
 def test_off_the_main_thread(tmp_path):
