@@ -235,40 +235,35 @@ def from_module(module: nn.Module, image_shape: tuple[int, int, int] = (28, 28, 
 def first_weights(model: Model, variables: PyTree) -> Float32[np.ndarray, "units h w"] | None:
     """What the units of the first layer weigh the pixels of an image of one channel by.
 
-    Those of a dense layer cover the image, those of a convolution its kernel; None if the first
-    layer does not learn.
+    Those of a dense layer cover the image, those of a convolution its kernel; None where the first
+    layer has no such weights.
     """
     first = next(layer for layer in model.layers() if layer.kind != "BatchNorm")
-    if not first.num_params:
-        return None
     layer = variables["params"]
-    for name in first.path.split("/"):
-        layer = layer[name]
-    kernel = np.asarray(layer["kernel"])
-    if first.kind == "Dense":
-        side = math.isqrt(len(kernel))
+    for name in filter(None, first.path.split("/")):
+        layer = layer.get(name, {})
+    kernel = np.asarray(layer.get("kernel", 0.0))
+    side = math.isqrt(len(kernel)) if kernel.ndim == 2 else 0
+    if side and side * side == len(kernel):
         kernel = kernel.reshape(side, side, 1, -1)
-    return kernel[:, :, 0].transpose(2, 0, 1)
+    return kernel[:, :, 0].transpose(2, 0, 1) if kernel.ndim == 4 else None
 
 
 def _layers(module: nn.Module, example: Array) -> list[Layer]:
-    rows = []
+    rows: list[Layer] = []
 
     def record(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
         out = call(*args, **kwargs)
         layer = context.module
-        if isinstance(layer, Conv | nn.Dense | nn.BatchNorm | FourierFeatures):
-            params = layer.variables.get("params", {})
-            own = {name: p for name, p in params.items() if not isinstance(p, Mapping)}
-            flops = (
-                2 * own["kernel"].size * _positions(layer, args[0].shape) if "kernel" in own else 0
-            )
-            if isinstance(layer, FourierFeatures):
-                flops = 2 * args[0].shape[-1] * layer.features
-            num_params = sum(p.size for p in own.values())
-            path = "/".join(layer.path)
-            kind, shape = type(layer).__name__, out.shape[1:]
-            rows.append(Layer(path, kind, shape, num_params, flops, _detail(layer)))
+        params = layer.variables.get("params", {})
+        own = {name: p for name, p in params.items() if not isinstance(p, Mapping)}
+        told = own or isinstance(layer, nn.BatchNorm | FourierFeatures)
+        if told and context.method_name == "__call__":
+            path, kind = "/".join(layer.path), type(layer).__name__
+            again = any(row.path == path for row in rows)  # it shares its weights with itself
+            num_params = 0 if again else sum(p.size for p in own.values())
+            flops = _flops(layer, args[0].shape, out.shape)
+            rows.append(Layer(path, kind, out.shape[1:], num_params, flops, _detail(layer)))
         return out
 
     with nn.intercept_methods(record):
@@ -282,9 +277,14 @@ def _detail(layer: nn.Module) -> str:
     return f"{layer.kernel}×{layer.kernel}" + (f", pool {layer.pool}" if layer.pool > 1 else "")
 
 
-def _positions(layer: nn.Module, shape: tuple[int, ...]) -> int:
-    """How many times a layer applies its kernel to one image: once, or at each output pixel."""
-    if isinstance(layer, nn.Dense):
-        return 1
-    lost = layer.kernel - 1 if layer.padding == "VALID" else 0
-    return (shape[1] - lost) * (shape[2] - lost)
+def _flops(layer: nn.Module, seen: tuple[int, ...], out: tuple[int, ...]) -> int:
+    """Of a product with a kernel, wherever the layer applies it; what has none counts as 0."""
+    if isinstance(layer, FourierFeatures):
+        return 2 * seen[-1] * layer.features
+    if not isinstance(layer, Conv | nn.Conv | nn.Dense):
+        return 0
+    places = out[1:-1]
+    if isinstance(layer, Conv):  # before pooling
+        lost = layer.kernel - 1 if layer.padding == "VALID" else 0
+        places = tuple(side - lost for side in seen[1:-1])
+    return 2 * layer.variables["params"]["kernel"].size * math.prod(places)

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
-from mnist_jax import models, nets
+from mnist_jax import diagrams, models, nets
 
 KEY = jax.random.key(0)
 TINY_CNN = {"name": "cnn_3x3", "dtype": "float32", "channels": (3, 4), "widths": (5,)}
@@ -116,6 +117,35 @@ def test_the_summary_counts_flops():
     ]
 
 
+class Own(nn.Module):
+    """Of what no net of ours has: other layers, a parameter outside of them, one used twice."""
+
+    @nn.compact
+    def __call__(self, x, rates):
+        x = nn.Conv(4, (3, 5), strides=2)(nn.LayerNorm()(x))
+        place = self.param("place", nn.initializers.normal(), (196, 4))
+        shared = nn.Dense(4)
+        x = shared(shared(x.reshape(len(x), 196, 4) + place[None]))
+        return nn.Dense(10)(x.mean(axis=1))
+
+
+def test_the_summary_of_a_net_of_other_layers():
+    model = models.from_module(Own())
+    variables = model.init(KEY)
+    layers = model.layers()
+    assert [(row.path, row.kind, row.num_params, row.flops) for row in layers] == [
+        ("LayerNorm_0", "LayerNorm", 1 + 1, 0),
+        ("Conv_0", "Conv", 3 * 5 * 4 + 4, 2 * 14 * 14 * 3 * 5 * 4),
+        ("Dense_0", "Dense", 4 * 4 + 4, 2 * 196 * 4 * 4),
+        ("Dense_0", "Dense", 0, 2 * 196 * 4 * 4),
+        ("Dense_1", "Dense", 4 * 10 + 10, 2 * 4 * 10),
+        ("", "Own", 196 * 4, 0),
+    ]
+    assert sum(row.num_params for row in layers) == sum(x.size for x in jax.tree.leaves(variables))
+    assert models.first_weights(model, variables) is None
+    assert len(diagrams.architecture(layers).axes[0].patches) > len(layers)
+
+
 def test_dropout_only_in_training_and_by_its_key():
     config = {**TINY_CNN, "dropout": (0.5,), "conv_dropout": (0.5,)}
     model, rates = models.build(config, 10), models.read_rates(config)
@@ -199,3 +229,15 @@ def test_first_weights_of_a_linear_net_are_those_of_each_pixel(standardise):
 def test_random_features_are_no_weights_that_were_learnt():
     model = models.build({"name": "rbf", "dtype": "float32", "features": 16}, 3)
     assert models.first_weights(model, model.init(KEY)) is None
+
+
+@pytest.mark.parametrize(("pixels", "shape"), [(784, (3, 28, 28)), (700, None)])
+def test_first_weights_are_pictures_only_where_they_see_a_square(pixels, shape):
+    class Some(nn.Module):
+        @nn.compact
+        def __call__(self, x, rates):
+            return nn.Dense(3)(x.reshape(len(x), -1)[:, :pixels])
+
+    model = models.from_module(Some())
+    weights = models.first_weights(model, model.init(KEY))
+    assert (weights if weights is None else weights.shape) == shape
