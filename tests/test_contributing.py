@@ -93,7 +93,7 @@ def test_each_diff_applies_alone(section, tmp_path):
 
 def test_the_commands_did_what_is_said(changed):
     root, output = changed
-    for name in ("softplus", "lion", "noise", "maxout", "linear-counts-s0-epochs-1"):
+    for name in ("softplus", "lion", "noise", "codes", "maxout", "linear-counts-s0-epochs-1"):
         assert (root / "runs" / name / "report.html").exists(), name
     assert "counts: test accuracy" in output
     assert 0 < json.loads((root / "runs/brier/summary.json").read_text())["test_brier"] < 2
