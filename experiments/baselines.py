@@ -82,7 +82,8 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     r = rows[0]
     note = (
         "Mean ± standard deviation of one run over n seeds, each judged once on all "
-        f"{r['num_test']:,} test images; seconds of the fastest run, memory of the largest; "
+        f"{r['num_test']:,} test images; seconds of the fastest run (which finds its "
+        "programs compiled by the runs before), memory of the largest; "
         f"{r['device']}, jax {r['versions']['jax']}; `python -m experiments.baselines`."
     )
     return tables.markdown(header, cells, note)

@@ -262,8 +262,9 @@ def _layers(module: nn.Module, example: Array) -> list[Layer]:
             path, kind = "/".join(layer.path), type(layer).__name__
             again = any(row.path == path for row in rows)  # it shares its weights with itself
             num_params = 0 if again else sum(p.size for p in own.values())
-            flops = _flops(layer, args[0].shape, out.shape)
-            rows.append(Layer(path, kind, out.shape[1:], num_params, flops, _detail(layer)))
+            shape = jax.tree.leaves(out)[0].shape  # parts of others' layers return several arrays
+            flops = _flops(layer, args, shape)
+            rows.append(Layer(path, kind, shape[1:], num_params, flops, _detail(layer)))
         return out
 
     with nn.intercept_methods(record):
@@ -277,14 +278,14 @@ def _detail(layer: nn.Module) -> str:
     return f"{layer.kernel}×{layer.kernel}" + (f", pool {layer.pool}" if layer.pool > 1 else "")
 
 
-def _flops(layer: nn.Module, seen: tuple[int, ...], out: tuple[int, ...]) -> int:
+def _flops(layer: nn.Module, args: tuple, out: tuple[int, ...]) -> int:
     """Of a product with a kernel, wherever the layer applies it; what has none counts as 0."""
     if isinstance(layer, FourierFeatures):
-        return 2 * seen[-1] * layer.features
+        return 2 * args[0].shape[-1] * layer.features
     if not isinstance(layer, Conv | nn.Conv | nn.Dense):
         return 0
     places = out[1:-1]
     if isinstance(layer, Conv):  # before pooling
         lost = layer.kernel - 1 if layer.padding == "VALID" else 0
-        places = tuple(side - lost for side in seen[1:-1])
+        places = tuple(side - lost for side in args[0].shape[1:-1])
     return 2 * layer.variables["params"]["kernel"].size * math.prod(places)

@@ -146,6 +146,22 @@ def test_the_summary_of_a_net_of_other_layers():
     assert len(diagrams.architecture(layers).axes[0].patches) > len(layers)
 
 
+class Recurrent(nn.Module):
+    """Of layers that take their inputs by name, and whose parts return several arrays."""
+
+    @nn.compact
+    def __call__(self, x, rates):
+        x = nn.RNN(nn.OptimizedLSTMCell(4))(inputs=x[..., 0])
+        return nn.Dense(features=10)(inputs=x[:, -1])
+
+
+def test_the_summary_of_a_recurrent_net():
+    model = models.from_module(Recurrent())
+    layers, params = model.layers(), jax.tree.leaves(model.init(KEY))
+    assert sum(row.num_params for row in layers) == sum(x.size for x in params)
+    assert layers[-1][1:5] == ("Dense", (10,), 4 * 10 + 10, 2 * 4 * 10)
+
+
 def test_dropout_only_in_training_and_by_its_key():
     config = {**TINY_CNN, "dropout": (0.5,), "conv_dropout": (0.5,)}
     model, rates = models.build(config, 10), models.read_rates(config)
