@@ -49,7 +49,7 @@ clean: ## remove the environment and the caches, keep the runs
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; name one with 'make PYTHON=python3.12 ...'" >&2; exit 2; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }  # or half of one would be taken for whole
 
 # Stamps: the environment as these files describe it.
 $(VENV)/core: pyproject.toml constraints.txt | $(VENV)/bin/python

@@ -9,10 +9,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Float32, UInt8
-from scipy.special import softmax
+from jaxtyping import Bool, Float32, UInt8
 
-from mnist_jax import drawings, evaluate, labels, restore, tasks
+from mnist_jax import drawings, ensemble, evaluate, labels, restore, tasks
 from mnist_jax import workdir as files
 from mnist_jax.progress import Echo
 from mnist_jax.types import UserError
@@ -59,7 +58,8 @@ class Classifier(NamedTuple):
                 f"images: {images.dtype}{list(images.shape)}: give uint8, n x 28 x 28 x 1"
             )
         scores = self.scores(images.reshape(-1, 28, 28, 1))
-        return Answer(probabilities(scores), familiarity(scores, self.known) < self.familiar)
+        believed = ensemble.probabilities(scores.astype(np.float64)).astype(np.float32)
+        return Answer(believed, familiarity(scores, self.known) < self.familiar)
 
     def read(self, path: str | Path) -> UInt8[np.ndarray, "28 28 1"]:
         """A picture made like the images of the data set, see `drawings.prepare`."""
@@ -111,13 +111,6 @@ def load(workdir: str | Path, echo: Echo = warnings.warn) -> Classifier:
     )
 
 
-def probabilities(
-    scores: Float[np.ndarray, "members n classes"],
-) -> Float32[np.ndarray, "n classes"]:
-    """The members' mean."""
-    return softmax(scores.astype(np.float64), axis=-1).mean(axis=0).astype(np.float32)
-
-
 def familiarity(
     scores: Float32[np.ndarray, "members n classes"],
     known: Float32[np.ndarray, "members test classes"],
@@ -128,6 +121,7 @@ def familiarity(
     neighbours in normalised features (Sun et al. 2022, Out-of-distribution detection with deep
     nearest neighbors), of which the scores are the last. Of drawn digits it calls about as many
     strange as of test images; of letters, clothes and photographs a quarter to three quarters.
+    Scores of two classes that differ by one number know two directions, and nothing is strange.
     """
     place = -min(_NEIGHBOUR, known.shape[1])
 

@@ -1,5 +1,6 @@
 """The command line: flags in, options out, and a user's mistakes in one line."""
 
+import inspect
 import re
 import runpy
 import traceback
@@ -73,12 +74,11 @@ def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
     """
     file, rest = _take_config(argv)
     if dataset and file:
-        file = f"{file.partition(':')[0]}:{dataset}"
         rest = [*rest, f"--config.data.name={dataset}"]
     overrides = [match[1] for arg in rest if (match := re.match(_OVERRIDE, arg))]
     if overrides and not file:
         raise UserError("--config.KEY=VALUE: overrides a config; give --config=configs/cnn.py too")
-    config = _read(file) if file else ConfigDict()
+    config = _read(file, dataset) if file else ConfigDict()
     known = dict(configs.flatten(config.to_dict()))
     for key in overrides:
         if key not in known:
@@ -87,6 +87,7 @@ def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
     if not values.help and not (file if values.mode == "train" else values.workdir):
         needed = "--config=configs/cnn.py" if values.mode == "train" else "--workdir=runs/NAME"
         raise UserError(f"{needed}: is needed to {values.mode}; see --help")
+    cache = values.compilation_cache
     if file:
         configs.validate(config)
         sweep.expand(config)
@@ -95,11 +96,11 @@ def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
         config=config,
         config_name=Path(file.partition(":")[0]).stem if file else "",
         overridden=list(dict.fromkeys(overrides)),
-        workdir=Path(values.workdir) if values.workdir else None,
+        workdir=Path(values.workdir).expanduser() if values.workdir else None,
         split=values.split,
         overwrite=values.overwrite,
         summary=values.summary,
-        compilation_cache=values.compilation_cache,
+        compilation_cache=cache and str(Path(cache).expanduser()),
         cluster=_cluster(values),
         help=values.help,
         argv=argv,
@@ -176,9 +177,9 @@ def _plain(message: str) -> str:
     return " ".join(message.removeprefix("flag ").split())
 
 
-def _read(file: str) -> ConfigDict:
-    """What the get_config() of --config=file returns."""
-    path, colon, dataset = file.partition(":")
+def _read(file: str, instead: str | None = None) -> ConfigDict:
+    """What the get_config() of --config=file returns, for another data set if it can have one."""
+    path, *dataset = file.split(":", 1)
     if not Path(path).is_file():
         shipped = ", ".join(sorted(map(str, Path("configs").glob("*.py"))))
         raise UserError(
@@ -186,7 +187,9 @@ def _read(file: str) -> ConfigDict:
         )
     try:
         get_config = runpy.run_path(path).get("get_config", lambda *_: None)
-        config = get_config(*[dataset] * bool(colon))
+        if instead and inspect.signature(get_config).parameters:
+            dataset = [instead]
+        config = get_config(*dataset)
     except Exception as error:  # whatever the user's own code raises
         frames = traceback.extract_tb(error.__traceback__)
         where = [path, *(f"{path}:{frame.lineno}" for frame in frames if frame.filename == path)]

@@ -37,6 +37,7 @@ def train(options: cli.Options) -> int:
     requested = config.data.name
     try:
         examples = processes.from_first(lambda: splits.load(config, _say))
+        dataset = examples.name
     except data.DataNotFound as error:
         if not config.data.offline_fallback:
             raise
@@ -44,7 +45,8 @@ def train(options: cli.Options) -> int:
         _warn(f"*** NOT {requested}: training on scikit-learn's small 'digits' instead ***")
         config = cli.parse(options.argv, dataset="digits").config
         examples = processes.from_first(lambda: splits.load(config))
-    workdir = options.workdir or Path("runs", run_name(options, examples.name))
+        dataset = f"{examples.name}-not-{data.file_name(requested)}"
+    workdir = options.workdir or Path("runs", run_name(options, dataset))
     command = shlex.join(["python", "-m", "mnist_jax.main", *options.argv])
     try:
         summary = (run_members.run_members if sweep.wanted(config) else run.run)(
@@ -57,7 +59,8 @@ def train(options: cli.Options) -> int:
             echo=_say,
         )
     except progress.Stopped as stopped:
-        _say(f"{stopped}; to go on:\n  {command}")
+        again = [word for word in shlex.split(command) if not re.match("--?overwrite", word)]
+        _say(f"{stopped}; to go on:\n  {shlex.join(again)}")
         return 128 + stopped.signum
     _say(headline(summary, workdir))
     return 0
@@ -87,7 +90,7 @@ def run_name(options: cli.Options, dataset: str) -> str:
 _LONG = 60  # letters of overrides in a name
 _NAMED_ANYWAY = {
     *("seed", "members.seeds"),
-    *("data.name", "data.archives", "data.data_dir", "data.offline_fallback"),
+    *("data.archives", "data.data_dir", "data.offline_fallback"),
 }
 
 

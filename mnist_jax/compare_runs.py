@@ -105,7 +105,7 @@ def accuracy(run: Run) -> stats.Described:
 
 def probabilities(run: Run) -> Float[np.ndarray, "test classes"]:
     """What it believes of the test examples: the mean over its members."""
-    return np.exp(ensemble.mean_probabilities(run.logits.astype(np.float64)))
+    return ensemble.probabilities(run.logits.astype(np.float64))
 
 
 def decisions(run: Run) -> Int[np.ndarray, " test"]:
@@ -142,7 +142,10 @@ def versus(first: Run, other: Run) -> Versus:
             "both with the same config.seed, config.members.seeds and config.members.folds"
         )
     values = [[run.accuracies[pair] for pair in pairs] for run in (first, other)]
-    return Versus(stats.paired(*values), decided)
+    by_member = stats.paired(*values)
+    if by_member.p_value is None:  # the same in all: again an interval without width
+        by_member = by_member._replace(low=None, high=None)
+    return Versus(by_member, decided)
 
 
 def verdict(compared: stats.Comparison) -> str:

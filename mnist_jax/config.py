@@ -133,9 +133,10 @@ def validate(config: ConfigDict) -> None:
     _range("optim.decay", optim.decay, 0, 1, open_below=True)
     for name in ("label_smoothing", "ema", "momentum", "b1", "b2", "warmup"):
         _range(f"optim.{name}", optim[name], 0, 1)
-    if optim.label_smoothing and labels.loss(config.task) not in labels.SMOOTHED:
+    if optim.label_smoothing and not labels.smoothed(config.task):
         raise UserError(
-            f"config.optim.label_smoothing: the loss '{labels.loss(config.task)}' has none; give 0"
+            f"config.optim.label_smoothing: the loss '{labels.loss(config.task)}' of "
+            f"'{config.task.name}' has none; give 0"
         )
     members = config.members
     _range("members.seeds", members.seeds, 1, 2**32 - config.seed, closed=True)
@@ -145,7 +146,11 @@ def validate(config: ConfigDict) -> None:
     if members.folds or members.outer_folds:
         _validate_folds(config)
     for epoch in members.halving:
+        if type(epoch) is not int:
+            raise UserError(f"config.members.halving: {epoch!r} is no epoch; give some, as in 2,5")
         _range("members.halving", epoch, 1, train.epochs)
+    if members.patience and data.val_size == 0:
+        raise UserError("config.members.patience: watches validation; give config.data.val_size")
     if optim.schedule == "plateau" and data.val_size == 0:
         raise UserError(
             "config.optim.schedule: 'plateau' watches the validation loss; "

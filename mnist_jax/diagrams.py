@@ -17,9 +17,7 @@ _TALL = 1.3  # the height of an image
 _SHEETS = 6  # of a stack of feature maps, at most
 
 
-def architecture(
-    layers: Sequence[Layer], image_shape: tuple[int, int, int] = (28, 28, 1)
-) -> Figure:
+def architecture(layers: Sequence[Layer]) -> Figure:
     """The net from left to right: feature maps as stacks of squares, vectors as bars.
 
     A square's side is proportional to the map's, the sheets of a stack and the height of a bar
@@ -28,9 +26,8 @@ def architecture(
 
     Args:
         layers: as `Model.layers()` gives them.
-        image_shape: height, width, channels.
     """
-    stages = [("image", "", image_shape, 0), *_stages(layers)]
+    stages = [("image", "", (28, 28, 1), 0), *_stages(layers)]
     with mpl.rc_context(plots.STYLE):
         figure = Figure(figsize=(_STEP * len(stages), 2.7))
         axes = figure.add_axes((0, 0, 1, 1))

@@ -11,6 +11,7 @@ lighter, than all around it and narrower than shades are.
 """
 
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ _SKEWED = 0.8  # skewness of detail from which on it says which is ink
 _CONTRAST = 0.08  # of black to white: less is no ink
 _SMALLEST = 0.03  # of the longest side: a figure's largest piece of ink reaches that far
 _SPECK = 0.05  # of the largest piece of ink: smaller pieces are dirt
+_KEPT = 0.75  # of the ink's area when it is made smaller: thin strokes lose more
 _THINNEST = 2.0  # strokes, in pixels of the box: of MNIST's, one in ten is thinner
 
 
@@ -66,7 +68,9 @@ def read(path: Path) -> Float[np.ndarray, "h w c"]:
       PictureError: there is no such file, or it is no picture that Pillow can read.
     """
     try:
-        with Image.open(path) as opened:
+        with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
+            opened = Image.open(path)
+        with opened:
             opened.draft("RGB", (_LARGEST, _LARGEST))  # a large JPEG is decoded reduced
             image = _opaque(ImageOps.exif_transpose(opened))
     except UnidentifiedImageError as error:
@@ -74,20 +78,19 @@ def read(path: Path) -> Float[np.ndarray, "h w c"]:
     except Exception as error:  # its formats raise a dozen kinds at a damaged file
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise PictureError(f"{path}: cannot be read ({reason})") from error
-    image = image.reduce(math.ceil(max(image.size) / _LARGEST))
     pixels = np.asarray(image, np.float64).reshape(image.height, image.width, -1)
     return pixels if image.mode == "F" else pixels / 255
 
 
 def _opaque(image: Image.Image) -> Image.Image:
-    """Without transparency: mode RGB, or where there are more than 8 bits F, in [0, 1]."""
+    """Reduced, without transparency: mode RGB, or where there are more than 8 bits F, in [0, 1]."""
     if image.mode[0] in "IF":
         grey = np.asarray(image, np.float32)
         top = min((t for t in (1, 255, 65535) if grey.max() <= t), default=grey.max())
-        return Image.fromarray(np.clip(grey / top, 0, 1))
+        return _reduced(Image.fromarray(np.clip(grey / top, 0, 1)))
     if not image.has_transparency_data:
-        return image.convert("RGB")
-    image = image.convert("RGBA")
+        return _reduced(image.convert("RGB"))
+    image = _reduced(image.convert("RGBA"))
     pixels = np.asarray(image, np.float64)
     seen = pixels[pixels[..., 3] > 127, :3]
     if 2 * len(seen) > image.width * image.height:
@@ -96,6 +99,10 @@ def _opaque(image: Image.Image) -> Image.Image:
         behind = (255,) * 3 if len(seen) and seen.mean() < 128 else (0,) * 3
     page = Image.new("RGBA", image.size, (*behind, 255))
     return Image.alpha_composite(page, image).convert("RGB")
+
+
+def _reduced(image: Image.Image) -> Image.Image:
+    return image.reduce(math.ceil(max(image.size) / _LARGEST))
 
 
 def as_mnist(
@@ -255,13 +262,24 @@ def _is_made(ink: Float[np.ndarray, "h w"], by_mass: bool) -> bool:
 
 
 def _fit(ink: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h2 w2"]:
-    """What there is of ink, cropped and scaled to fit the box, `_FINE` pixels for one of it."""
+    """What there is of ink, cropped and scaled to fit the box, `_FINE` pixels for one of it.
+
+    Where that would make grey of strokes thinner than these pixels, they are as wide as one first.
+    """
     (box,) = ndimage.find_objects((ink > 0.25).astype(int))
-    cropped = Image.fromarray(ink[box].astype(np.float32))
-    longest = max(cropped.size)
-    width, height = (_FINE * max(1, round(BOX * n / longest)) for n in cropped.size)
-    resized = cropped.resize((width, height), Image.Resampling.BICUBIC)
-    return np.clip(np.asarray(resized, np.float64), 0, 1)
+    cropped = ink[box]
+    height, width = (_FINE * max(1, round(BOX * n / max(cropped.shape))) for n in cropped.shape)
+
+    def scaled(ink: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h2 w2"]:
+        large = Image.fromarray(ink.astype(np.float32))
+        small = large.resize((width, height), Image.Resampling.BICUBIC)
+        return np.clip(np.asarray(small, np.float64), 0, 1)
+
+    fitted = scaled(cropped)
+    if (fitted > 0.5).mean() < _KEPT * (cropped > 0.5).mean():
+        pixel = math.ceil(max(cropped.shape) / (BOX * _FINE))
+        fitted = scaled(ndimage.maximum_filter(cropped, pixel))
+    return fitted
 
 
 def _stroke_width(strokes: Float[np.ndarray, "h w"]) -> float:

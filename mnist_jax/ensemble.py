@@ -12,12 +12,18 @@ def mean_logits(logits: Float[np.ndarray, "members n classes"]) -> Float[np.ndar
     return logits.mean(axis=0)
 
 
+def probabilities(
+    logits: Float[np.ndarray, "members n classes"],
+) -> Float[np.ndarray, "n classes"]:
+    """What a committee believes: the arithmetic mean of its members' probabilities."""
+    return _softmax(logits).mean(axis=0)
+
+
 def mean_probabilities(
     logits: Float[np.ndarray, "members n classes"],
 ) -> Float[np.ndarray, "n classes"]:
-    """Scores: the arithmetic mean of the members' probabilities, as a logarithm."""
-    mean = _probabilities(logits).mean(axis=0)
-    return np.log(np.maximum(mean, np.finfo(np.float32).tiny))
+    """Scores: the logarithm of `probabilities`."""
+    return np.log(np.maximum(probabilities(logits), np.finfo(np.float32).tiny))
 
 
 def vote(logits: Float[np.ndarray, "members n classes"]) -> Float[np.ndarray, "n classes"]:
@@ -25,7 +31,7 @@ def vote(logits: Float[np.ndarray, "members n classes"]) -> Float[np.ndarray, "n
     classes = np.arange(logits.shape[-1])
     shares = (logits.argmax(axis=-1)[..., None] == classes).mean(axis=0)
     # Less than half a vote, whatever they are.
-    return shares + np.exp(mean_probabilities(logits)) / (3 * len(logits))
+    return shares + probabilities(logits) / (3 * len(logits))
 
 
 RULES: dict[str, Callable] = {
@@ -64,7 +70,7 @@ def by_size(
       For each size the `accuracies` of the committees, by the mean of probabilities.
     """
     rng = np.random.default_rng(seed)
-    probabilities = _probabilities(logits)
+    believed = _softmax(logits)
     rows = []
     for size in sizes:
         if size == 1:
@@ -73,12 +79,12 @@ def by_size(
             committees = [list(range(size))]
         else:
             committees = [rng.permutation(len(logits))[:size].tolist() for _ in range(draws)]
-        decided = [probabilities[chosen].mean(axis=0).argmax(axis=-1) for chosen in committees]
+        decided = [believed[chosen].mean(axis=0).argmax(axis=-1) for chosen in committees]
         rows.append({"size": size, "accuracies": [float((d == labels).mean()) for d in decided]})
     return rows
 
 
-def _probabilities(
+def _softmax(
     logits: Float[np.ndarray, "members n classes"],
 ) -> Float[np.ndarray, "members n classes"]:
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))

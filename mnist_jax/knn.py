@@ -71,11 +71,12 @@ def nearest(
     n, m = len(queries), len(references)
     if not 1 <= k <= m:
         raise ValueError(f"k={k}: there are {m} references; k is 1 to that")
-    queries, references = queries.reshape(n, -1), references.reshape(m, -1)
+    references = references.reshape(m, -1)
+    queries = queries.reshape(n, references.shape[1])
     if not 2 <= levels <= 512 or queries.shape[1] * levels**2 > _FAR:
         raise ValueError(f"{levels} levels of {queries.shape[1]} pixels: not to be had exactly")
     own, other = groups or (jnp.zeros(n, jnp.int32), jnp.ones(m, jnp.int32))
-    num_queries, num_references = _even(n, _QUERIES, 1), _even(m, _REFERENCES, _CHUNK)
+    num_queries, num_references = _even(max(n, 1), _QUERIES, 1), _even(m, _REFERENCES, _CHUNK)
     metrics: dict[Metric, Callable] = {"l1": _l1, "l2": partial(_squared_l2, middle=levels // 2)}
     indices = jnp.arange(m + -m % num_references, dtype=jnp.int32)
     blocks = tuple(_blocks(x, num_references) for x in (references, other, indices))
@@ -150,9 +151,12 @@ def average(
 
 
 def weigh(distances: Float[Array, "queries k"], weights: Weights) -> Float32[Array, "queries k"]:
-    """How much each neighbour counts. By distance, exact matches take all, if there are any."""
+    """How much each neighbour counts: what is not there, infinitely far, nothing.
+
+    By distance, exact matches take all, if there are any.
+    """
     if weights == "uniform":
-        return jnp.ones_like(distances)
+        return jnp.isfinite(distances).astype(jnp.float32)
     same = distances == 0
     return jnp.where(same.any(axis=1, keepdims=True), same.astype(jnp.float32), 1 / distances)
 

@@ -18,12 +18,16 @@ LOSSES = {
     "multilabel": ("logistic", "hinge", "squared"),
     "denoise": ("squared", "logistic"),
 }
-SMOOTHED = ("softmax", "logistic")  # losses that label smoothing has a meaning for
 
 
 def loss(config: Fields) -> str:
     """The loss that `config.task` asks for, or else the task's own."""
     return config["loss"] or LOSSES[config["name"]][0]
+
+
+def smoothed(config: Fields) -> bool:
+    """Whether label smoothing has a meaning for the loss that `config.task` asks for."""
+    return loss(config) in ("softmax", "logistic") and config["name"] != "denoise"
 
 
 def check(config: Fields) -> None:

@@ -6,6 +6,7 @@ can be jitted, vmapped over members and differentiated like any other function.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -70,8 +71,8 @@ class MLP(nn.Module):
     ) -> Float32[Array, "batch outputs"]:
         x = x.reshape(x.shape[0], -1)
         if self.standardise:  # epsilon: a pixel that is nearly always black stays small
-            norm = nn.BatchNorm(rates is None, use_bias=False, use_scale=False, epsilon=1e-3)
-            x = norm(x)
+            plain = partial(nn.BatchNorm, use_bias=False, use_scale=False)
+            x = plain(rates is None, momentum=0.9, epsilon=1e-3)(x)
         for i, (width, drops) in enumerate(zip(self.widths, self.dropout, strict=True)):
             x = self.activation(nn.Dense(width, dtype=self.dtype)(x))
             if rates is not None and drops:  # named: what others draw does not depend on it
@@ -181,16 +182,13 @@ def read_rates(config: Fields) -> Rates:
     return Rates(*(jnp.asarray(rate, jnp.float32) for rate in rates))
 
 
-def build(
-    config: Fields, num_outputs: int, image_shape: tuple[int, int, int] = (28, 28, 1)
-) -> Model:
+def build(config: Fields, num_outputs: int) -> Model:
     """The net that `config.model` names.
 
     Args:
       config: `config.model`: a name in `nets.NETS`, a dtype, fields that override the net's own;
         of dropout's rates only which are above 0 counts here.
       num_outputs: logits for each image.
-      image_shape: height, width, channels.
 
     Raises:
       UserError: a field that the net lacks or cannot have.
@@ -204,16 +202,16 @@ def build(
     standardise = net.get("standardise", False)
     head = MLP(widths, dropout, activation, num_outputs, dtype, standardise)
     if "features" in net:
-        return from_module(RBF(net["features"], net["gamma"], head), image_shape)
+        return from_module(RBF(net["features"], net["gamma"], head))
     if "channels" not in net:
-        return from_module(head, image_shape)
+        return from_module(head)
     stages = ("channels", "kernels", "pools", "conv_dropout", "padding", "batch_norm")
-    return from_module(CNN(**{field: net[field] for field in stages}, head=head), image_shape)
+    return from_module(CNN(**{field: net[field] for field in stages}, head=head))
 
 
-def from_module(module: nn.Module, image_shape: tuple[int, int, int] = (28, 28, 1)) -> Model:
+def from_module(module: nn.Module) -> Model:
     """Any Linen module called as `module(images, rates)`, as a Model; no rates: it evaluates."""
-    example = jnp.zeros((1, *image_shape))
+    example = jnp.zeros((1, 28, 28, 1))
 
     def init(key: Key) -> PyTree:
         return module.init(key, example, None)

@@ -5,6 +5,7 @@ One figure a picture: drawn or photographed, dark on light or light on dark, wit
 
 import argparse
 import glob
+import os
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
@@ -27,7 +28,8 @@ def main(argv: Sequence[str]) -> int:
     0: done; 1: done, but for pictures that could not be used; 2: a mistake, told in one line.
     """
     options = _parser().parse_args(argv)
-    return _predict(options, shlex.join(["python", "-m", "mnist_jax.predict", *argv]))
+    command = shlex.join(["python", "-m", "mnist_jax.predict", *argv])
+    return _predict(options, _readable(command))
 
 
 def _predict(options: argparse.Namespace, command: str) -> int:
@@ -47,12 +49,12 @@ def _predict(options: argparse.Namespace, command: str) -> int:
         try:
             images[path] = net.read(path)
         except drawings.PictureError as error:
-            failed.append(str(error))
+            failed.append(_readable(str(error)))
     for message in failed:
         _warn(message)
     answer = net.answer(np.array([*images.values()], np.uint8).reshape(-1, 28, 28, 1))
     seen = [
-        predict_report.Seen(str(path), image, probabilities, bool(strange))
+        predict_report.Seen(_readable(str(path)), image, probabilities, bool(strange))
         for (path, image), probabilities, strange in zip(images.items(), *answer, strict=True)
     ]
     names = net.class_names
@@ -62,7 +64,7 @@ def _predict(options: argparse.Namespace, command: str) -> int:
     if options.page:
         page = predict_report.page(
             seen,
-            [drawings.read(path) for path in images],
+            (drawings.read(path) for path in images),
             failed,
             summary=files.read_summary(options.workdir),
             config=files.read_config(options.workdir)[0].to_dict(),
@@ -88,8 +90,11 @@ def find(names: Iterable[str]) -> tuple[list[Path], list[str]]:
     for name in names:
         path = Path(name)
         if path.is_dir():
-            found = sorted(p for p in path.iterdir() if p.suffix.lower() in kinds)
-            none = "holds no pictures"
+            found, none = [], "holds no pictures"
+            try:
+                found = sorted(p for p in path.iterdir() if p.suffix.lower() in kinds)
+            except OSError as error:
+                none = f"cannot be read ({error.strerror})"
         elif not path.exists() and set(name) & set("*?["):
             matches = glob.glob(name, recursive=True)  # noqa: PTH207 (Path's takes no absolute ones)
             found, none = sorted(map(Path, matches)), "matches no file"
@@ -97,8 +102,13 @@ def find(names: Iterable[str]) -> tuple[list[Path], list[str]]:
             found, none = [path], ""
         paths |= dict.fromkeys(found)
         if not found:
-            failed.append(f"{name}: {none}")
+            failed.append(_readable(f"{name}: {none}"))
     return list(paths), failed
+
+
+def _readable(text: str) -> str:
+    """A text with a file's name in it, which may be any bytes, as what can be written down."""
+    return os.fsencode(text).decode(errors="replace")
 
 
 def _parser() -> argparse.ArgumentParser:

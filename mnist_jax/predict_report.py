@@ -3,7 +3,7 @@
 import base64
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -87,7 +87,7 @@ def to_csv(rows: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> str
 
 def page(
     seen: Sequence[Seen],
-    originals: Sequence[Float[np.ndarray, "_ _ _"]],
+    originals: Iterable[Float[np.ndarray, "_ _ _"]],
     failed: Sequence[str],
     *,
     summary: Mapping[str, Any],
@@ -98,7 +98,7 @@ def page(
 
     Args:
         seen: what the net makes of them.
-        originals: the pictures as `drawings.read` has them.
+        originals: the pictures as `drawings.read` has them; one is held at a time.
         failed: a line on each that could not be used.
         summary: of the run.
         config: of the run, a plain dict.

@@ -152,7 +152,8 @@ def render(
     closest = errors.most_ambiguous(probabilities, AMBIGUOUS)
     closest = closest[np.isfinite(probabilities[closest]).all(axis=1)]
     rankings = [thresholds.ranking(odds[:, k], labels == k) for k in range(len(names))]
-    curves = plots.learning_curves(history, summary["best_epoch"])
+    chosen = summary["best_epoch"] if summary["num_val"] else None  # else it is just the last
+    curves = plots.learning_curves(history, chosen)
     bins = summary["reliability"]
     probable = any(row["count"] for row in bins)  # a hinge loss makes no probabilities
     return template("report.html.jinja").render(
@@ -166,10 +167,8 @@ def render(
         names=names,
         class_errors=(support - matrix.diagonal()).tolist(),
         rankings=rankings,
-        mean_rankings=[
-            thresholds.Ranking(*np.average(rankings, axis=0, weights=weights).tolist())
-            for weights in (None, support if total else None)
-        ],
+        mean_rankings=_means(rankings, support),
+        absent=not support.all(),
         confusions=confusions(matrix),
         mistakes=mistakes,
         explained=explained,
@@ -185,6 +184,19 @@ def render(
         probable=probable,
         two_classes=_two_classes(odds[:, 1], labels, inside) if len(names) == 2 else None,
     )
+
+
+def _means(
+    rankings: Sequence[thresholds.Ranking], support: Int[np.ndarray, " K"]
+) -> list[thresholds.Ranking]:
+    """The means over the classes that have images: of each alike, and of each image alike."""
+    there = support > 0
+    if not there.any():
+        return [thresholds.Ranking(math.nan, math.nan)] * 2
+    return [
+        thresholds.Ranking(*np.average(np.array(rankings)[there], axis=0, weights=w).tolist())
+        for w in (None, support[there])
+    ]
 
 
 def _two_classes(
@@ -211,15 +223,18 @@ def _two_classes(
     points = {name: thresholds.operating_point(odds, labels, at) for name, at in chosen.items()}
     curve, share = thresholds.precision_recall(odds, labels), float(labels.mean())
     figures = {
-        "precision_recall": threshold_plots.precision_recall(curve, share, points),
-        "roc": threshold_plots.roc(thresholds.roc(odds, labels), points),
+        "precision_recall": (
+            threshold_plots.precision_recall(curve, share, points),
+            "Precision against recall",
+        ),
+        "roc": (threshold_plots.roc(thresholds.roc(odds, labels), points), "ROC curve"),
     }
     return {
         "ranking": ranking,
         "points": points,
         "probabilities": thresholds.probability(np.array([*chosen.values()])).tolist(),
         "out_of_reach": out_of_reach,
-        **{name: Markup(plots.svg(figure, name)) for name, figure in figures.items()},
+        **{name: Markup(plots.svg(*figure)) for name, figure in figures.items()},
     }
 
 

@@ -136,6 +136,7 @@ def compile_program(config: ConfigDict, splits: Splits, mesh: Mesh) -> Program:
     start = time.perf_counter()
     lowered = train.train_epoch.lower(recipe, state, *examples, hparams, root)
     epoch = compilation.compile_lowered(lowered)
+    rate = jax.jit(train.learning_rate, static_argnums=0)
     validate = None
     if len(splits.val.labels):
         judge = compile_judge(recipe, train.variables(state), splits.val, mesh)
@@ -145,7 +146,7 @@ def compile_program(config: ConfigDict, splits: Splits, mesh: Mesh) -> Program:
         initial=state,
         epoch=lambda state: epoch(state, *examples, hparams, root),
         validate=validate,
-        learning_rate=lambda state: train.learning_rate(recipe, state, hparams),
+        learning_rate=lambda state: rate(recipe, state, hparams),
         compile_seconds=time.perf_counter() - start,
     )
 

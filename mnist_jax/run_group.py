@@ -115,7 +115,9 @@ def _fit(
             rows = rows + new
             last_one = epoch == todo[-1] or not np.any(course.active)
             signum = processes.largest(stop_signal())
-            if last_one or signum or time.monotonic() - saved > _SAVE_SECONDS:
+            # The clocks of several processes differ; all save, or none.
+            due = processes.largest(int(time.monotonic() - saved > _SAVE_SECONDS))
+            if last_one or signum or due:
                 processes.from_first(partial(saves.save, epoch, course, rows, None))
                 saved = time.monotonic()
             if signum:
@@ -175,26 +177,32 @@ def train_epoch(
 
 
 def _rows(epoch: int, chunk: Sequence[int], sums: Metrics, judged: Metrics) -> list[Row]:
-    """What an epoch says of some members; None where it is not finite."""
+    """What an epoch says of some members; None where it is not finite.
+
+    An accuracy without a loss is none: NaN decides for the first class, and is right by chance.
+    """
     means = jax.device_get((metrics.mean(sums), metrics.mean(judged)))
-    names = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
     rows = []
     for i, member in enumerate(chunk):
-        values = [_finite(mean[key][i]) for mean in means for key in ("loss", "accuracy")]
-        rows.append({"epoch": epoch, "member": member, **dict(zip(names, values, strict=True))})
+        row: Row = {"epoch": epoch, "member": member}
+        for split, mean in zip(("train", "val"), means, strict=True):
+            loss, accuracy = (_finite(mean[key][i]) for key in ("loss", "accuracy"))
+            lost = loss is None or row.get("train_loss", loss) is None
+            row |= {f"{split}_loss": loss, f"{split}_accuracy": None if lost else accuracy}
+        rows.append(row)
     return rows
 
 
 def outcomes(finished: Finished) -> list[Row]:
-    """What came of each member of a group."""
+    """What came of each member of a group; nothing is said of how good one was that diverged."""
     group, course, rows = finished.group, jax.device_get(finished.course), finished.rows
     found = []
     for member in range(len(group.settings)):
         own = [row for row in rows if row["member"] == member]
-        best = own[max(int(course.best_epoch[member]), 1) - 1]
+        best: Row = own[max(int(course.best_epoch[member]), 1) - 1]
         patience = group.plan.patience
         if course.diverged[member]:
-            status = "diverged"
+            status, best = "diverged", {}
         elif len(own) == group.epochs:
             status = "finished"
         else:  # by its own patience, or by halving
@@ -204,8 +212,8 @@ def outcomes(finished: Finished) -> list[Row]:
                 "status": status,
                 "epochs": len(own),
                 "best_epoch": int(course.best_epoch[member]),
-                "val_loss": best["val_loss"],
-                "val_accuracy": best["val_accuracy"],
+                "val_loss": best.get("val_loss"),
+                "val_accuracy": best.get("val_accuracy"),
             }
         )
     return found

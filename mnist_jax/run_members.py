@@ -76,6 +76,8 @@ def run_members(
             }
 
         held_out = _out_of_fold(found, config.members.folds)
+        if config.members.folds and held_out is None:
+            echo(f"{files.OUT_OF_FOLD}: left out, for the best setting diverged in a fold")
 
         def publish() -> dict[str, Any]:
             if held_out is not None:
@@ -106,10 +108,12 @@ def run_members(
 
 
 def _out_of_fold(found: Choice, folds: int) -> Float32[np.ndarray, "seeds train scores"] | None:
-    """The scores out of fold of the best setting, for each seed; None without folds."""
+    """The scores out of fold of the best setting, for each seed; None where there are not all."""
     if found.folds is None:
         return None
     group, places = found.folds
+    if np.asarray(group.course.diverged)[places].any():
+        return None
     by_seed = [places[i : i + folds] for i in range(0, len(places), folds)]
     return np.stack([out_of_fold.scores(group, own) for own in by_seed])
 
@@ -139,6 +143,9 @@ def _check(config: ConfigDict, splits: Splits, everyone: Sequence[Member]) -> No
             data.folds(part.train.labels, config.members.folds, config.seed)
         for indices in sweep.groups(config, everyone):
             groups.plan(config, [everyone[i] for i in indices], part)
+            if config.members.folds:  # and the training that follows
+                setting = everyone[indices[0]].setting
+                groups.plan(*sweep.refit(config, everyone, setting), part)
 
 
 def _introduction(config: ConfigDict, splits: Splits, everyone: Sequence[Member]) -> str:

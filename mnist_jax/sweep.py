@@ -39,6 +39,7 @@ TRACED = (
     "optim.label_smoothing",
 )
 _SOURCES = ("settings", "grid", "random")  # of settings; one of them at most
+_STOPS = ("patience", "halving")  # what plain training has not
 _SWEPT = ("model.", "train.", "optim.")  # what settings may override
 
 
@@ -54,7 +55,7 @@ class Member(NamedTuple):
 def wanted(config: ConfigDict) -> bool:
     """Whether a config asks for more than one plain training."""
     members = config.members
-    return bool(members.seeds > 1 or members.folds or any(members[name] for name in _SOURCES))
+    return members.seeds > 1 or any(members[name] for name in ("folds", *_SOURCES, *_STOPS))
 
 
 def expand(config: ConfigDict) -> list[Member]:

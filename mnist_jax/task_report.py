@@ -62,7 +62,8 @@ def _render(
     command: str,
     triples: Sequence[Sequence[tuple[str, str]]],
 ) -> str:
-    curves = plots.learning_curves(history, summary["best_epoch"])
+    chosen = summary["best_epoch"] if summary["num_val"] else None  # else it is just the last
+    curves = plots.learning_curves(history, chosen)
     return report.template("task.html.jinja").render(
         summary=summary,
         command=command,

@@ -68,11 +68,14 @@ def _square(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
 
 
 def _mark(axes: Axes, marks: Mapping[str, tuple[float, float]]) -> None:
-    """Dots that tell their name when hovered: a dark one, a red one, then red rings."""
+    """Marks that tell their name when hovered: a dark dot, a red square, then red rings."""
     for number, (name, (x, y)) in enumerate(marks.items()):
         colour = PALETTE["error" if number else "ink"]
         face = colour if number < 2 else "none"
-        dot = axes.scatter([x], [y], s=36, fc=face, ec=colour, lw=1.8, zorder=3, clip_on=False)
+        shape = "s" if number == 1 else "o"
+        dot = axes.scatter(
+            [x], [y], s=36, marker=shape, fc=face, ec=colour, lw=1.8, zorder=3, clip_on=False
+        )
         dot.set_gid(f"{TOOLTIP}{name}: {axes.get_xlabel()} {x:.1%}, {axes.get_ylabel()} {y:.1%}")
 
 

@@ -171,6 +171,8 @@ def write(path: Path, content: str | bytes) -> None:
     try:
         try:
             aside.write_bytes(content.encode() if isinstance(content, str) else content)
+            with aside.open("rb") as file:
+                os.fsync(file.fileno())  # before it has its name: power may fail in between
             aside.replace(path)
         finally:
             aside.unlink(missing_ok=True)

@@ -26,6 +26,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # prepared data: none of the user's
 import jax
 import matplotlib as mpl
 import pytest
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 IN_HASTE = bool(os.environ["XLA_FLAGS"])
@@ -34,6 +35,9 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Accelerators multiply float32 in fewer bits by default; oracles do not.
 jax.config.update("jax_default_matmul_precision", "highest")
+
+settings.register_profile("mnist_jax", deadline=None)  # the machine may be busy
+settings.load_profile("mnist_jax")
 
 # Every annotated shape and dtype of the package is checked at run time, in every test.
 install_import_hook("mnist_jax", "beartype.beartype")

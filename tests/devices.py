@@ -26,11 +26,11 @@ def free_port():
         return one.getsockname()[1]
 
 
-def start(folder, argv, env):
+def start(folder, argv, env, program=("-m", "mnist_jax.main")):
     """The command in a process of its own, with two devices and on no cluster."""
     alone = {k: v for k, v in devices(2).items() if not k.startswith(CLUSTERS)}
     return subprocess.Popen(
-        [sys.executable, "-m", "mnist_jax.main", *argv],
+        [sys.executable, *program, *argv],
         cwd=folder,
         env={
             **{name.upper(): str(value) for name, value in KEEP_ALL.items()},

@@ -17,7 +17,7 @@ ALL = {"rotation": 30.0, "zoom": 0.3, "shift": 0.2, "shear": 20.0, "erase": 0.5,
 FILLS = ("nearest", "constant")
 SCIPY_MODE = {"nearest": "nearest", "constant": "grid-constant"}
 
-few = settings(max_examples=30, deadline=None)
+few = settings(max_examples=30)
 reals = partial(st.floats, width=32, allow_subnormal=False)
 pairs = lambda low, high: st.tuples(reals(low, high), reals(low, high))  # noqa: E731
 moves = st.builds(

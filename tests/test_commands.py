@@ -39,10 +39,11 @@ def read(run: Path) -> dict:
         ([LINEAR], ["Dense"], 7_850),
         ([MLP], ["Dense"] * 3, 535_818),
         ([CNN], ["Conv", "BatchNorm", "Conv", "BatchNorm", "Dense", "Dense"], 824_554),
+        ([LINEAR, "--config.task.name=binary"], ["Dense"], 785),
         ([LINEAR, "--config.model.name=mlp_512"], ["Dense"] * 2, 407_050),
         ([LINEAR, "--config.model.name=cnn_2x2_32"], ["Conv", "Dense", "Dense"], 1_387_434),
     ],
-    ids=["linear", "mlp", "cnn", "mlp_512", "cnn_2x2_32"],
+    ids=["linear", "mlp", "cnn", "binary", "mlp_512", "cnn_2x2_32"],
 )
 def test_summary_prints_the_layers_and_their_total(here, no_data, capsys, args, kinds, total):
     assert main.main([*args, "--summary"]) == 0
@@ -134,6 +135,8 @@ def test_the_name_of_a_run_says_what_it_is(here, monkeypatch, dataset, name):
     ("argv", "name"),
     [
         ([], "linear-digits-s0"),
+        # Other values than those of configs/linear.py:digits.
+        (["--config.data.name=digits"], "linear-digits-s0-data-digits"),
         (["--config.seed=2", "--config.data.archives=there"], "linear-digits-s2"),
         (["--config.task.name=binary", "--config.task.loss=hinge"],
          "linear-digits-s0-task-binary-loss-hinge"),
@@ -180,7 +183,8 @@ def test_a_run_that_is_stopped_says_how_to_go_on(here, monkeypatch, capsys, sign
         raise progress.Stopped(signum, 1, 2)
 
     monkeypatch.setattr(host_loop, "run", run)
-    assert main.main([DIGITS, "--workdir=a b"]) == 128 + signum
+    # What starts anew would not go on.
+    assert main.main([DIGITS, "--overwrite", "--workdir=a b"]) == 128 + signum
     out, err = capsys.readouterr()
     saved, command = out.splitlines()
     assert saved == "stopped after epoch 1 of 2, which is saved; to go on:"
@@ -216,7 +220,9 @@ def assert_fallen_back(run: Path, out: str, err: str) -> None:
 def test_without_data_a_shipped_config_trains_on_digits_and_says_so(here, no_data):
     done = typed(LINEAR, "--config.train.epochs=1", cwd=here, **no_data)
     assert done.returncode == 0, done.stderr
-    assert_fallen_back(here / "runs" / "linear-digits-s0-epochs-1", done.stdout, done.stderr)
+    # A run of digits that is wanted is another one.
+    run = here / "runs" / "linear-digits-not-mnist-s0-epochs-1"
+    assert_fallen_back(run, done.stdout, done.stderr)
 
 
 def test_so_it_does_for_a_data_set_that_was_typed(here, no_data, capsys):

@@ -96,12 +96,22 @@ def test_folds_of_other_examples_make_no_pairs(folder):
             compare_runs.versus(ours, compare_runs.read(other))
 
 
+def test_runs_of_other_data_are_not_compared(folder):
+    good = compare_runs.read(folder / "good")
+    with pytest.raises(UserError, match=r"has other data than .*; nothing can be compared"):
+        compare_runs.versus(good, good._replace(fingerprint="another"))
+
+
 def test_the_same_difference_each_time_is_told_and_not_tested(folder):
     ours = compare_runs.read(folder / "goods")
     better = {pair: accuracy + 0.01 for pair, accuracy in ours.accuracies.items()}
     theirs = ours._replace(accuracies=better)
-    said = compare.sentence(ours, theirs, compare_runs.versus(ours, theirs))
+    found = compare_runs.versus(ours, theirs)
+    said = compare.sentence(ours, theirs, found)
     assert said.startswith("no clear difference (+1.00 points): the same in all 3 members")
+    # An interval without width would be too sure, and is not on the page either.
+    assert (found.compared.low, found.compared.high) == (None, None)
+    assert "– to – points" in Page(compare_report.render([ours, theirs], [found], None)).text
 
 
 @pytest.mark.parametrize(

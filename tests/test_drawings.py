@@ -89,7 +89,7 @@ def test_scikit_learns_digits_come_back_as_they_are():
     assert max(apart) < 0.15
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     scale=st.integers(1, 4),
     top=st.integers(0, 200),
@@ -136,6 +136,24 @@ def test_thin_strokes_are_thickened_and_others_are_left(digits):
         thin, plain, thick = map(width, images)
         assert thin > 0.7 * plain  # drawn with a pen of a seventh
         assert thick > 1.3 * plain  # of twice
+
+
+@pytest.mark.parametrize("side", [200, 300, 500, 1500])
+def test_the_thinnest_pen_is_seen(tmp_path, side):
+    """A pixel wide, without grey, which all that makes it smaller makes fainter."""
+
+    def seven(width):
+        image = Image.new("L", (side, side), 255)
+        corners = [(0.2, 0.15), (0.75, 0.2), (0.35, 0.9)]
+        points = [(side * x, side * y) for x, y in corners]
+        ImageDraw.Draw(image).line(points, 0, max(1, round(width * side)), "curve")
+        image.save(tmp_path / "x.png")
+        return mnist(tmp_path / "x.png")
+
+    thin, usual = seven(0), seven(0.06)
+    assert thin.max() > 200
+    assert unlike(usual, thin) < 0.6
+    assert (thin > 127).sum() > 0.5 * (usual > 127).sum()
 
 
 @given(st.lists(st.integers(0, 255), min_size=2, max_size=40).filter(lambda x: len(set(x)) > 1))
@@ -234,9 +252,20 @@ def test_a_photograph_is_turned_upright(tmp_path, five):
 
 def test_a_large_picture_is_looked_at_reduced(tmp_path, five):
     large = Image.fromarray(np.uint8(255 * five[..., 0])).resize((3000, 2000))
-    for end in ("jpg", "png"):
-        large.save(tmp_path / f"x.{end}")
-        assert max(drawings.read(tmp_path / f"x.{end}").shape) <= 512
+    for name in ("x.jpg", "x.png"):
+        large.save(tmp_path / name)
+        assert max(drawings.read(tmp_path / name).shape) <= 512
+    seen = Image.new("RGBA", large.size, (20, 40, 90, 0))
+    seen.putalpha(large.point(lambda tone: 255 - tone))
+    seen.save(tmp_path / "x.png")
+    assert unlike(mnist(tmp_path / "x.jpg"), mnist(tmp_path / "x.png")) < 0.1
+
+
+def test_a_picture_of_a_hundred_megapixels_is_no_warning(tmp_path, five, monkeypatch):
+    """Of which Pillow warns: somebody might mean harm. Here warnings are errors."""
+    Image.fromarray(np.uint8(255 * five[..., 0])).save(tmp_path / "x.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200 * 200 - 1)
+    assert unlike(drawings.as_mnist(five), mnist(tmp_path / "x.png")) == 0
 
 
 @pytest.mark.parametrize("dataset", ["mnist", "fashion_mnist"])

@@ -13,7 +13,7 @@ from mnist_jax import data, knn
 
 BLOCKS = knn._QUERIES, knn._REFERENCES  # as they are outside of these tests
 
-few = settings(max_examples=25, deadline=None)
+few = settings(max_examples=25)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -169,6 +169,24 @@ def test_average_is_scikit_learns_regression(digits, weights):
 def neighbours(distances):
     distances = jnp.asarray([distances], jnp.float32)
     return knn.Neighbours(distances, jnp.arange(distances.shape[1], dtype=jnp.int32)[None])
+
+
+def test_who_is_not_there_has_no_vote():
+    """A query may have fewer neighbours of other groups than were asked for."""
+    images = np.zeros((3, 4), np.uint8)
+    groups = np.array([0]), np.array([0, 0, 1])
+    found = knn.nearest(images[:1], images, 3, groups=tuple(map(jnp.asarray, groups)))
+    assert found.distances.tolist() == [[0.0, np.inf, np.inf]]
+    labels = jnp.asarray([1, 1, 0])
+    for weights in knn.WEIGHTS:
+        assert knn.vote(found, labels, 2, weights).tolist() == [0]
+        assert knn.average(found, labels, weights).tolist() == [0.0]
+
+
+def test_nothing_asked_is_nothing_found():
+    images = np.zeros((3, 4), np.uint8)
+    found = knn.nearest(images[:0], images, 2)
+    assert found.distances.shape == found.indices.shape == (0, 2)
 
 
 def test_exact_matches_take_all():

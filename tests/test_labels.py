@@ -62,5 +62,5 @@ def test_what_is_impossible_is_told_in_one_line(fields, message):
 def test_a_hinge_is_not_smoothed():
     config = configs.default()
     config.task.name, config.optim.label_smoothing = "one_vs_rest", 0.1
-    with pytest.raises(UserError, match="label_smoothing: the loss 'hinge' has none"):
+    with pytest.raises(UserError, match="label_smoothing: the loss 'hinge' of 'one_vs_rest' has"):
         configs.validate(config)

@@ -62,7 +62,7 @@ shapes = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(shape=shapes, padding=st.sampled_from(["SAME", "VALID"]), stride=st.integers(1, 3))
 def test_forward_and_both_gradients_equal_the_native_ones(shape, padding, stride):
     check_forward_and_both_gradients(*arrays(**shape), padding, stride)
@@ -141,7 +141,7 @@ def test_no_gradient_is_a_convolution_of_the_slow_kind():
     assert layouts == {("(0, 3, 1, 2)", "(3, 2, 0, 1)", "(0, 3, 1, 2)")}
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(
     seed=st.integers(0, 99),
     height=st.integers(2, 9),

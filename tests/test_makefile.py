@@ -20,6 +20,19 @@ def test_help_lists_every_target():
     assert [line.split()[0] for line in make("help").splitlines()] == TARGETS
 
 
+def test_half_an_environment_is_not_left_for_a_whole_one(tmp_path):
+    """Debian's Python without its venv package makes one, says so, and fails."""
+    python = tmp_path / "python"
+    python.write_text(
+        f"#!/bin/sh\n[ $1 = -c ] && exit 0\nmkdir -p {tmp_path}/venv/bin\n"
+        f"touch {tmp_path}/venv/bin/python\nexit 1\n"
+    )
+    python.chmod(0o755)
+    command = ["make", f"PYTHON={python}", f"VENV={tmp_path}/venv", f"{tmp_path}/venv/bin/python"]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 2
+    assert not (tmp_path / "venv").exists()
+
+
 def test_what_the_targets_run_exists():
     modules = set(re.findall(r"python -m ((?:experiments|mnist_jax)\.\w+)", make("-n", *TARGETS)))
     assert {"mnist_jax.main", "experiments.tables"} <= modules

@@ -21,7 +21,7 @@ def settings_of(*swept):
     ]
 
 
-def made(settings, seeds=3, validated=True, folds=0, diverged=(), outer=()):
+def made(settings, seeds=3, validated=True, folds=0, diverged=(), outer=(), probable=True):
     """A run of so many epochs as results: summary, rows and history."""
     rng = np.random.default_rng(0)
     rows, history = [], []
@@ -62,6 +62,9 @@ def made(settings, seeds=3, validated=True, folds=0, diverged=(), outer=()):
             {"size": seeds, "accuracies": [0.96]},
         ],
     }
+    if not probable:
+        committee |= dict.fromkeys(("nll", "nll_of_members", "ece", "reliability"))
+        bins = None
     summary = {
         "dataset": "digits",
         "requested_dataset": "digits",
@@ -75,7 +78,12 @@ def made(settings, seeds=3, validated=True, folds=0, diverged=(), outer=()):
         "num_train": 1000,
         "num_val": 100 if validated else 0,
         "nested": members_results.describe_outer(outer) if outer else None,
-        "test": {"accuracy": judged, "loss": judged, "ece": judged, "reliability": bins},
+        "test": {
+            "accuracy": judged,
+            "loss": judged,
+            "ece": judged if probable else None,
+            "reliability": bins,
+        },
         "committee": committee if seeds > 1 and not folds else None,
         "confusion_matrix": [[5, 1], [0, 6]],
         "class_names": ["0", "1"],
@@ -195,6 +203,14 @@ def test_without_validation_nothing_is_drawn_of_it():
     assert "Members" not in headings(text)
     assert "Settings" not in headings(text)
     assert "Validation accuracy" not in text
+
+
+def test_what_is_no_probability_is_not_called_one():
+    assert "mean probabilities of 3" in page([{}])
+    text = page([{}], probable=False)
+    assert "mean softmax of 3" in text
+    assert "Calibration" not in headings(text)
+    assert "probabilit" not in text
 
 
 def test_who_diverged_is_counted_and_not_drawn():

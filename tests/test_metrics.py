@@ -14,7 +14,7 @@ from sklearn import metrics as sklearn_metrics
 from mnist_jax import metrics
 from mnist_jax.types import Metrics
 
-few = settings(max_examples=30, deadline=None)
+few = settings(max_examples=30)
 classification = jax.jit(metrics.classification, static_argnames="num_bins")
 
 

@@ -58,6 +58,19 @@ def test_random_features_are_not_trained():
     assert not np.allclose(jax.tree.leaves(other)[0], jax.tree.leaves(batch_stats)[0])
 
 
+def test_what_inputs_are_like_is_known_after_few_steps():
+    """Thirty are two epochs and a half of digits; nothing may be left of the statistics' start."""
+    model = models.build({"name": "linear", "dtype": "float32", "standardise": True}, 784)
+    variables, x = model.init(KEY), images(50)
+    for _ in range(30):
+        _, updated = model.apply_train(variables, x, KEY, models.Rates(*[jnp.zeros(0)] * 2))
+        variables = variables | {"batch_stats": updated}
+    (found,) = variables["batch_stats"].values()
+    flat = np.asarray(x).reshape(50, -1)
+    np.testing.assert_allclose(found["mean"], flat.mean(0), rtol=0.05)
+    np.testing.assert_allclose(found["var"], flat.var(0), rtol=0, atol=0.05)
+
+
 def test_standardised_inputs_have_mean_0_and_variance_1():
     model = models.build({"name": "linear", "dtype": "float32", "standardise": True}, 784)
     variables = model.init(KEY)
@@ -65,6 +78,12 @@ def test_standardised_inputs_have_mean_0_and_variance_1():
     out, _ = model.apply_train(variables, images(500), KEY, models.Rates(*[jnp.zeros(0)] * 2))
     np.testing.assert_allclose(out.mean(0), 0, atol=1e-4)
     np.testing.assert_allclose(out.std(0), 1, atol=0.01)
+
+
+def test_dropout_zeroes_a_share_and_scales_the_rest():
+    out = models.Dropout().apply({}, jnp.ones(10_000), jnp.float32(0.3), rngs={"dropout": KEY})
+    assert np.mean(out == 0) == pytest.approx(0.3, abs=0.02)
+    np.testing.assert_allclose(out[out != 0], 1 / 0.7, rtol=1e-6)
 
 
 def test_cnn_is_convolution_then_bias_then_activation_then_pool():

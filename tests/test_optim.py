@@ -61,6 +61,12 @@ def test_each_optimizer_with_weight_decay(name):
     np.testing.assert_allclose(trajectory(config(name=name)), by_hand(name), rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_the_decay_of_its_averages_is_the_configs(name):
+    ours = trajectory(config(name=name, b1=0.5, b2=0.9))
+    np.testing.assert_allclose(ours, by_hand(name, b1=0.5, b2=0.9), rtol=1e-4)
+
+
 def test_clipping_limits_the_whole_gradient():
     c = config(name="sgd", clip=0.5)
     start, p = np.array([1.0, -2.0, 0.5]), trajectory(c, weight_decay=0.0, steps=1)

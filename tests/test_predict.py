@@ -173,6 +173,36 @@ def test_files_folders_and_globs(tmp_path):
     assert names("gone.png") == (["gone.png"], [])  # said when it is read
 
 
+def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    def refuse(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(tmp_path), "iterdir", refuse)  # root may read everything
+    assert predict.find([str(tmp_path)]) == (
+        [],
+        [f"{tmp_path}: cannot be read (Permission denied)"],
+    )
+
+
+def test_names_of_any_bytes(workdir, tmp_path):
+    """As in an old archive: shown with a mark, and nothing else is lost."""
+    folder = os.fsencode(tmp_path)
+    draw_digits.draw("28x28", 3).save(tmp_path / "plain.png")
+    for name in (b"drei-\xe9.png", b"leer-\xe9.png"):
+        with open(os.path.join(folder, name), "wb") as file:  # noqa: PTH118, PTH123 (bytes)
+            file.write((tmp_path / "plain.png").read_bytes() if name[0] == 100 else b"")
+    flags = [f"--{kind}={tmp_path}/out.{kind}" for kind in ("json", "csv", "page")]
+    done = subprocess.run(
+        [sys.executable, "-m", "mnist_jax.predict", "--workdir", workdir, tmp_path, *flags],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert done.stderr == f"{tmp_path}/leer-\ufffd.png: is no picture that Pillow knows\n"
+    assert f"{tmp_path}/drei-\ufffd.png  " in done.stdout
+    for kind in ("json", "csv", "page"):
+        assert (tmp_path / f"out.{kind}").stat().st_size
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [

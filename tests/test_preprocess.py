@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from mnist_jax import data, preprocess
 
-few = settings(max_examples=10, deadline=None)
+few = settings(max_examples=10)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -11,7 +11,7 @@ from mnist_jax import models, quantize
 from mnist_jax.quantize import Quantized
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     bits=st.integers(2, 8),
     seed=st.integers(0, 99),

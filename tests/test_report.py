@@ -211,6 +211,36 @@ def test_any_number_of_epochs_with_and_without_validation(epochs, val):
     assert ("no validation images" in text) != val
 
 
+def test_without_a_command_nothing_is_said_of_it():
+    """A run that was started in a notebook."""
+    text = render({**make_run(), "command": ""})
+    check_self_contained(text)
+    assert "The same again" not in text
+    assert "What to try next" not in text
+
+
+def test_where_nothing_chose_an_epoch_none_is_the_best():
+    for val in (True, False):
+        assert ("best epoch (4)" in render(make_run(val=val))) == val
+
+
+def test_a_class_without_images_has_no_part_in_the_means_over_classes():
+    run = make_run(["a", "b", "c"])
+    run["labels"] = run["labels"] % 2
+    matrix = np.zeros((3, 3), int)
+    np.add.at(matrix, (run["labels"], run["logits"].argmax(1)), 1)
+    text = render(run, confusion_matrix=matrix.tolist())
+    found = [
+        thresholds.ranking(thresholds.log_odds(run["logits"])[:, k], run["labels"] == k).auc
+        for k in (0, 1)
+    ]
+    for name, weights in (("Macro", None), ("Weighted", np.bincount(run["labels"]))):
+        row = text.partition(f"{name} mean</th>")[2].partition("</tr>")[0]
+        assert f"{100 * np.average(found, weights=weights):.2f}%" in row
+    assert "Classes without test images count as 0" in text
+    assert "Classes without test images" not in render(make_run())
+
+
 def test_diverged_run():
     run = make_run(logits=np.full((400, 10), np.nan))
     run["history"] = [row | {"train_loss": np.nan, "val_loss": None} for row in run["history"]]

@@ -80,14 +80,6 @@ def test_everything_is_there_and_agrees(spoilt):
     assert summary["train_seconds"] == pytest.approx(sum(row["seconds"] for row in timed))
 
 
-def test_the_epoch_of_fewest_errors_is_chosen(spoilt):
-    workdir, _ = spoilt
-    chosen = min(rows(workdir), key=lambda row: (-row["val_accuracy"], row["val_loss"]))
-    summary = files.read_json(workdir / files.SUMMARY)
-    assert summary["best_epoch"] == chosen["epoch"]
-    assert summary["val_accuracy"] == chosen["val_accuracy"]
-
-
 def test_the_score_counts_errors_and_then_the_loss():
     config = make_config(LINEAR)
     recipe, examples = recipe_of(config)

@@ -4,6 +4,7 @@ import json
 import re
 import signal
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny_members import SMALL, parse, rows, run, same_bits, summary
@@ -247,6 +248,31 @@ def test_who_has_no_patience_stops_and_a_finished_group_is_not_trained_again(fol
     assert (summary(workdir), rows(workdir)) == unbroken
 
 
+def test_one_training_may_have_no_patience_either(folder):
+    config = parse("--config.members.patience=1")
+    config.optim.learning_rate, config.optim.schedule, config.train.epochs = 3.0, "constant", 30
+    run(config, folder / "impatient")
+    (row,) = rows(folder / "impatient")
+    assert (row["status"], row["epochs"]) == ("stopped", row["best_epoch"] + 1)
+
+
+def test_where_a_fold_diverged_there_are_no_scores_out_of_fold(folder, monkeypatch):
+    choose = run_members.choice.choose
+
+    def lost(*args):
+        found = choose(*args)
+        finished, places = found.folds
+        course = finished.course._replace(diverged=jnp.array([False, True]))
+        return found._replace(folds=(finished._replace(course=course), places))
+
+    monkeypatch.setattr(run_members.choice, "choose", lost)
+    lines = []
+    run(parse("--config.members.folds=2"), folder / "lost fold", lines.append)
+    assert "out_of_fold.npz: left out, for the best setting diverged in a fold" in lines
+    assert summary(folder / "lost fold")["folds"] == 2
+    assert not (folder / "lost fold" / files.OUT_OF_FOLD).exists()
+
+
 def test_who_diverges_is_reported_and_left_out(folder):
     grid = '--config.members.grid={"optim.learning_rate": [1e38, 0.1]}'
     argv = [grid, "--config.model.activation=relu", "--config.optim.name=sgd"]
@@ -255,6 +281,11 @@ def test_who_diverges_is_reported_and_left_out(folder):
         "finished"
     ] * 2
     assert (found["diverged"], found["chosen"]) == (2, 1)
+    # NaN would decide for the first class, and so be right now and then.
+    lost = [row for row in rows(folder / "diverged") if row["setting"] == 0]
+    assert [(row["val_loss"], row["val_accuracy"]) for row in lost] == [(None, None)] * 2
+    last = [row for row in rows(folder / "diverged", files.METRICS) if row["member"] < 2]
+    assert {row["val_accuracy"] for row in last if row["val_loss"] is None} == {None}
     with pytest.raises(
         UserError, match=r"^all members diverged; try a lower config.optim.learning"
     ):
@@ -267,6 +298,7 @@ def test_who_diverges_is_reported_and_left_out(folder):
     [
         ([GRID, "--config.data.val_size=0"], "settings are chosen by validation"),
         (["--config.members.seeds=2", "--config.members.halving=(2,)"], "there is only one"),
+        (["--config.members.halving=(2,)"], "there is only one"),
         (["--config.members.folds=400"], "fewer than one a fold"),
         (["--config.members.folds=2", "--config.members.outer_folds=2"], "there is only one"),
         (

@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from devices import devices, outcome, start_two
+from devices import devices, free_port, outcome, start
 from tiny_members import SMALL, run, same_bits, summary
 from tiny_runs import ROOT, environment
 
@@ -16,7 +16,7 @@ from mnist_jax import cli
 from mnist_jax import workdir as files
 
 
-def start(workdir, *argv):
+def start_alone(workdir, *argv):
     return subprocess.Popen(
         [sys.executable, "-m", "mnist_jax.main", *argv, f"--workdir={workdir}"],
         cwd=ROOT,
@@ -39,17 +39,17 @@ def test_ten_members_killed_and_resumed_are_those_of_an_unbroken_run(folder, mon
     argv += ["--config.train.batch_size=4", "--config.model.dropout=(0.2,)"]
     argv += ["--config.train.augment.erase=0.5", "--config.members.width=5"]
     unbroken, workdir = folder / "unbroken", folder / "killed"
-    process = start(unbroken, *argv)
+    process = start_alone(unbroken, *argv)
     out, _ = process.communicate()
     assert process.returncode == 0, out
-    process = start(workdir, *argv)
+    process = start_alone(workdir, *argv)
     while process.poll() is None and not whole_checkpoints(workdir / "checkpoints/0"):
         time.sleep(0.01)
     time.sleep(random.uniform(0, 0.5))
     assert process.poll() is None, "it ended before it was killed"
     process.kill()
     process.communicate()
-    process = start(workdir, *argv)
+    process = start_alone(workdir, *argv)
     out, _ = process.communicate()
     assert process.returncode == 0, out
     assert "goes on after epoch" in out
@@ -88,11 +88,44 @@ def test_two_devices_share_the_members(folder, on_one):
     close(workdir, on_one)
 
 
+CLOCK = """
+import sys
+from mnist_jax import main, run_group
+run_group._SAVE_SECONDS = float(sys.argv[1])
+sys.exit(main.main(sys.argv[2:]))
+"""
+
+
 def test_two_processes_share_the_members(folder, on_one):
+    """Though by the clock of one it is always time to save, by that of the other never."""
     workdir = folder / "processes"
-    first, second = start_two(folder, *SMALL, *MANY, f"--workdir={workdir}")
+    together = [f"--coordinator=localhost:{free_port()}", "--num_processes=2"]
+    first, second = (
+        start(
+            folder,
+            [seconds, *SMALL, *MANY, f"--workdir={workdir}", *together, f"--process_id={i}"],
+            {},
+            ("-c", CLOCK),
+        )
+        for i, seconds in enumerate(("0", "1e9"))
+    )
     code, out, err = outcome(first)
     assert (code, err) == (0, ""), out + err
     assert outcome(second) == (0, "", "")
     assert json.loads((workdir / files.SUMMARY).read_text())["members"] == 3
     close(workdir, on_one)
+
+
+def test_what_follows_the_folds_is_refused_before_them(folder):
+    """Five folds fill four devices; the training after them alone would share batches of 50."""
+    workdir = folder / "refused"
+    folds = ["--config.members.folds=5", "--config.train.batch_size=50", f"--workdir={workdir}"]
+    done = subprocess.run(
+        [sys.executable, "-mmnist_jax.main", *SMALL, *folds],
+        env=devices(4),
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "50 is no multiple of the 4 devices that share it" in done.stderr
+    assert not workdir.exists()

@@ -23,7 +23,11 @@ def test_a_plain_config_has_one_member():
 
 
 @pytest.mark.parametrize(
-    "members", [{"seeds": 2}, {"folds": 2}, {"grid": '{"optim.clip": [1.0]}'}, {"random": "{}"}]
+    "members",
+    [
+        *({"seeds": 2}, {"folds": 2}, {"grid": '{"optim.clip": [1.0]}'}, {"random": "{}"}),
+        *({"patience": 3}, {"halving": (2,)}),
+    ],
 )
 def test_more_is_wanted(members):
     assert sweep.wanted(make(**members))

@@ -5,7 +5,7 @@ import pytest
 from pages import Page
 from tiny_runs import LINEAR, make_config, train_run
 
-from mnist_jax import commands, run, run_members, splits
+from mnist_jax import commands, main, run, run_members, splits
 from mnist_jax import workdir as files
 from mnist_jax.types import UserError
 
@@ -50,6 +50,11 @@ def test_denoise(tmp_path, capsys):
     assert [row["val_accuracy"] for row in files.read_rows(workdir / files.METRICS)] == [None] * 3
     losses = [row["val_loss"] for row in files.read_rows(workdir / files.METRICS)]
     assert summary["best_epoch"] == 1 + int(np.argmin(losses))
+    capsys.readouterr()
+    assert main.main(["--mode=evaluate", f"--workdir={workdir}"]) == 0
+    (told,) = capsys.readouterr().out.splitlines()  # no table of classes
+    assert f"PSNR {summary['test_psnr']:.2f} dB  SSIM {summary['test_ssim']:.4f}" in told
+    assert "errors" not in told
 
 
 def test_members_are_of_classifiers(tmp_path):

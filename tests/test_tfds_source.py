@@ -77,18 +77,14 @@ def test_the_official_reader_reads_what_was_prepared(real):
     assert example["label"] == dataset.test_labels[7]
 
 
-def test_a_second_start_takes_a_moment_and_does_not_import_tfds(real):
+def test_a_second_start_does_without_tfds(real):
+    """Whose import takes seconds; what was read once is read from where it is kept."""
     load = (
-        "import sys, time; from mnist_jax import data\n"
-        "def seconds():\n"
-        "    start = time.perf_counter(); data.load('mnist', data_dir=sys.argv[1])\n"
-        "    return time.perf_counter() - start\n"
+        "import sys; from mnist_jax import data\n"
+        "data.load('mnist', data_dir=sys.argv[1])\n"
         "assert not {'tensorflow_datasets', 'sklearn', 'PIL'} & set(sys.modules)\n"
-        "print(min(seconds() for _ in range(3)))"
     )
-    command = [sys.executable, "-c", load, real]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert float(output) < 0.3
+    subprocess.run([sys.executable, "-c", load, real], check=True)
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])

@@ -26,7 +26,7 @@ def every_threshold(scores, labels):
 
 
 @given(examples(), st.sampled_from([0.1, 0.5, 2 / 3, 0.9, 1.0]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_goals_are_met_by_the_threshold_that_gives_most_of_the_rest(data, goal):
     points = every_threshold(*data)
     precise = [point.threshold for point in points if point.precision >= goal]
@@ -40,7 +40,7 @@ def test_goals_are_met_by_the_threshold_that_gives_most_of_the_rest(data, goal):
 
 
 @given(examples())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_areas_are_what_they_mean(data):
     scores, labels = data
     yes, no = scores[labels == 1], scores[labels == 0]
@@ -54,7 +54,7 @@ def test_the_areas_are_what_they_mean(data):
 
 
 @given(examples(), st.integers(-6, 6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_an_operating_point_counts_as_scikit_learn_does(data, threshold):
     scores, labels = data
     point = thresholds.operating_point(scores, labels, threshold + 0.0)

@@ -45,7 +45,7 @@ def exactly(x, kernel, g, pads):
     )
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(shape=shapes)
 def test_it_is_the_convolution_and_its_gradient(shape):
     """To a hundred-thousandth or two of the largest: float32 alone gives a millionth."""
@@ -111,6 +111,13 @@ def test_layers_take_it_where_there_are_channels_enough(large):
     assert not products(layers.conv2d, x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16))
     strided = jax.grad(lambda k: layers.conv2d(x, k, stride=2).sum())
     assert not products(strided, kernel)
+
+
+def test_devices_that_share_a_batch_do_not_take_it(large, monkeypatch):
+    """Its groups of images would have to be exchanged."""
+    x, kernel = large
+    monkeypatch.setattr(jax, "device_count", lambda: 2)
+    assert not products(jax.grad(lambda k: layers.conv2d(x, k).sum()), kernel)
 
 
 def test_gradients_of_layers(large):

@@ -3,6 +3,7 @@
 import errno
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -315,6 +316,24 @@ def test_a_reader_never_sees_half_a_file(tmp_path, monkeypatch):
     workdir.write(path, "new")
     assert seen == [("new", "old")]
     assert path.read_text() == "new"
+
+
+def test_what_has_its_name_is_on_the_disk(tmp_path, monkeypatch):
+    """Power may fail after the name is written and before the content is, unless it is told to."""
+    steps, synced, renamed = [], os.fsync, Path.replace
+
+    def fsync(file):
+        steps.append(("content", os.fstat(file).st_size))
+        synced(file)
+
+    def replace(self, target):
+        steps.append(("name", target.name))
+        return renamed(self, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", replace)
+    workdir.write(tmp_path / "file", "new")
+    assert steps == [("content", 3), ("name", "file")]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
