@@ -19,21 +19,26 @@ SETTINGS = {
 
 
 def main(dataset: str = "mnist", seeds: int = 5, folder: Path = Path("runs/ablation")) -> str:
-    """Trains every setting over the same seeds; returns the table."""
+    """Trains every setting over the same seeds, two or more; returns the table."""
+    if seeds < 2:
+        raise ValueError(f"seeds={seeds}: an interval takes two or more")
     config = mlp.get_config(dataset)
     config.members.update(seeds=seeds, settings=json.dumps(list(SETTINGS.values())))
     run_members.run_members(config, splits.load(config), folder)
     rows = workdir.read_rows(folder / workdir.MEMBERS)
+    lost = {row["seed"] for row in rows if row["status"] == "diverged"}  # a pair takes both
+    rows = [row for row in rows if row["seed"] not in lost]
     values = [
         [100 * r["val_accuracy"] for r in rows if r["setting"] == i] for i, _ in enumerate(SETTINGS)
     ]
     cells = []
     for name, accuracies in zip(SETTINGS, values, strict=True):
-        found, gain = stats.describe(accuracies), stats.paired(values[0], accuracies)
+        gain = stats.paired(values[0], accuracies)
         interval = f"{gain.difference:+.2f} ({gain.low:+.2f} to {gain.high:+.2f})"
-        cells.append([name, f"{found.mean:.2f} ± {found.sd:.2f}", interval])
+        cells.append([name, tables.spread(accuracies), interval])
     header = ["setting", "validation accuracy, %", "gain (95% interval)"]
-    return tables.markdown(header, cells, f"{seeds} seeds, paired with those of the first setting.")
+    note = f"{len(values[0])} seeds, paired with those of the first setting."
+    return tables.markdown(header, cells, note)
 
 
 if __name__ == "__main__":

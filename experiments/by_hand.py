@@ -40,7 +40,7 @@ Gradient descent then takes a step against each of them, r being the learning ra
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -52,7 +52,7 @@ from jaxtyping import Array, Float32, Int32, UInt8
 from tqdm import tqdm
 
 from experiments import tables
-from mnist_jax import compilation, metrics, splits, stats
+from mnist_jax import compilation, metrics, splits
 from mnist_jax import config as configs
 from mnist_jax.augment import normalize
 from mnist_jax.splits import Splits
@@ -234,7 +234,7 @@ def to_markdown(record: Mapping[str, Any]) -> str:
     keys = ("loss", "accuracy_percent", "val_accuracy_percent")
     header = ["iteration", "loss", "training accuracy, %", "validation accuracy, %"]
     rows = [
-        [f"{iteration}", *(_spread([seed[i] for seed in record[key]]) for key in keys)]
+        [f"{iteration}", *(tables.spread([seed[i] for seed in record[key]]) for key in keys)]
         for i, iteration in enumerate(record["iteration"])
     ]
     _beside(record, header, rows, "accuracy_percent")
@@ -254,21 +254,16 @@ def recalls_to_markdown(record: Mapping[str, Any]) -> str:
     """How much of each class is found on the test split, and of all."""
     header = ["class", "test recall, %"]
     rows = [
-        [name, _spread([seed[i] for seed in record["recall_percent"]])]
+        [name, tables.spread([seed[i] for seed in record["recall_percent"]])]
         for i, name in enumerate(record["class_names"])
     ]
-    rows.append(["all: accuracy", _spread(record["test_accuracy_percent"])])
+    rows.append(["all: accuracy", tables.spread(record["test_accuracy_percent"])])
     _beside(record, header, rows, "test_percent")
     note = f"The same seeds, each judged once on all {record['examples'][2]:,} test images."
     return tables.markdown(header, rows, note)
 
 
 TABLES = (to_markdown, recalls_to_markdown)
-
-
-def _spread(values: Sequence[float]) -> str:
-    found = stats.describe(values)
-    return f"{found.mean:.2f}" + ("" if found.sd is None else f" ± {found.sd:.2f}")
 
 
 def _beside(record: Mapping[str, Any], header: list[str], rows: list[list[str]], key: str) -> None:
@@ -296,10 +291,7 @@ def main() -> int:
         return 2
     origin = tables.origin("experiments.by_hand")  # now: the code may change while this runs
     record = {**origin, **study(examples, seeds=2 if options.quick else SEEDS)}
-    if options.quick:
-        print(tables.page(record, TABLES))
-    else:
-        tables.publish("by_hand", record, TABLES)
+    tables.publish("by_hand", record, TABLES, quick=options.quick)
     return 0
 
 

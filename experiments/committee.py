@@ -134,10 +134,7 @@ def main() -> None:
         for smoothing in SMOOTHING
     ]
     record = {**tables.origin("experiments.committee"), "rows": rows}
-    if options.quick:
-        print(tables.page(record, TABLES))
-    else:
-        tables.publish("committee", record, TABLES)
+    tables.publish("committee", record, TABLES, quick=options.quick)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from jaxtyping import Float32
 
 from configs import fast
 from experiments import tables
-from mnist_jax import choice, compilation, ensemble, splits, stats
+from mnist_jax import choice, compilation, ensemble, splits, stats, workdir
 from mnist_jax.choice import Choice
 from mnist_jax.splits import Split
 
@@ -26,13 +26,20 @@ RUNS = Path("runs/distil")
 
 
 def study(dataset: str, seeds: int, folder: Path) -> dict[str, Any]:
-    """Trains teachers, then students; goes on with what is in the folder."""
+    """Trains teachers, then students; goes on with what is in the folder, if it is of this config.
+
+    Raises:
+      UserError: it is of another one.
+    """
     config = fast.get_config(dataset)
     config.members.seeds = seeds
     examples = splits.load(config)
+    with workdir.locked(folder):
+        workdir.prepare(folder, config.to_dict(), examples.fingerprint, overwrite=False)
     teachers = choice.choose(config, examples, folder / "teachers", print)
     on_train, _ = choice.judge(teachers, examples.train)
-    taught = examples._replace(train=Split(examples.train.images, probabilities(on_train)))
+    believed = ensemble.probabilities(on_train).astype(np.float32)
+    taught = examples._replace(train=Split(examples.train.images, believed))
     config.optim.label_smoothing = 0.0
     students = choice.choose(config, taught, folder / "students", print)
     logits, teachers_alone = _judge(teachers, examples.test)
@@ -48,13 +55,6 @@ def study(dataset: str, seeds: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def probabilities(
-    logits: Float32[np.ndarray, "members n classes"],
-) -> Float32[np.ndarray, "n classes"]:
-    """What a committee believes: the mean of its members' probabilities."""
-    return np.exp(ensemble.mean_probabilities(logits)).astype(np.float32)
-
-
 def _judge(
     found: Choice, test: Split
 ) -> tuple[Float32[np.ndarray, "members n classes"], list[float]]:
@@ -66,13 +66,12 @@ def to_markdown(record: Mapping[str, Any]) -> str:
     """The table: teachers, what they decide together, students."""
     header = ["data", "n", "a teacher, %", "all teachers, %", "a student, %", "gain (95% interval)"]
     gain = record["gain"]
-    teacher, student = (stats.describe(record[who]) for who in ("teachers", "students"))
     cells = [
         record["dataset"],
-        f"{teacher.n}",
-        f"{teacher.mean:.2f} ± {teacher.sd:.2f}",
+        f"{len(record['teachers'])}",
+        tables.spread(record["teachers"]),
         f"{record['committee']:.2f}",
-        f"{student.mean:.2f} ± {student.sd:.2f}",
+        tables.spread(record["students"]),
         f"{gain['difference']:+.2f} ({gain['low']:+.2f} to {gain['high']:+.2f})",
     ]
     note = (
@@ -97,10 +96,7 @@ def main() -> None:
         **tables.origin("experiments.distil"),
         **study(dataset, seeds, RUNS / f"{dataset}-{seeds}"),
     }
-    if options.quick:
-        print(tables.page(record, TABLES))
-    else:
-        tables.publish("distil", record, TABLES)
+    tables.publish("distil", record, TABLES, quick=options.quick)
 
 
 if __name__ == "__main__":

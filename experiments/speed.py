@@ -3,10 +3,11 @@
     python -m experiments.speed [--name=cpu] [--repeats=5] [--nets ...] [--batches ...]
 
 Same nets, batches, optimizer, data and machine. Each peer has a process of its own; they take turns
-(ours, theirs, ours, ...), and who waits costs no time. Medians are over the turns, and ratios are
-of medians. Each peer is started twice: with nothing kept from an earlier compilation, and with what
-the first start left; the second start takes the turns. Needs `pip install -e '.[bench]'`; a peer
-that cannot be had is left out, its reason in the record.
+(ours, theirs, ours, ...; another one first each time), and who waits costs no time. Medians are
+over the turns, and so are ratios, each of two turns that are neighbours. Each peer is started
+twice: with nothing kept from an earlier compilation, and with what the first start left; the second
+start takes the turns. Needs `pip install -e '.[bench]'`; a peer that cannot be had is left out, its
+reason in the record.
 """
 
 import argparse
@@ -101,8 +102,10 @@ def measure(net: str, batch_size: int, num_train: int, repeats: int) -> dict[str
                     _, cold = start(job, cache, alone)
                 processes[peer], cached = start(job, cache, stack)
                 starts[peer] = cold, cached
-        for _ in range(repeats):
-            for peer in [peer for peer in PEERS if peer not in failed]:
+        for i in range(repeats):
+            there = [peer for peer in PEERS if peer not in failed]
+            first = i % len(there)
+            for peer in (*there[first:], *there[:first]):
                 with noting(failed, peer):
                     turns[peer].append(take_turn(processes[peer]))
     rows = {
@@ -110,7 +113,8 @@ def measure(net: str, batch_size: int, num_train: int, repeats: int) -> dict[str
         for peer in PEERS
         if peer not in failed
     }
-    return {"net": net, "batch_size": batch_size, "peers": rows, "failed": failed}
+    facts = {"net": net, "batch_size": batch_size, "num_train": num_train}
+    return {**facts, "peers": rows, "failed": failed}
 
 
 @contextlib.contextmanager
@@ -153,6 +157,7 @@ def row(
         "epoch_seconds": train * scale,
         "epoch_seconds_of_each_turn": [turn.train_seconds * scale for turn in turns],
         "predict_10000_seconds": predict,
+        "predict_10000_seconds_of_each_turn": [turn.predict_seconds for turn in turns],
         "examples_per_second": num_train / train,
         "compile_seconds": compiling(cold.turn),
         "compile_seconds_cached": compiling(cached.turn),

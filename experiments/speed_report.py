@@ -1,5 +1,6 @@
 """What `experiments.speed` found: two tables and a figure."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,18 +18,36 @@ def to_markdown(record: Mapping[str, Any]) -> str:
     cells = []
     for result in record["results"]:
         rows = result["peers"]
-        ratios = []
-        for key in ("epoch_seconds", "predict_10000_seconds"):
-            others = [row[key] for name, row in rows.items() if name != "ours"]
-            ratios.append(f"{rows['ours'][key] / min(others):.2f}" if others else "-")
+        ratios = [_ratio(rows, key) for key in ("epoch_seconds", "predict_10000_seconds")]
         times = [f"{rows[name]['epoch_seconds']:.3g}" if name in rows else "-" for name in peers]
         cells.append([f"`{result['net']}`", str(result["batch_size"]), *times, *ratios])
     turns = len(record["results"][0]["peers"]["ours"]["epoch_seconds_of_each_turn"])
     note = (
-        f"Seconds for an epoch of 60,000 examples, medians of {turns} interleaved turns, compiling "
-        f"left out; {tables.source(record)}"
+        f"Seconds for an epoch of 60,000 examples, medians of {turns} interleaved turns of "
+        f"{_examples(record)} examples each, compiling left out. Ours / best peer: beside the one "
+        "of the smallest median, turn by turn, their median and in brackets their range, where "
+        f"each turn was kept; {tables.source(record)}"
     )
     return tables.markdown(header, cells, note)
+
+
+def _ratio(rows: Mapping[str, Mapping[str, Any]], key: str) -> str:
+    """Ours over the best peer's: the median of the turns' ratios, and from where to where."""
+    others = [row for name, row in rows.items() if name != "ours"]
+    if not others:
+        return "-"
+    ours, best = rows["ours"], min(others, key=lambda row: row[key])
+    turns = f"{key}_of_each_turn"
+    if turns not in ours:  # in earlier records of predicting
+        return f"{ours[key] / best[key]:.2f}"
+    # A peer that failed later has fewer.
+    ratios = [a / b for a, b in zip(ours[turns], best[turns], strict=False)]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
+
+
+def _examples(record: Mapping[str, Any]) -> str:
+    """Of a turn: with each batch size a few less."""
+    return f"up to {max(result['num_train'] for result in record['results']):,}"
 
 
 def details(record: Mapping[str, Any]) -> str:

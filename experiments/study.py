@@ -29,7 +29,7 @@ from mnist_jax import compilation, provenance, report, stats, workdir
 DEFAULT = Path("runs/study")
 # By minutes on 2 cores, so that a bar tells when all is done: a row that is not named takes 1.
 MINUTES = {
-    "cnn_6x6_3x3": 360,
+    "cnn_6x6_3x3": 250,
     "cnn_5x5_3x3": 25,
     "cnn_augmented": 25,
     "cnn_2x2_32": 24,
@@ -71,11 +71,12 @@ def _as_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def _gain(reproduced: Outcome | None, best: Outcome | None) -> dict[str, Any] | None:
-    """How much better ours is, by seed or fold; of two single values by example."""
+    """How much better ours is, by seed or fold; where one has none, by example."""
     if reproduced is None or best is None:
         return None
     a, b = reproduced.values, best.values
-    if len(a) == len(b) == 1 and reproduced.examples is not None and best.examples is not None:
+    alone = min(len(a), len(b)) == 1
+    if alone and reproduced.examples is not None and best.examples is not None:
         a, b = reproduced.examples, best.examples
     # What has no seed is the same beside each of the other's.
     a, b = (list(x) * max(len(a), len(b)) if len(x) == 1 else x for x in (a, b))
@@ -111,7 +112,7 @@ def to_markdown(record: Mapping[str, Any]) -> str:
     header = [
         *("study", "data", "system", "figure", "a constant", "theirs", "reproduced"),
         "ours at its best",
-        *("gain (95% interval)", "training, s", "theirs, s", "times faster"),
+        *("gain (95% interval)", "seconds", "theirs, s", "times faster"),
     ]
     cells = []
     for row in record["rows"]:
@@ -130,7 +131,7 @@ def to_markdown(record: Mapping[str, Any]) -> str:
                 interval or "-",
                 _or_dash(ours, "{:,.1f}"),
                 _or_dash(theirs, "{:,.0f}"),
-                _or_dash(theirs / ours if ours and theirs else None, "{:,.0f}"),
+                _or_dash(theirs / ours if ours and theirs else None, "{:,.1f}"),
             ]
         )
     both = [
@@ -138,14 +139,17 @@ def to_markdown(record: Mapping[str, Any]) -> str:
         for row in record["rows"]
         if row["reproduced"] and row["reproduced"]["seconds"] and row["their_seconds"]
     ]
+    revisions = ", ".join(sorted({row["git_revision"][:7] for row in record["rows"]}))
     ours, theirs = (sum(column) for column in zip(*both, strict=True)) if both else (0, 0)
     note = (
         "Mean ± standard deviation over seeds or folds (their number). A constant: the accuracy "
         "of always answering the most frequent class of the test images. Reproduced: their system, "
         "with their budget. At its best: our choice of the same kind, or of a better kind. Gain: "
-        "paired by seed or fold, by test image where neither has one. Seconds: the "
-        f"training of one, on their machines for theirs; where both are known, {ours:,.0f} s for "
-        f"{len(both)} systems, and {theirs:,.0f} s; {tables.source(record)}"
+        "paired by seed or fold, by test image where one of both has none (of PSNR beside the "
+        "one value). Seconds: the training of one, the median of several; of kNN the search for "
+        "neighbours, with all of a grid's; on their machines for theirs; where both are known, "
+        f"{ours:,.0f} s for {len(both)} systems, and {theirs:,.0f} s. Measured at revisions "
+        f"{revisions}; {tables.source({**record, 'git_revision': None})}"
     )
     return tables.markdown(header, cells, note)
 

@@ -9,6 +9,7 @@ functions that write their tables.
 import importlib
 import json
 import shlex
+import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -42,10 +43,20 @@ def origin(module: str) -> dict[str, Any]:
 
 
 def source(record: Mapping[str, Any]) -> str:
-    """The end of a note: what `origin` found. Earlier records know the version of JAX alone."""
+    """The end of a note: what `origin` found. Earlier records know less of it."""
     versions = record.get("versions") or {"jax": record["jax"]}
     names = ", ".join(f"{library} {number}" for library, number in versions.items())
-    return f"{record['device']}, {names}; `{record['command']}`."
+    revision = record.get("git_revision")
+    at = f", revision {revision.replace(revision[7:40], '')}" if revision else ""
+    return f"{record['device']}, {names}{at}; `{record['command']}`."
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Mean ± standard deviation; of one value that value, of none "-"."""
+    if not values:
+        return "-"
+    sd = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{sd}"
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], note: str) -> str:
@@ -61,14 +72,17 @@ def into_readme(readme: str, name: str, table: str) -> str:
     return head + start + table + end + tail if end else readme
 
 
-def publish(name: str, results: Any, to_markdown: Sequence[ToMarkdown]) -> None:
+def publish(
+    name: str, results: Any, to_markdown: Sequence[ToMarkdown], *, quick: bool = False
+) -> None:
     """Writes results/name.json, its tables to results/name.md and the first into README.
 
-    README is left alone where it has no marks for the table.
+    README is left alone where it has no marks for the table. What was quick is only printed.
     """
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(results, indent=2) + "\n")
-    show(name, results, to_markdown)
+    if not quick:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"{name}.json").write_text(json.dumps(results, indent=2) + "\n")
+        show(name, results, to_markdown)
     print(page(results, to_markdown))
 
 

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from experiments import figures, tables, timed_run
 from experiments.recipes import PUBLISHED, Data
-from mnist_jax import cli, data, workdir
+from mnist_jax import cli, data, provenance, workdir
 from mnist_jax import config as configs
 from mnist_jax.types import UserError
 
@@ -86,7 +86,8 @@ def run(recipe: str, seed: int, examples: Path, stop_at: float | None) -> dict[s
     if done.returncode:
         raise Failed([f"exit code {done.returncode}", *done.stderr.strip().splitlines()][-1])
     found = json.loads(done.stdout.splitlines()[-1])
-    workdir.write(path, workdir.to_json({**found, "config": config}))
+    kept = {**found, "config": config, "git_revision": provenance.git_revision()}
+    workdir.write(path, workdir.to_json(kept))
     return workdir.read_json(path)
 
 
@@ -134,8 +135,8 @@ def to_markdown(record: Mapping[str, Any]) -> str:
                     f"{recipe['num_params']:,}",
                     f"{recipe['published_epochs']}",
                     f"{len(found['epoch'])} of {recipe['n']}",
-                    *(_mean_and_sd(found[key], 1) for key in TIMES),
-                    _mean_and_sd(found["test_accuracy_percent"], 2),
+                    *(tables.spread(found[key], 1) for key in TIMES),
+                    tables.spread(found["test_accuracy_percent"]),
                 ]
             )
         cells += [[f"{target}%", f"`{name}`", *["-"] * 6] for name in record["failed"]]
@@ -146,18 +147,13 @@ def to_markdown(record: Mapping[str, Any]) -> str:
         f"trained on {sizes['train']:,}; test accuracy of the parameters that first did, on all "
         f"{sizes['test']:,}. Training leaves out compiling and validating; the whole process is "
         "everything from its start: imports, data, compiling (nothing kept from earlier runs), "
-        "validating; "
+        "validating. Validated once an epoch, on the examples that the choices in configs/ were "
+        "made on too; "
         + "".join(f"not run: {name}: {reason}; " for name, reason in record["failed"].items())
+        + "".join(f"left out: {name}; " for name in record["left_out"])
         + tables.source(record)
     )
     return tables.markdown(header, cells, note)
-
-
-def _mean_and_sd(values: Sequence[float], digits: int) -> str:
-    if not values:
-        return "-"
-    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.{digits}f}{spread}"
 
 
 TABLES = (to_markdown,)
@@ -216,6 +212,7 @@ def main() -> int:
         "targets": [f"{target:g}" for target in timed_run.TARGETS if target <= stop_at],
         "recipes": [summarize(*item) for item in runs.items() if item[0] not in failed],
         "failed": failed,
+        "left_out": [name for name in PUBLISHED if name not in options.recipes],
     }
     name = f"time_to_accuracy-{options.dataset}"
     tables.publish(name, record, TABLES)

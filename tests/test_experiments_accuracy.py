@@ -136,12 +136,14 @@ def test_the_table_counts_the_seeds_that_reached_a_target():
         "targets": ["98"],
         "recipes": [summary],
         "failed": {"pytorch_mnist": "ModuleNotFoundError: No module named 'torch'"},
+        "left_out": ["keras_mnist_convnet"],
     }
     table = time_to_accuracy.to_markdown(json.loads(json.dumps(record)))
     assert table.splitlines()[2:4] == [
         "| 98% | `flax_mnist` | 5 | 4 | 2 of 3 | 11.0 ± 1.4 | 21.0 ± 1.4 | 99.00 ± 1.41 |",
         "| 98% | `pytorch_mnist` | - | - | - | - | - | - |",
     ]
+    assert "left out: keras_mnist_convnet;" in table
     assert "not run: pytorch_mnist: ModuleNotFoundError" in table
     time_to_accuracy.figure(record)
 

@@ -7,6 +7,7 @@ import pytest
 from configs import fast, linear, mlp
 from experiments import ablation_template, committee, distil, members_speed, tables
 from mnist_jax import workdir
+from mnist_jax.types import UserError
 
 TINY = {"name": "mlp", "widths": (4,)}
 
@@ -29,6 +30,8 @@ def test_an_ablation_is_a_list_of_overrides(tmp_path, monkeypatch):
         assert f"| {mean:.2f} ± " in line
         assert f"| {mean - means[0]:+.2f} (" in line
     assert "2 seeds, paired with those of the first setting." in table
+    with pytest.raises(ValueError, match="an interval takes two or more"):
+        ablation_template.main(seeds=1)
 
 
 def test_students_learn_what_a_committee_believes(tmp_path, monkeypatch):
@@ -42,6 +45,11 @@ def test_students_learn_what_a_committee_believes(tmp_path, monkeypatch):
     assert record["students"] != record["teachers"]
     table = tables.page({**record, **tables.origin("experiments.distil")}, distil.TABLES)
     assert f"| {record['committee']:.2f} |" in table
+    config.optim.learning_rate = 0.5  # of these nets it knows nothing
+    with pytest.raises(
+        UserError, match=r"holds another run, which differs in config\.optim\.learn"
+    ):
+        distil.study("digits", 3, tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -137,8 +145,8 @@ def test_cross_validation_beside_scikit_learn():
             assert np.mean(row[key]) > 0.4
 
 
-@pytest.mark.usefixtures("optimised")
 def test_a_committee_is_trained_and_shown(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(fast, "get_config", linear.get_config)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["committee", "--quick"])
     monkeypatch.setattr(committee.compilation, "enable_cache", lambda: None)

@@ -8,9 +8,9 @@ import pytest
 from pages import check_self_contained
 
 from experiments import study, tables
-from experiments.systems import linear, nets, rows
+from experiments.systems import linear, nets, references, rows
 from experiments.systems.row import Outcome, Row, Settings
-from mnist_jax import data, models, pictures
+from mnist_jax import data, models, pictures, workdir
 
 # Of each kind of system one; all of them is `python -m experiments.study --quick`.
 SOME = ["forest_of_a_5", "knn_grid", "forest"]
@@ -71,9 +71,10 @@ def test_the_table(tmp_path):
     record = {"rows": [json.loads(json.dumps(described))], **tables.origin("experiments.study")}
     page = tables.page(record, study.TABLES)
     ours = "91.00 ± 1.00 (3) | 94.17 ± 1.26 (3) | +3.17 (+2.45 to +3.88) | 10.0"
-    assert f"| 80.00 | 90.00 | {ours} | 250 | 25 |" in page
+    assert f"| 80.00 | 90.00 | {ours} | 250 | 25.0 |" in page
     assert "recall 12.34" in page
     assert "where both are known, 10 s for 1 systems, and 250 s" in page
+    assert f"at revisions {described['git_revision'][:7]};" in page
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,9 @@ def test_the_table(tmp_path):
     [
         (Outcome([90.0], None), Outcome([91.0, 92.0, 93.0], None), -0.484, 4.484),
         (Outcome([91.0, 92.0, 93.0], None), Outcome([90.0], None), -4.484, 0.484),
-        # By example: one more of four is right.
+        # By example, of which one more of four is right, though one has seeds.
+        (Outcome([25.0], None, examples=[0.0, 0.0, 0.0, 100.0]),
+         Outcome([40.0, 60.0], None, examples=[0.0, 0.0, 100.0, 100.0]), -54.56, 104.56),
         (Outcome([25.0], None, examples=[0.0, 0.0, 0.0, 100.0]),
          Outcome([50.0], None, examples=[0.0, 0.0, 100.0, 100.0]), -54.56, 104.56),
     ],
@@ -101,6 +104,26 @@ def test_what_makes_no_pairs_has_no_gain(tmp_path):
     ]:
         systems = (found and (lambda settings, found=found: found) for found in outcomes)
         assert study.run(row(name, *systems), settings)["gain"] is None
+
+
+def test_what_each_test_image_adds(tmp_path):
+    """Of one net and of two, of members, of a classifier of scikit-learn's."""
+    settings = Settings(tmp_path, 1, quick=True)
+    net, members = nets.keras("linear", "mnist", 1, 20), linear.on_test("members", {})
+    found = [net(settings), net(settings._replace(seeds=2)), members(settings)]
+    found.append(references.svc("mnist", settings))
+    for outcome, shares in zip(
+        found, ({0, 100}, {0, 50, 100}, {0, 50, 100}, {0, 100}), strict=True
+    ):
+        assert set(outcome.examples) == shares
+        assert np.mean(outcome.examples) == pytest.approx(np.mean(outcome.values))
+
+
+def test_seconds_are_those_of_one_training(tmp_path):
+    machine = linear.cross_validated("linear", {"train.batch_size": 20}, folds=2)
+    outcome = machine(Settings(tmp_path, 1, quick=True))
+    summary = workdir.read_json(tmp_path / "linear-2-folds" / workdir.SUMMARY)
+    assert outcome.seconds == pytest.approx(summary["train_seconds"] / 3)  # and one on all
 
 
 def test_the_page_shows_what_there_is(tmp_path, monkeypatch, capsys):

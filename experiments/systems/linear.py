@@ -67,7 +67,7 @@ def _cross_validate(
             scores, yes = stored["logits"][0], stored["labels"] == 1
         facts = binary_facts(yes, scores[:, 1] - scores[:, 0])
     facts["test accuracy"] = 100 * summary["test_accuracy"]
-    seconds = summary["train_seconds"] * folds / (folds + 1)  # the last one is on all examples
+    seconds = summary["train_seconds"] / (folds + 1)  # the last one is on all examples
     shown = nets.shown(config, workdir)
     return Outcome([100 * row["val_accuracy"] for row in rows], seconds, facts, shown)
 
@@ -80,7 +80,8 @@ def _test(name: str, overrides: Mapping[str, Any], dataset: str, settings: Setti
     rows = files.read_rows(workdir / files.MEMBERS)
     accuracies = [100 * row["test_accuracy"] for row in rows]
     seconds = summary["train_seconds"] / len(rows)
-    return Outcome(accuracies, seconds, shown=nets.shown(config, workdir))
+    examples = nets.right(workdir).tolist()
+    return Outcome(accuracies, seconds, shown=nets.shown(config, workdir), examples=examples)
 
 
 def _config(overrides: Mapping[str, Any], dataset: str, settings: Settings) -> ConfigDict:

@@ -25,12 +25,12 @@ class Outcome(NamedTuple):
     """What a system reaches."""
 
     values: Sequence[float]  # the row's metric, one a seed or fold
-    seconds: float | None  # of training, of one of them
+    seconds: float | None  # of training one of them; of kNN's search
     facts: Mapping[str, float] = MappingProxyType({})  # other figures, by name
     # For the page, whichever there are: "classes" and their "confusion" matrix, "history" as in
     # metrics.jsonl, "layers" of a net, "images" as rows of data URIs.
     shown: Mapping[str, Any] = MappingProxyType({})
-    # Of a single value: what each example adds to it, to pair with another system's.
+    # What each example adds to the mean of the values, to pair with another system's.
     examples: Sequence[float] | None = None
 
 
