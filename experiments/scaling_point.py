@@ -57,12 +57,12 @@ def measure(point: Point) -> dict[str, Any]:
     lowered = jitted.lower(state, images, labels, hparams, root)
     compiled = compilation.compile_lowered(lowered)
     seconds = []
-    for _ in range(point.repeats):
+    for _ in range(1 + point.repeats):  # the first one warms up
         start = time.perf_counter()
         state = jax.block_until_ready(compiled(state, images, labels, hparams, root))[0]
         seconds.append(time.perf_counter() - start)
     return {
-        "seconds": statistics.median(seconds),
+        "seconds": statistics.median(seconds[1:]),
         "num_params": num_params,
         "peak_rss_bytes": memory.peak_rss_bytes(),
         "device_peak_bytes": memory.jax_peak_bytes(),

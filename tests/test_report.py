@@ -241,6 +241,22 @@ def test_a_class_without_images_has_no_part_in_the_means_over_classes():
     assert "Classes without test images" not in render(make_run())
 
 
+def test_the_curves_are_those_of_the_history():
+    history = make_run(epochs=3)["history"]
+    loss, accuracy, rate = plots.learning_curves(history, best_epoch=2).axes
+    for axes, columns in (
+        (loss, {"train": "train_loss", "validation": "val_loss"}),
+        (accuracy, {"train": "train_accuracy", "validation": "val_accuracy"}),
+        (rate, {"learning rate": "learning_rate"}),
+    ):
+        drawn = [line for line in axes.get_lines() if not line.get_label().startswith("best")]
+        assert len(drawn) == len(columns)
+        for line, (label, column) in zip(drawn, columns.items(), strict=True):
+            assert len(columns) == 1 or line.get_label() == label
+            assert [*line.get_xdata()] == [1, 2, 3]
+            assert [*line.get_ydata()] == [row[column] for row in history]
+
+
 def test_diverged_run():
     run = make_run(logits=np.full((400, 10), np.nan))
     run["history"] = [row | {"train_loss": np.nan, "val_loss": None} for row in run["history"]]

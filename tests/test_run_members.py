@@ -256,6 +256,25 @@ def test_one_training_may_have_no_patience_either(folder):
     assert (row["status"], row["epochs"]) == ("stopped", row["best_epoch"] + 1)
 
 
+def test_of_a_setting_those_who_did_not_diverge_are_judged(folder, monkeypatch):
+    train = run_group.run_group
+
+    def lost(*args):
+        finished = train(*args)
+        course = finished.course._replace(diverged=jnp.array([True, False, False]))
+        return finished._replace(course=course)
+
+    monkeypatch.setattr(run_group, "run_group", lost)
+    found = run(parse("--config.members.seeds=3"), folder / "two of three")
+    assert (found["diverged"], found["committee"]["members"]) == (1, 2)
+    first, *others = rows(folder / "two of three")
+    assert first["status"] == "diverged"
+    assert "test_accuracy" not in first
+    with np.load(folder / "two of three" / files.PREDICTIONS) as stored:
+        right = (stored["logits"].argmax(-1) == stored["labels"]).mean(1)
+    assert [row["test_accuracy"] for row in others] == pytest.approx(right.tolist())
+
+
 def test_where_a_fold_diverged_there_are_no_scores_out_of_fold(folder, monkeypatch):
     choose = run_members.choice.choose
 

@@ -16,9 +16,18 @@ from mnist_jax import cli
 from mnist_jax import workdir as files
 
 
+# The command, but that it saves after so many seconds.
+SAVING = """
+import sys
+from mnist_jax import main, run_group
+run_group._SAVE_SECONDS = float(sys.argv[1])
+sys.exit(main.main(sys.argv[2:]))
+"""
+
+
 def start_alone(workdir, *argv):
     return subprocess.Popen(
-        [sys.executable, "-m", "mnist_jax.main", *argv, f"--workdir={workdir}"],
+        [sys.executable, "-c", SAVING, "0", *argv, f"--workdir={workdir}"],
         cwd=ROOT,
         env=environment(workdir.parent),
         stdout=subprocess.PIPE,
@@ -34,8 +43,8 @@ def whole_checkpoints(directory):
 
 def test_ten_members_killed_and_resumed_are_those_of_an_unbroken_run(folder, monkeypatch):
     """SIGKILL in the middle of epochs, once there are checkpoints."""
-    # Long enough for the first checkpoint, after 2 s, not to be the last one.
-    argv = [*SMALL, "--config.train.epochs=36", "--config.members.seeds=10"]
+    # Long enough for the first checkpoint not to be the last one.
+    argv = [*SMALL, "--config.train.epochs=12", "--config.members.seeds=10"]
     argv += ["--config.train.batch_size=4", "--config.model.dropout=(0.2,)"]
     argv += ["--config.train.augment.erase=0.5", "--config.members.width=5"]
     unbroken, workdir = folder / "unbroken", folder / "killed"
@@ -88,14 +97,6 @@ def test_two_devices_share_the_members(folder, on_one):
     close(workdir, on_one)
 
 
-CLOCK = """
-import sys
-from mnist_jax import main, run_group
-run_group._SAVE_SECONDS = float(sys.argv[1])
-sys.exit(main.main(sys.argv[2:]))
-"""
-
-
 def test_two_processes_share_the_members(folder, on_one):
     """Though by the clock of one it is always time to save, by that of the other never."""
     workdir = folder / "processes"
@@ -105,7 +106,7 @@ def test_two_processes_share_the_members(folder, on_one):
             folder,
             [seconds, *SMALL, *MANY, f"--workdir={workdir}", *together, f"--process_id={i}"],
             {},
-            ("-c", CLOCK),
+            ("-c", SAVING),
         )
         for i, seconds in enumerate(("0", "1e9"))
     )
