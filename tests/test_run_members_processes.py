@@ -15,7 +15,6 @@ from tiny_runs import ROOT, environment
 from mnist_jax import cli
 from mnist_jax import workdir as files
 
-
 # The command, but that it saves after so many seconds.
 SAVING = """
 import sys
