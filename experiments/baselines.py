@@ -79,12 +79,13 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         for r in rows
     ]
     r = rows[0]
+    jax = {"jax": r["versions"]["jax"]}
     note = (
         "Mean ± standard deviation of one run over n seeds, each judged once on all "
         f"{r['num_test']:,} test images. Training: the median of their seconds, without compiling, "
         "validating and what else there is to do; compiling: the longest (later runs find what "
         "earlier ones compiled); memory of the largest; "
-        f"{r['device']}, jax {r['versions']['jax']}; `python -m experiments.baselines`."
+        + tables.source({**r, "versions": jax, "command": "python -m experiments.baselines"})
     )
     return tables.markdown(header, cells, note)
 

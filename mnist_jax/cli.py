@@ -87,10 +87,10 @@ def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
     if not values.help and not (file if values.mode == "train" else values.workdir):
         needed = "--config=configs/cnn.py" if values.mode == "train" else "--workdir=runs/NAME"
         raise UserError(f"{needed}: is needed to {values.mode}; see --help")
-    cache = values.compilation_cache
     if file:
         configs.validate(config)
         sweep.expand(config)
+    cache = values.compilation_cache
     return Options(
         mode=values.mode,
         config=config,

@@ -47,20 +47,20 @@ def train(options: cli.Options) -> int:
         examples = processes.from_first(lambda: splits.load(config))
         dataset = f"{examples.name}-not-{data.file_name(requested)}"
     workdir = options.workdir or Path("runs", run_name(options, dataset))
-    command = shlex.join(["python", "-m", "mnist_jax.main", *options.argv])
+    words = ["python", "-m", "mnist_jax.main", *options.argv]
     try:
         summary = (run_members.run_members if sweep.wanted(config) else run.run)(
             config,
             examples,
             workdir,
-            command=command,
+            command=shlex.join(words),
             requested_dataset=requested,
             overwrite=options.overwrite,
             echo=_say,
         )
     except progress.Stopped as stopped:
-        again = [word for word in shlex.split(command) if not re.match("--?overwrite", word)]
-        _say(f"{stopped}; to go on:\n  {shlex.join(again)}")
+        again = shlex.join(word for word in words if not re.match("--?overwrite", word))
+        _say(f"{stopped}; to go on:\n  {again}")
         return 128 + stopped.signum
     _say(headline(summary, workdir))
     return 0

@@ -14,8 +14,8 @@ Main = Callable[[Sequence[str]], int]
 def command(main: Main) -> Main:
     """Decorates what takes a command's arguments and returns its exit code.
 
-    A user's mistake is told in one line, and the code is 2. Where nobody reads what is printed any
-    more, as after `| head`, the command ends as if SIGPIPE had ended it.
+    A user's mistake is told in one line, and the code is 2. At Ctrl-C, and where nobody reads what
+    is printed any more, as after `| head`, the command ends as if SIGINT or SIGPIPE had ended it.
     """
 
     @functools.wraps(main)

@@ -66,7 +66,8 @@ def learning_curves(history: Sequence[Mapping[str, Any]], best_epoch: int | None
 
     Args:
         history: the rows of `metrics.jsonl`. A None or non-finite value leaves a gap.
-        best_epoch: the epoch to mark: the one whose parameters were kept.
+        best_epoch: the epoch to mark: the one whose parameters were kept. Without validation it is
+            just the last one, and not marked.
     """
     panels = {
         "Loss": {"train": "train_loss", "validation": "val_loss"},
@@ -83,7 +84,7 @@ def learning_curves(history: Sequence[Mapping[str, Any]], best_epoch: int | None
             axes.set_title(title, loc="left", fontsize=9.5, fontweight="bold")
             axes.grid(visible=False, axis="x")
             _lines(axes, history, names)
-            if best_epoch is not None:
+            if best_epoch is not None and history and history[-1]["val_loss"] is not None:
                 axes.axvline(best_epoch, label=f"best epoch ({best_epoch})", **DASHED)
         losses = np.concatenate([_column(history, name) for name in ("train_loss", "val_loss")])
         scale_to(loss, losses[np.isfinite(losses)])

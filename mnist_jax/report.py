@@ -152,8 +152,7 @@ def render(
     closest = errors.most_ambiguous(probabilities, AMBIGUOUS)
     closest = closest[np.isfinite(probabilities[closest]).all(axis=1)]
     rankings = [thresholds.ranking(odds[:, k], labels == k) for k in range(len(names))]
-    chosen = summary["best_epoch"] if summary["num_val"] else None  # else it is just the last
-    curves = plots.learning_curves(history, chosen)
+    curves = plots.learning_curves(history, summary["best_epoch"])
     bins = summary["reliability"]
     probable = any(row["count"] for row in bins)  # a hinge loss makes no probabilities
     return template("report.html.jinja").render(

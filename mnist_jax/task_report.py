@@ -62,8 +62,7 @@ def _render(
     command: str,
     triples: Sequence[Sequence[tuple[str, str]]],
 ) -> str:
-    chosen = summary["best_epoch"] if summary["num_val"] else None  # else it is just the last
-    curves = plots.learning_curves(history, chosen)
+    curves = plots.learning_curves(history, summary["best_epoch"])
     return report.template("task.html.jinja").render(
         summary=summary,
         command=command,

@@ -26,7 +26,10 @@ def free_port():
         return one.getsockname()[1]
 
 
-def start(folder, argv, env, program=("-m", "mnist_jax.main")):
+COMMAND = ("-m", "mnist_jax.main")
+
+
+def start(folder, argv, env, program=COMMAND):
     """The command in a process of its own, with two devices and on no cluster."""
     alone = {k: v for k, v in devices(2).items() if not k.startswith(CLUSTERS)}
     return subprocess.Popen(
@@ -44,10 +47,13 @@ def start(folder, argv, env, program=("-m", "mnist_jax.main")):
     )
 
 
-def start_two(folder, *argv):
+def start_two(folder, *argv, programs=(COMMAND, COMMAND)):
     """Two processes for one run, by flags."""
     together = [f"--coordinator=localhost:{free_port()}", "--num_processes=2"]
-    return [start(folder, [*argv, *together, f"--process_id={i}"], {}) for i in range(2)]
+    return [
+        start(folder, [*argv, *together, f"--process_id={i}"], {}, program)
+        for i, program in enumerate(programs)
+    ]
 
 
 def start_two_by_slurm(folder, *argv):

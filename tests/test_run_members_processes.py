@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from devices import devices, free_port, outcome, start
+from devices import devices, outcome, start_two
 from tiny_members import SMALL, run, same_bits, summary
 from tiny_runs import ROOT, environment
 
@@ -24,7 +24,7 @@ sys.exit(main.main(sys.argv[2:]))
 """
 
 
-def start_alone(workdir, *argv):
+def start(workdir, *argv):
     return subprocess.Popen(
         [sys.executable, "-c", SAVING, "0", *argv, f"--workdir={workdir}"],
         cwd=ROOT,
@@ -47,17 +47,17 @@ def test_ten_members_killed_and_resumed_are_those_of_an_unbroken_run(folder, mon
     argv += ["--config.train.batch_size=4", "--config.model.dropout=(0.2,)"]
     argv += ["--config.train.augment.erase=0.5", "--config.members.width=5"]
     unbroken, workdir = folder / "unbroken", folder / "killed"
-    process = start_alone(unbroken, *argv)
+    process = start(unbroken, *argv)
     out, _ = process.communicate()
     assert process.returncode == 0, out
-    process = start_alone(workdir, *argv)
+    process = start(workdir, *argv)
     while process.poll() is None and not whole_checkpoints(workdir / "checkpoints/0"):
         time.sleep(0.01)
     time.sleep(random.uniform(0, 0.5))
     assert process.poll() is None, "it ended before it was killed"
     process.kill()
     process.communicate()
-    process = start_alone(workdir, *argv)
+    process = start(workdir, *argv)
     out, _ = process.communicate()
     assert process.returncode == 0, out
     assert "goes on after epoch" in out
@@ -99,16 +99,8 @@ def test_two_devices_share_the_members(folder, on_one):
 def test_two_processes_share_the_members(folder, on_one):
     """Though by the clock of one it is always time to save, by that of the other never."""
     workdir = folder / "processes"
-    together = [f"--coordinator=localhost:{free_port()}", "--num_processes=2"]
-    first, second = (
-        start(
-            folder,
-            [seconds, *SMALL, *MANY, f"--workdir={workdir}", *together, f"--process_id={i}"],
-            {},
-            ("-c", SAVING),
-        )
-        for i, seconds in enumerate(("0", "1e9"))
-    )
+    programs = [("-c", SAVING, seconds) for seconds in ("0", "1e9")]
+    first, second = start_two(folder, *SMALL, *MANY, f"--workdir={workdir}", programs=programs)
     code, out, err = outcome(first)
     assert (code, err) == (0, ""), out + err
     assert outcome(second) == (0, "", "")
