@@ -15,7 +15,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         return _dispatch(argv)
     except KeyboardInterrupt:
-        print("stopped at once; without --overwrite the same command goes on", file=sys.stderr)
+        print("stopped at once; the same command, without --overwrite, goes on", file=sys.stderr)
         return 130
 
 

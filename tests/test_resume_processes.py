@@ -163,7 +163,7 @@ def test_stopped_by_signals(folder):
     out, err = process.communicate()
     assert process.returncode == 130, out + err
     assert asked.startswith("stopping once")
-    assert err == "stopped at once; the same command goes on after the last epoch\n"
+    assert err == "stopped at once; the same command, without --overwrite, goes on\n"
 
     finish(workdir, epochs)
     is_whole_and_the_same(workdir, unbroken)
