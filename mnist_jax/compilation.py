@@ -7,8 +7,11 @@ OFF = "off"
 
 # XLA hands a CPU's convolutions to YNNPACK, which takes up to twice as long as Eigen for them. Here
 # it keeps single matrix products, at which it is the quickest, and nothing else.
+# It also forgets `lax.optimization_barrier` before it fuses, and then computes again, in every
+# operation that reads them, what was to be computed once.
 _CPU_OPTIONS: dict[str, str | bool] = {
-    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
+    "xla_disable_hlo_passes": "cse_barrier_expander",
 }
 
 

@@ -69,7 +69,7 @@ def convolve(
         seen = _at_points(x, rows, columns, pads)
         products = jnp.einsum("bapc,baco->bapo", _flat(seen), weights)
         products = lax.optimization_barrier(products).reshape(*seen.shape[:-1], -1)
-        out = _combine(down.AT, products.swapaxes(0, 1))
+        out = lax.optimization_barrier(_combine(down.AT, products.swapaxes(0, 1)))
         out = _combine(across.AT, out.swapaxes(0, 1))
         whole = rows.tiles * rows.outputs, columns.tiles * columns.outputs
         out = out.transpose(2, 3, 1, 4, 0, 5).reshape(len(x), *whole, -1)
@@ -100,6 +100,7 @@ def kernel_gradient(
         seen = _at_points(x, rows, columns, pads)
         g = lax.pad(g, jnp.zeros((), g.dtype), [(0, 0, 0), *missing, (0, 0, 0)])
         g = _combine(down.AT.T, [g[:, i :: rows.outputs] for i in range(rows.outputs)])
+        g = lax.optimization_barrier(g)
         ends = range(columns.outputs)
         g = _combine(across.AT.T, [g[:, :, :, i :: columns.outputs] for i in ends])
         return total + jnp.einsum("bapc,bapo->baco", _flat(seen), _flat(g)), None
@@ -155,7 +156,8 @@ def _at_points(x: Array, rows: Axis, columns: Axis, pads: Pads) -> Float[Array, 
         reach = axis.outputs * (axis.tiles - 1) + 1
         return [slice(i, i + reach, axis.outputs) for i in range(axis.tile)]
 
-    x = _combine(matrices(rows).BT, [x[:, i] for i in starts(rows)])
+    # The barrier: each of them is read more than once, and shall be computed once.
+    x = lax.optimization_barrier(_combine(matrices(rows).BT, [x[:, i] for i in starts(rows)]))
     return _combine(matrices(columns).BT, [x[:, :, :, i] for i in starts(columns)])
 
 
@@ -165,8 +167,7 @@ def _combine(matrix: Float32[np.ndarray, "m n"], parts: Sequence[Array] | Array)
         sum(float(factor) * part for factor, part in zip(row, parts, strict=True) if factor)
         for row in matrix
     ]
-    # The barrier: what comes next shall not compute them once for each use.
-    return lax.optimization_barrier(jnp.stack(rows))
+    return jnp.stack(rows)
 
 
 def _flat(x: Array) -> Float[Array, "b a places channels"]:

@@ -108,3 +108,19 @@ def test_convolutions_are_eigens_on_a_cpu():
     assert "ynn_fusion" in plain.as_text()  # or there is nothing to ask for
     assert "ynn_fusion" not in ours.as_text()
     np.testing.assert_allclose(ours(x, kernel), plain(x, kernel), rtol=1e-5)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the options are for CPUs")
+@pytest.mark.usefixtures("optimised")
+def test_what_is_behind_a_barrier_is_computed_once():
+    """The responses of a first layer, which are cheap enough to be made again wherever needed."""
+    x, kernel = jnp.ones((8, 28, 28, 1)), jnp.ones((3, 3, 1, 8))
+
+    def loss(kernel):
+        return (layers.max_pool(layers.conv2d(x, kernel), 2) ** 2).sum()
+
+    lowered = jax.jit(jax.grad(loss)).lower(kernel)
+    ours, plain = compilation.compile_lowered(lowered), lowered.compile()
+    assert "opt-barrier" not in plain.as_text()  # or there is nothing to ask for
+    assert "opt-barrier" in ours.as_text()
+    np.testing.assert_allclose(ours(kernel), plain(kernel), rtol=1e-4)

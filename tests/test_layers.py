@@ -171,6 +171,35 @@ def test_of_equal_maxima_the_first_gets_the_gradient():
     )
 
 
+def test_affine_has_the_gradients_of_its_formula():
+    x, scale, shift, weights = (
+        jax.random.normal(key, shape)
+        for key, shape in zip(
+            jax.random.split(jax.random.key(0), 4),
+            [(3, 5, 4, 2), (2,), (2,), (3, 5, 4, 2)],
+            strict=True,
+        )
+    )
+
+    def weighed(affine):
+        return lambda *args: (affine(*args) ** 2 * weights).sum()
+
+    def formula(x, scale, shift):
+        return x * scale[None, None, None] + shift[None, None, None]
+
+    def twice(function, arguments):
+        return jax.jacrev(jax.grad(function, arguments), arguments)
+
+    for derive in (jax.grad, twice):
+        found, expected = (
+            derive(weighed(affine), (0, 1, 2))(x, scale, shift)
+            for affine in (layers.affine, formula)
+        )
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected
+        )
+
+
 def test_a_kernel_larger_than_the_images_is_refused():
     with pytest.raises(ValueError, match=r"kernel of \(5, 5\) is larger than images of \(8, 4\)"):
         layers.conv2d(jnp.ones((2, 8, 4, 1)), jnp.ones((5, 5, 1, 2)), "VALID")

@@ -214,6 +214,33 @@ def test_batch_normalisation_uses_the_batch_in_training_and_its_average_later():
     )
 
 
+@pytest.mark.parametrize("average", [False, True])
+def test_batch_normalisation_is_flaxs(average):
+    """What it gives, what it remembers, and its gradients; far from 0, where rounding tells."""
+    x = 3 * jax.random.normal(KEY, (6, 4, 3, 5)) + 10 * jnp.arange(5.0)[None, None, None]
+    variables = {
+        "params": {"scale": jnp.linspace(0.5, 2, 5), "bias": jnp.linspace(-1, 1, 5)},
+        "batch_stats": {"mean": jnp.arange(5.0), "var": jnp.linspace(1, 2, 5)},
+    }
+
+    def compute(module):
+        def weighed(params, x):
+            y, stats = module.apply({**variables, "params": params}, x, mutable=["batch_stats"])
+            return (jnp.sin(jnp.arange(x.size)).reshape(x.shape) * y).sum(), (y, stats)
+
+        return jax.grad(weighed, (0, 1), has_aux=True)(variables["params"], x)
+
+    ours = compute(models.BatchNorm(average, jnp.float32))
+    flaxs = compute(nn.BatchNorm(average, momentum=0.9))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), ours, flaxs)
+
+
+def test_batch_normalisation_of_one_value_is_finite():
+    x = jnp.full((4, 3, 3, 1), 1e3) + 1e-4
+    y, _ = models.BatchNorm(False, jnp.float32).init_with_output(KEY, x)
+    assert np.isfinite(y).all()
+
+
 def test_bfloat16_keeps_float32_parameters_and_logits_close():
     full = models.build(TINY_CNN, 10)
     half = models.build({**TINY_CNN, "dtype": "bfloat16"}, 10)
