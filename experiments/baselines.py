@@ -79,13 +79,17 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         for r in rows
     ]
     r = rows[0]
-    jax = {"jax": r["versions"]["jax"]}
+    origin = {
+        **r,
+        "versions": {"jax": r["versions"]["jax"]},
+        "command": "python -m experiments.baselines",
+        "git_revisions": [r["git_revision"] for r in rows],
+    }
     note = (
         "Mean ± standard deviation of one run over n seeds, each judged once on all "
         f"{r['num_test']:,} test images. Training: the median of their seconds, without compiling, "
         "validating and what else there is to do; compiling: the longest (later runs find what "
-        "earlier ones compiled); memory of the largest; "
-        + tables.source({**r, "versions": jax, "command": "python -m experiments.baselines"})
+        "earlier ones compiled); memory of the largest; " + tables.source(origin)
     )
     return tables.markdown(header, cells, note)
 

@@ -206,6 +206,9 @@ def main() -> int:
         return 2
     record = {
         **tables.origin("experiments.time_to_accuracy"),
+        "git_revisions": [
+            run["git_revision"] for name in runs if name not in failed for run in runs[name]
+        ],
         "dataset": options.dataset,
         "examples": sizes,
         # Those beyond the one at which the runs stopped, they had no chance to reach.

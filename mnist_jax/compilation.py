@@ -7,8 +7,8 @@ OFF = "off"
 
 # XLA hands a CPU's convolutions to YNNPACK, which takes up to twice as long as Eigen for them. Here
 # it keeps single matrix products, at which it is the quickest, and nothing else.
-# It also forgets `lax.optimization_barrier` before it fuses, and then computes again, in every
-# operation that reads them, what was to be computed once.
+# XLA also forgets `lax.optimization_barrier` before it fuses, and then computes again, in every
+# operation that reads it, what was to be computed once.
 _CPU_OPTIONS: dict[str, str | bool] = {
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
     "xla_disable_hlo_passes": "cse_barrier_expander",
@@ -19,12 +19,15 @@ def compile_lowered(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
     """Compiles `jit(f).lower(...)` for speed: what `.compile()` does, with our options."""
     if jax.default_backend() != "cpu":
         return lowered.compile()
-    try:
-        return lowered.compile(compiler_options=_CPU_OPTIONS)
-    except jax.errors.JaxRuntimeError as error:
-        if "No such compile option" not in str(error):  # an experiment that a jaxlib may lack
-            raise
-        return lowered.compile()
+    options = _CPU_OPTIONS
+    while True:
+        try:
+            return lowered.compile(compiler_options=options)
+        except jax.errors.JaxRuntimeError as error:  # experiments that a jaxlib may lack
+            known = {name: options[name] for name in options if name not in str(error)}
+            if "No such compile option" not in str(error) or known == options:
+                raise
+            options = known
 
 
 def enable_cache(directory: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The convolution and the pooling that are fast on every backend.
+"""The convolution, the pooling and the sums of channels that are fast on every backend.
 
 XLA's own gradients of a convolution are hundreds of times slower than they could be on a CPU (jax
 issue 12868). Here both are written as what a CPU is good at, forward convolutions: of the output's
@@ -18,7 +18,6 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from mnist_jax import winograd
-from mnist_jax.types import PyTree
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _MAX_TAPS = 64  # sums of more shifted images take long to compile
@@ -82,28 +81,23 @@ def max_pool(x: Float[Array, "n h w c"], window: int) -> Float[Array, "n h2 w2 c
     return x if window == 1 else _max_pool(x[:, :height, :width], window)
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def spread(values: Float[Array, "c"], shape: Shape) -> Float[Array, "n h w c"]:
+    """A number a channel, at every place of an array of this shape; gradient: `channel_sums`."""
+    return jnp.broadcast_to(values, shape)
+
+
 @jax.custom_vjp
-def affine(
-    x: Float[Array, "n h w c"], scale: Float[Array, "c"], shift: Float[Array, "c"]
-) -> Float[Array, "n h w c"]:
-    """Each channel times a number plus a number; their gradients are `channel_sums`."""
-    return x * scale[None, None, None] + shift[None, None, None]
-
-
 def channel_sums(x: Float[Array, "n h w c"]) -> Float[Array, "c"]:
     """The sum of each channel: down the rows first, as a CPU is several times as fast."""
-    return _kept(x.sum(1)).sum((0, 1))
+    return _kept(x.sum(1, dtype=jnp.float32)).sum((0, 1)).astype(x.dtype)
 
 
-def _affine_bwd(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array, Array]:
-    x, scale = saved
-    return g * scale[None, None, None], channel_sums(g * x), channel_sums(g)
+spread.defvjp(lambda v, shape: (spread(v, shape), None), lambda _, __, g: (channel_sums(g),))
+channel_sums.defvjp(lambda x: (channel_sums(x), x), lambda x, g: (spread(g, x.shape),))
 
 
-affine.defvjp(lambda x, scale, shift: (affine(x, scale, shift), (x, scale)), _affine_bwd)
-
-
-def _kept(x: PyTree) -> PyTree:
+def _kept(x: Array) -> Array:
     """The same; on a CPU what reads it later does not compute it once more, fused into it."""
     return lax.optimization_barrier(x) if jax.default_backend() == "cpu" else x
 
@@ -235,28 +229,33 @@ def _transposed(
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _max_pool(x: Array, window: int) -> Array:
-    return _max_pool_fwd(x, window)[0]
+    return _maxima(x, window)[0]
 
 
 def _max_pool_fwd(x: Array, window: int) -> tuple[Array, Array]:
+    best, first = _maxima(x, window)
+    return _kept(best), _kept(first)
+
+
+def _maxima(x: Array, window: int) -> tuple[Array, Array]:
     """The maxima, and at which place of its window each is found first."""
     places = [x[:, i::window, j::window] for i in range(window) for j in range(window)]
     best, first = places[0], jnp.zeros(places[0].shape, jnp.int16)
     for place, values in enumerate(places[1:], 1):
         first = jnp.where(values > best, jnp.int16(place), first)
         best = jnp.maximum(best, values)
-    return _kept((best, first))
+    return best, first
 
 
 def _max_pool_bwd(window: int, first: Array, g: Array) -> tuple[Array]:
-    def spread(pooled: Array) -> Array:
+    def widen(pooled: Array) -> Array:
         n, h, w, c = pooled.shape
         wide = jnp.broadcast_to(pooled[:, :, None, :, None], (n, h, window, w, window, c))
         return wide.reshape(n, h * window, w * window, c)
 
     rows, columns = (jnp.arange(size * window) % window for size in g.shape[1:3])
     place = (rows[:, None] * window + columns[None]).astype(jnp.int16)[None, :, :, None]
-    return (jnp.where(spread(first) == place, spread(g), jnp.zeros((), g.dtype)),)
+    return (jnp.where(widen(first) == place, widen(g), jnp.zeros((), g.dtype)),)
 
 
 _max_pool.defvjp(_max_pool_fwd, _max_pool_bwd)

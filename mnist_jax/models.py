@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jax import lax
 from jaxtyping import Array, Float, Float32
 
 from mnist_jax import layers, nets
@@ -142,8 +141,7 @@ class Conv(nn.Module):
         x = layers.max_pool(x, self.pool)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
-            bias = bias.astype(self.dtype)
-            x = layers.affine(x, jnp.ones_like(bias), bias)
+            x = x + layers.spread(bias.astype(self.dtype), x.shape)
         return x
 
 
@@ -156,8 +154,6 @@ class BatchNorm(nn.Module):
 
     average: bool  # whether to take the averages
     dtype: Any
-    momentum: float = 0.9
-    epsilon: float = 1e-5
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
@@ -173,9 +169,10 @@ class BatchNorm(nn.Module):
             mean = layers.channel_sums(x) / count
             variance = jnp.maximum(layers.channel_sums(x * x) / count - mean * mean, 0.0)
             for past, now in ((means, mean), (variances, variance)):
-                past.value = self.momentum * past.value + (1 - self.momentum) * now
-        scale = scale * lax.rsqrt(variance + self.epsilon)
-        return layers.affine(x, scale, bias - mean * scale).astype(self.dtype)
+                past.value = 0.9 * past.value + 0.1 * now
+        scale = scale * jax.lax.rsqrt(variance + 1e-5)
+        x = x * layers.spread(scale, x.shape) + layers.spread(bias - mean * scale, x.shape)
+        return x.astype(self.dtype)
 
 
 class CNN(nn.Module):

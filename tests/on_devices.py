@@ -11,8 +11,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from mnist_jax import compilation, evaluate, parallel, progress, run, splits, train
 from mnist_jax import config as configs
-from mnist_jax import evaluate, parallel, progress, run, splits, train
 
 BATCH = 24  # of no other meaning in the programs below
 TRAIN = 5 * BATCH + 3  # examples, few: where a ReLU or a pool tips over, what follows is not close
@@ -66,7 +66,8 @@ def train_and_predict(folder, mesh):
     numbers = train.make_hparams(config), jax.random.key(config.seed)
     init = jax.jit(train.init_state, static_argnums=0, out_shardings=parallel.whole(mesh))
     state = init(recipe, *numbers)
-    compiled = train.train_epoch.lower(recipe, state, *data, *numbers).compile()
+    lowered = train.train_epoch.lower(recipe, state, *data, *numbers)
+    compiled = compilation.compile_lowered(lowered)
     (folder / "epoch.hlo").write_text(compiled.as_text())
     state, sums = compiled(state, *data, *numbers)
     assert all(x.sharding.is_fully_replicated for x in jax.tree.leaves((state, sums)))
@@ -80,7 +81,7 @@ def train_and_predict(folder, mesh):
     assert all(x.sharding.is_fully_replicated for x in logits.values())
     np.savez(folder / "logits.npz", **logits)
     lowered = evaluate.predict.lower(recipe.model, variables, images, BATCH, mesh)
-    (folder / "predict.hlo").write_text(lowered.compile().as_text())
+    (folder / "predict.hlo").write_text(compilation.compile_lowered(lowered).as_text())
 
 
 def whole_run(workdir, stop=None):

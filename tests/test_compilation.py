@@ -94,9 +94,13 @@ def test_a_damaged_program_is_compiled_again(tmp_path, first_start):
 
 
 def test_an_option_that_this_jaxlib_lacks_is_left_out(monkeypatch):
-    lowered = jax.jit(lambda x: x + 1).lower(jnp.float32(1))
-    monkeypatch.setattr(compilation, "_CPU_OPTIONS", {"xla_cpu_never_heard_of": True})
-    assert compilation.compile_lowered(lowered)(jnp.float32(1)) == 2
+    """And the others are not."""
+    lowered = jax.jit(lambda x: jax.lax.optimization_barrier(x * 2) + 1).lower(jnp.float32(1))
+    options = {"xla_cpu_never_heard_of": True, **compilation._CPU_OPTIONS, "xla_cpu_nor_of": "x"}
+    monkeypatch.setattr(compilation, "_CPU_OPTIONS", options)
+    compiled = compilation.compile_lowered(lowered)
+    assert compiled(jnp.float32(1)) == 3
+    assert jax.default_backend() != "cpu" or "opt-barrier" in compiled.as_text()
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the options are for CPUs")

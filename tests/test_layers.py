@@ -171,33 +171,43 @@ def test_of_equal_maxima_the_first_gets_the_gradient():
     )
 
 
-def test_affine_has_the_gradients_of_its_formula():
-    x, scale, shift, weights = (
-        jax.random.normal(key, shape)
-        for key, shape in zip(
-            jax.random.split(jax.random.key(0), 4),
-            [(3, 5, 4, 2), (2,), (2,), (3, 5, 4, 2)],
-            strict=True,
-        )
-    )
+def test_sums_of_channels_and_their_transpose():
+    """Gradients, and theirs, of what batch normalisation is made of."""
+    x = jax.random.normal(jax.random.key(0), (3, 5, 4, 2))
 
-    def weighed(affine):
-        return lambda *args: (affine(*args) ** 2 * weights).sum()
+    def normalised(x, sums, spread):
+        mean = sums(x) / 60
+        return (x - spread(mean)) * spread(1 / (sums(x * x) / 60 - mean * mean))
 
-    def formula(x, scale, shift):
-        return x * scale[None, None, None] + shift[None, None, None]
+    def derivatives(*how):
+        def value(x):
+            return (jnp.sin(jnp.arange(x.size)).reshape(x.shape) * normalised(x, *how)).sum()
 
-    def twice(function, arguments):
-        return jax.jacrev(jax.grad(function, arguments), arguments)
+        return jax.grad(value)(x), jax.grad(lambda x: (jax.grad(value)(x) ** 2).sum())(x)
 
-    for derive in (jax.grad, twice):
-        found, expected = (
-            derive(weighed(affine), (0, 1, 2))(x, scale, shift)
-            for affine in (layers.affine, formula)
-        )
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected
-        )
+    ours = derivatives(layers.channel_sums, lambda v: layers.spread(v, x.shape))
+    plain = derivatives(lambda x: x.sum((0, 1, 2)), lambda v: v[None, None, None])
+    for found, expected in zip(ours, plain, strict=True):
+        scale = float(jnp.abs(expected).max())
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * scale)
+
+
+def test_channels_of_few_bits_are_summed_in_many():
+    x = jnp.full((2, 300, 2, 1), 1.0, jnp.bfloat16)
+    assert layers.channel_sums(x).dtype == jnp.bfloat16
+    np.testing.assert_array_equal(layers.channel_sums(x), jnp.bfloat16(1200))
+
+
+def test_gradient_of_the_gradient_of_max_pool():
+    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
+
+    def of(pool):
+        return jax.grad(lambda x: (jax.grad(lambda x: (pool(x) ** 3).sum())(x) ** 2).sum())(x)
+
+    def plain(x):
+        return x.reshape(2, 2, 2, 2, 2, 3).max((2, 4))
+
+    np.testing.assert_allclose(of(lambda x: layers.max_pool(x, 2)), of(plain), rtol=1e-4, atol=1e-5)
 
 
 def test_a_kernel_larger_than_the_images_is_refused():

@@ -252,6 +252,30 @@ def test_bfloat16_keeps_float32_parameters_and_logits_close():
     assert not np.array_equal(ours, oracle)  # it did compute in bfloat16
 
 
+def test_gradients_in_bfloat16_are_float32_and_close():
+    """Of biases and of batch normalisation too."""
+
+    def gradients(**fields):
+        config = {**TINY_CNN, **fields}
+        model = models.build(config, 10)
+        variables = model.init(KEY)
+
+        def loss(params):
+            together = {**variables, "params": params}
+            logits, _ = model.apply_train(together, images(), KEY, models.read_rates(config))
+            return (logits**2).mean()
+
+        return jax.grad(loss)(variables["params"])
+
+    for batch_norm in (False, True):
+        half = gradients(dtype="bfloat16", batch_norm=batch_norm, dropout=(0.0,))
+        full = gradients(batch_norm=batch_norm, dropout=(0.0,))
+        for ours, oracle in zip(*map(jax.tree.leaves, (half, full)), strict=True):
+            assert ours.dtype == jnp.float32
+            # Each of them may be off, where another place of a pool is the largest.
+            assert jnp.linalg.norm(ours - oracle) < 0.2 * jnp.linalg.norm(oracle)
+
+
 @pytest.mark.parametrize("activation", nets.ACTIVATIONS)
 def test_every_activation(activation):
     config = {"name": "mlp", "dtype": "float32", "widths": (5,), "activation": activation}

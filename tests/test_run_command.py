@@ -62,6 +62,7 @@ def mnist_dir(tmp_path_factory):
     return prepared.prepared_data_dir(tmp_path_factory)
 
 
+@pytest.mark.usefixtures("optimised")
 def test_two_epochs_of_mnist(mnist_dir, tmp_path, capsys):
     argv = [
         f"--config={ROOT}/configs/mlp.py",
