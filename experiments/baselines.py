@@ -66,6 +66,7 @@ def row(config: str, summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """The table that README quotes."""
     header = ["config", "parameters", "test accuracy, %", "n", "training, s", "compiling, s", "MB"]
+    header += ["revision"]
     cells = [
         [
             f"`{r['config']}`",
@@ -75,21 +76,17 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
             f"{r['train_seconds']:.1f}",
             f"{r['compile_seconds']:.1f}",
             f"{r['peak_rss_bytes'] / 1e6:,.0f}",
+            tables.short(r["git_revision"]),
         ]
         for r in rows
     ]
     r = rows[0]
-    origin = {
-        **r,
-        "versions": {"jax": r["versions"]["jax"]},
-        "command": "python -m experiments.baselines",
-        "git_revisions": [r["git_revision"] for r in rows],
-    }
     note = (
         "Mean ± standard deviation of one run over n seeds, each judged once on all "
         f"{r['num_test']:,} test images. Training: the median of their seconds, without compiling, "
         "validating and what else there is to do; compiling: the longest (later runs find what "
-        "earlier ones compiled); memory of the largest; " + tables.source(origin)
+        "earlier ones compiled); memory of the largest; "
+        f"{r['device']}, jax {r['versions']['jax']}; `python -m experiments.baselines`."
     )
     return tables.markdown(header, cells, note)
 

@@ -43,16 +43,17 @@ def origin(module: str) -> dict[str, Any]:
 
 
 def source(record: Mapping[str, Any]) -> str:
-    """The end of a note: what `origin` found. Earlier records know less of it.
-
-    `git_revisions`, if there, are those of runs that were kept from earlier.
-    """
+    """The end of a note: what `origin` found. Earlier records know less of it."""
     versions = record.get("versions") or {"jax": record["jax"]}
     names = ", ".join(f"{library} {number}" for library, number in versions.items())
-    whole = record.get("git_revisions") or [record.get("git_revision")]
-    short = sorted({revision.replace(revision[7:40], "") for revision in whole if revision})
-    at = f", revision{'s' * (len(short) > 1)} {', '.join(short)}" if short else ""
+    revision = record.get("git_revision")
+    at = f", revision {short(revision)}" if revision else ""
     return f"{record['device']}, {names}{at}; `{record['command']}`."
+
+
+def short(revision: str | None) -> str:
+    """A commit in seven digits, with what follows it; of none "-"."""
+    return revision.replace(revision[7:40], "") if revision else "-"
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:

@@ -112,6 +112,7 @@ def summarize(recipe: str, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "recipe": recipe,
         "source": PUBLISHED.get(recipe, recipe),
         "n": len(runs),
+        "git_revisions": sorted({tables.short(run["git_revision"]) for run in runs}),
         "num_params": first["num_params"],
         "published_epochs": first["published_epochs"],
         "compile_seconds": [run["compile_seconds"] for run in runs],
@@ -123,7 +124,7 @@ def summarize(recipe: str, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def to_markdown(record: Mapping[str, Any]) -> str:
     """A row for each target and recipe."""
     header = ["target", "recipe", "parameters", "epochs", "reached", *TIMES.values()]
-    header += ["test accuracy, %"]
+    header += ["test accuracy, %", "revision"]
     cells = []
     for target in record["targets"]:
         for recipe in record["recipes"]:
@@ -137,9 +138,10 @@ def to_markdown(record: Mapping[str, Any]) -> str:
                     f"{len(found['epoch'])} of {recipe['n']}",
                     *(tables.spread(found[key], 1) for key in TIMES),
                     tables.spread(found["test_accuracy_percent"]),
+                    ", ".join(recipe["git_revisions"]),
                 ]
             )
-        cells += [[f"{target}%", f"`{name}`", *["-"] * 6] for name in record["failed"]]
+        cells += [[f"{target}%", f"`{name}`", *["-"] * 7] for name in record["failed"]]
     sizes = record["examples"]
     note = (
         f"Mean ± standard deviation over the seeds that reached the target on {sizes['val']:,} "
@@ -151,7 +153,7 @@ def to_markdown(record: Mapping[str, Any]) -> str:
         "made on too; "
         + "".join(f"not run: {name}: {reason}; " for name, reason in record["failed"].items())
         + "".join(f"left out: {name}; " for name in record["left_out"])
-        + tables.source(record)
+        + tables.source({**record, "git_revision": None})
     )
     return tables.markdown(header, cells, note)
 
@@ -206,9 +208,6 @@ def main() -> int:
         return 2
     record = {
         **tables.origin("experiments.time_to_accuracy"),
-        "git_revisions": [
-            run["git_revision"] for name in runs if name not in failed for run in runs[name]
-        ],
         "dataset": options.dataset,
         "examples": sizes,
         # Those beyond the one at which the runs stopped, they had no chance to reach.

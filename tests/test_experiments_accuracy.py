@@ -120,6 +120,8 @@ def test_the_table_counts_the_seeds_that_reached_a_target():
         row["val_accuracy_percent"] = 98.5
         targets = {"98": {**row, "test_accuracy_percent": 98.0 + seed} if reached else None}
         recipe = {"num_params": 5, "published_epochs": 4, "compile_seconds": 1.0}
+        # One was outside of a checkout.
+        recipe["git_revision"] = "0123456" + 33 * "f" if seed else None
         return {**recipe, "epochs": [row] * (3 + seed), "targets": targets}
 
     summary = time_to_accuracy.summarize(
@@ -140,8 +142,9 @@ def test_the_table_counts_the_seeds_that_reached_a_target():
     }
     table = time_to_accuracy.to_markdown(json.loads(json.dumps(record)))
     assert table.splitlines()[2:4] == [
-        "| 98% | `flax_mnist` | 5 | 4 | 2 of 3 | 11.0 ± 1.4 | 21.0 ± 1.4 | 99.00 ± 1.41 |",
-        "| 98% | `pytorch_mnist` | - | - | - | - | - | - |",
+        "| 98% | `flax_mnist` | 5 | 4 | 2 of 3 | 11.0 ± 1.4 | 21.0 ± 1.4 | 99.00 ± 1.41 "
+        "| -, 0123456 |",
+        "| 98% | `pytorch_mnist` | - | - | - | - | - | - | - |",
     ]
     assert "left out: keras_mnist_convnet;" in table
     assert "not run: pytorch_mnist: ModuleNotFoundError" in table
