@@ -3,10 +3,12 @@
     python -m experiments.baselines            # or: make baselines
 
 Each run is the very command that README shows, in a process of its own, one after the other.
-Finished runs are kept in runs/baselines and not done again. Every choice in the configs was made on
-validation data; each run reads the test split once.
+Finished runs are kept in runs/baselines and not done again, and published rows stay where there is
+no new one. Every choice in the configs was made on validation data; each run reads the test split
+once.
 """
 
+import argparse
 import json
 import statistics
 import subprocess
@@ -86,7 +88,7 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         f"{r['num_test']:,} test images. Training: the median of their seconds, without compiling, "
         "validating and what else there is to do; compiling: the longest (later runs find what "
         "earlier ones compiled); memory of the largest; "
-        f"{r['device']}, jax {r['versions']['jax']}; `python -m experiments.baselines`."
+        f"{tables.devices(rows)}, jax {r['versions']['jax']}; `python -m experiments.baselines`."
     )
     return tables.markdown(header, cells, note)
 
@@ -96,12 +98,17 @@ TABLES = (to_markdown,)
 
 def main() -> None:
     """Runs what is missing and writes the results."""
-    jobs = [(config, seed) for config, seeds in CONFIGS.items() for seed in range(seeds)]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=CONFIGS, default=list(CONFIGS), help="these")
+    options = parser.parse_args()
+    jobs = [(config, seed) for config in options.only for seed in range(CONFIGS[config])]
     found: dict[str, list[dict[str, Any]]] = {}
     for config, seed in tqdm(jobs, unit="run"):
         found.setdefault(config, []).append(run(config, seed))
-    rows = [row(config, summaries) for config, summaries in found.items()]
-    tables.publish("baselines", rows, TABLES)
+    rows = {row["config"]: row for row in tables.read("baselines")}
+    rows |= {f"configs/{config}": row(config, summaries) for config, summaries in found.items()}
+    ordered = [rows[name] for config in CONFIGS if (name := f"configs/{config}") in rows]
+    tables.publish("baselines", ordered, TABLES)
 
 
 if __name__ == "__main__":

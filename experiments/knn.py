@@ -317,8 +317,7 @@ def main() -> int:
     if options.quick:
         print(tables.page(rows, TABLES))
         return 0
-    published = tables.read("knn") if (tables.RESULTS / "knn.json").exists() else {}
-    merged = published | rows
+    merged = tables.read("knn") | rows
     tables.publish("knn", {name: merged[name] for name in ROWS if name in merged}, TABLES)
     return 0
 

@@ -4,10 +4,11 @@
     python -m experiments.study --only knn_grid sgd   # some of them
     python -m experiments.study --quick               # on digits: does all of it work?
 
-Finished rows are kept in runs/study and not run again; its study.html shows the nets, how they
-learnt and what is confused. A row that fails is told of and does not keep the others from running;
-the next call tries it again. Every choice was made on validation data or out of fold; each run
-looks at the test split once. `experiments.systems.rows` is the list.
+Finished rows are kept in runs/study and not run again, and published rows stay where there is no
+new one; study.html in that folder shows the nets, how they learnt and what is confused. A row that
+fails is told of and does not keep the others from running; the next call tries it again. Every
+choice was made on validation data or out of fold; each run looks at the test split once.
+`experiments.systems.rows` is the list.
 """
 
 import argparse
@@ -52,6 +53,7 @@ def run(row: Row, settings: Settings) -> dict[str, Any]:
     outcomes = {part: (system := getattr(row, part)) and system(settings) for part in PARTS}
     found = {
         "name": row.name,
+        "device": provenance.device(),
         "git_revision": provenance.git_revision(),
         **{part: outcome and _as_json(outcome) for part, outcome in outcomes.items()},
         "gain": _gain(*outcomes.values()),
@@ -87,7 +89,7 @@ def describe(row: Row, found: Mapping[str, Any]) -> dict[str, Any]:
     """A row of the results: what the study reports, and what came of it here."""
     told = ("name", "study", "data", "system", "metric", "theirs", "their_seconds", "note")
     described = {key: getattr(row, key) for key in told}
-    described |= {key: found[key] for key in ("git_revision", "gain")}
+    described |= {key: found[key] for key in ("device", "git_revision", "gain")}
     described["constant"] = _constant(found["reproduced"]) if "accuracy" in row.metric else None
     for part in PARTS:
         outcome = found[part]
@@ -139,7 +141,8 @@ def to_markdown(record: Mapping[str, Any]) -> str:
         for row in record["rows"]
         if row["reproduced"] and row["reproduced"]["seconds"] and row["their_seconds"]
     ]
-    revisions = ", ".join(sorted({row["git_revision"][:7] for row in record["rows"]}))
+    revisions = ", ".join(sorted({tables.short(row["git_revision"]) for row in record["rows"]}))
+    of_rows = {"device": tables.devices(record["rows"]), "git_revision": None}
     ours, theirs = (sum(column) for column in zip(*both, strict=True)) if both else (0, 0)
     note = (
         "Mean ± standard deviation over seeds or folds (their number). A constant: the accuracy "
@@ -149,7 +152,7 @@ def to_markdown(record: Mapping[str, Any]) -> str:
         "one value). Seconds: the training of one, the median of several; of kNN the search for "
         "neighbours, with all of a grid's; on their machines for theirs; where both are known, "
         f"{ours:,.0f} s for {len(both)} systems, and {theirs:,.0f} s. Measured at revisions "
-        f"{revisions}; {tables.source({**record, 'git_revision': None})}"
+        f"{revisions}; {tables.source({**record, **of_rows})}"
     )
     return tables.markdown(header, cells, note)
 
@@ -219,18 +222,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             bar.update(MINUTES.get(row.name, 1))
     finished = [row for row in ROWS if (folder / "rows" / f"{row.name}.json").exists()]
     found = {row.name: run(row, settings) for row in finished}
-    rows = [describe(row, found[row.name]) for row in finished]
+    published = [] if options.quick else tables.read("study").get("rows", [])
+    rows = {row["name"]: row for row in published}
+    rows |= {row.name: describe(row, found[row.name]) for row in finished}
     record = {
         **tables.origin("experiments.study"),
         "command": "python -m experiments.study" + " --quick" * options.quick,  # of all rows
         "seeds": settings.seeds,
-        "rows": rows,
+        "rows": [rows[name] for name in names if name in rows],
     }
     if options.quick:
         print(tables.page(record, TABLES))
     elif rows:
         tables.publish("study", record, TABLES)
-    if rows:
+    if found:
         shown = {
             name: {part: outcome[part] and outcome[part]["shown"] for part in PARTS}
             for name, outcome in found.items()

@@ -18,7 +18,8 @@ def render(record: Mapping[str, Any], shown: Mapping[str, Mapping[str, Any]]) ->
 
     Args:
         record: the study's results.
-        shown: by row and part, the `shown` of its outcome; a row may lack both.
+        shown: by row and part, the `shown` of its outcome; a row may lack both. Rows that are not
+            there are left out.
     """
     rows = [
         {
@@ -30,6 +31,7 @@ def render(record: Mapping[str, Any], shown: Mapping[str, Mapping[str, Any]]) ->
             ],
         }
         for row in record["rows"]
+        if row["name"] in shown
     ]
     return report.template("study.html.jinja", Path(__file__).parent).render(
         rows=rows,

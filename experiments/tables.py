@@ -11,7 +11,7 @@ import json
 import shlex
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,11 @@ def source(record: Mapping[str, Any]) -> str:
 def short(revision: str | None) -> str:
     """A commit in seven digits, with what follows it; of none "-"."""
     return revision.replace(revision[7:40], "") if revision else "-"
+
+
+def devices(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The machines on which rows were measured."""
+    return " and ".join(sorted({row["device"] for row in rows}))
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
@@ -113,8 +118,9 @@ def names() -> list[str]:
 
 
 def read(name: str) -> Any:
-    """The results that `publish` wrote."""
-    return json.loads((RESULTS / f"{name}.json").read_text())
+    """The results that `publish` wrote; empty where it wrote none."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@
 
 A run is a process of its own, one after the other, on the same 54,000 training examples; the 6,000
 held out say when a target is reached, and the test split, read once at that moment, what it is
-worth. Finished runs are kept in runs/time_to_accuracy and not done again. The recipes of others
-need `pip install -e '.[bench]'`; one that cannot be run is left out, its reason in the record.
+worth. Finished runs are kept in runs/time_to_accuracy and not done again, and published recipes
+stay where they are not asked for. The recipes of others need `pip install -e '.[bench]'`; one that
+cannot be run is left out, its reason in the record.
 """
 
 import argparse
@@ -86,22 +87,28 @@ def run(recipe: str, seed: int, examples: Path, stop_at: float | None) -> dict[s
     if done.returncode:
         raise Failed([f"exit code {done.returncode}", *done.stderr.strip().splitlines()][-1])
     found = json.loads(done.stdout.splitlines()[-1])
-    kept = {**found, "config": config, "git_revision": provenance.git_revision()}
+    origin = {"device": provenance.device(), "git_revision": provenance.git_revision()}
+    kept = {**found, "config": config, **origin}
     workdir.write(path, workdir.to_json(kept))
     return workdir.read_json(path)
 
 
-def summarize(recipe: str, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summarize(
+    recipe: str, runs: Sequence[Mapping[str, Any]], stop_at: float | None
+) -> dict[str, Any]:
     """A recipe's figures over its seeds.
 
     Returns:
-      Among others `targets`, with lists over the seeds that reached each, and the `curve`: means
+      Among others `targets`, with lists over the seeds that reached each (without those beyond the
+      one at which the runs stopped, which they had no chance to reach), and the `curve`: means
       over seeds of each epoch that all of them trained.
     """
     first = runs[0]
     keys = (*TIMES, "test_accuracy_percent")
     targets = {}
     for target in first["targets"]:
+        if stop_at and float(target) > stop_at:
+            continue
         there = [found for run in runs if (found := run["targets"][target])]
         targets[target] = {key: [found[key] for found in there] for key in ("epoch", *keys)}
     curve = [
@@ -112,6 +119,7 @@ def summarize(recipe: str, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "recipe": recipe,
         "source": PUBLISHED.get(recipe, recipe),
         "n": len(runs),
+        "device": tables.devices(runs),
         "git_revisions": sorted({tables.short(run["git_revision"]) for run in runs}),
         "num_params": first["num_params"],
         "published_epochs": first["published_epochs"],
@@ -126,8 +134,11 @@ def to_markdown(record: Mapping[str, Any]) -> str:
     header = ["target", "recipe", "parameters", "epochs", "reached", *TIMES.values()]
     header += ["test accuracy, %", "revision"]
     cells = []
-    for target in record["targets"]:
+    asked = {target for recipe in record["recipes"] for target in recipe["targets"]}
+    for target in sorted(asked, key=float):
         for recipe in record["recipes"]:
+            if target not in recipe["targets"]:
+                continue
             found = recipe["targets"][target]
             cells.append(
                 [
@@ -143,6 +154,7 @@ def to_markdown(record: Mapping[str, Any]) -> str:
             )
         cells += [[f"{target}%", f"`{name}`", *["-"] * 7] for name in record["failed"]]
     sizes = record["examples"]
+    of_recipes = {"device": tables.devices(record["recipes"]), "git_revision": None}
     note = (
         f"Mean ± standard deviation over the seeds that reached the target on {sizes['val']:,} "
         f"validation examples of {record['dataset']} within the recipe's own number of epochs, "
@@ -150,10 +162,10 @@ def to_markdown(record: Mapping[str, Any]) -> str:
         f"{sizes['test']:,}. Training leaves out compiling and validating; the whole process is "
         "everything from its start: imports, data, compiling (nothing kept from earlier runs), "
         "validating. Validated once an epoch, on the examples that the choices in configs/ were "
-        "made on too; "
+        "made on too; a recipe without a row of a target was stopped at an easier one; "
         + "".join(f"not run: {name}: {reason}; " for name, reason in record["failed"].items())
         + "".join(f"left out: {name}; " for name in record["left_out"])
-        + tables.source({**record, "git_revision": None})
+        + tables.source({**record, **of_recipes})
     )
     return tables.markdown(header, cells, note)
 
@@ -189,7 +201,6 @@ def main() -> int:
     )
     parser.add_argument("--dataset", default="mnist")
     options = parser.parse_args()
-    stop_at = options.stop_at or 100.0
     runs: dict[str, list[dict[str, Any]]] = {}
     failed: dict[str, str] = {}
     # All recipes of a seed before the next one: a slow hour of the machine is everybody's.
@@ -206,17 +217,21 @@ def main() -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    name = f"time_to_accuracy-{options.dataset}"
+    recipes = {found["recipe"]: found for found in tables.read(name).get("recipes", [])}
+    recipes |= {
+        recipe: summarize(recipe, found, options.stop_at)
+        for recipe, found in runs.items()
+        if recipe not in failed
+    }
     record = {
         **tables.origin("experiments.time_to_accuracy"),
         "dataset": options.dataset,
         "examples": sizes,
-        # Those beyond the one at which the runs stopped, they had no chance to reach.
-        "targets": [f"{target:g}" for target in timed_run.TARGETS if target <= stop_at],
-        "recipes": [summarize(*item) for item in runs.items() if item[0] not in failed],
+        "recipes": list(recipes.values()),
         "failed": failed,
-        "left_out": [name for name in PUBLISHED if name not in options.recipes],
+        "left_out": [recipe for recipe in PUBLISHED if recipe not in {**recipes, **failed}],
     }
-    name = f"time_to_accuracy-{options.dataset}"
     tables.publish(name, record, TABLES)
     figures.save(figure(record), name)
     return 0

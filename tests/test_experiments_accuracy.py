@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import time_to_accuracy, timed_run
+from experiments import tables, time_to_accuracy, timed_run
 from experiments.recipes import Data, Training, flax_example
 
 CONFIG = """
@@ -119,13 +119,14 @@ def test_the_table_counts_the_seeds_that_reached_a_target():
         row = {"epoch": 3, "train_seconds": 10.0 + seed, "whole_seconds": 20.0 + seed}
         row["val_accuracy_percent"] = 98.5
         targets = {"98": {**row, "test_accuracy_percent": 98.0 + seed} if reached else None}
+        targets["99"] = None
         recipe = {"num_params": 5, "published_epochs": 4, "compile_seconds": 1.0}
         # One was outside of a checkout.
-        recipe["git_revision"] = "0123456" + 33 * "f" if seed else None
+        recipe |= {"device": "8 cores", "git_revision": "0123456" + 33 * "f" if seed else None}
         return {**recipe, "epochs": [row] * (3 + seed), "targets": targets}
 
     summary = time_to_accuracy.summarize(
-        "flax_mnist", [finished(0, True), finished(1, False), finished(2, True)]
+        "flax_mnist", [finished(0, True), finished(1, False), finished(2, True)], 98.0
     )
     assert len(summary["curve"]) == 3
     assert summary["curve"][0]["train_seconds"] == 11.0
@@ -135,7 +136,6 @@ def test_the_table_counts_the_seeds_that_reached_a_target():
         "jax": "0",
         "dataset": "mnist",
         "examples": {"train": 54_000, "val": 6_000, "test": 10_000},
-        "targets": ["98"],
         "recipes": [summary],
         "failed": {"pytorch_mnist": "ModuleNotFoundError: No module named 'torch'"},
         "left_out": ["keras_mnist_convnet"],
@@ -146,9 +146,47 @@ def test_the_table_counts_the_seeds_that_reached_a_target():
         "| -, 0123456 |",
         "| 98% | `pytorch_mnist` | - | - | - | - | - | - | - |",
     ]
+    assert "99%" not in table
+    assert "; 8 cores, jax 0; " in table
     assert "left out: keras_mnist_convnet;" in table
     assert "not run: pytorch_mnist: ModuleNotFoundError" in table
     time_to_accuracy.figure(record)
+
+
+def test_published_recipes_stay_until_they_are_measured_again(tmp_path, monkeypatch, capsys):
+    """Also where their runs are not there, as in a clone; targets are those of each one's runs."""
+    monkeypatch.setattr(time_to_accuracy, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    monkeypatch.setattr(tables, "README", tmp_path / "README.md")
+    (tmp_path / "README.md").write_text("none of the tables\n")
+    row = {"epoch": 1, "train_seconds": 1.0, "whole_seconds": 2.0, "val_accuracy_percent": 98.5}
+    reached = {**row, "test_accuracy_percent": 98.0}
+
+    def measure(recipe, stop_at, num_params):
+        kept = {
+            "config": {}, "num_params": num_params, "published_epochs": 4, "compile_seconds": 1.0,
+            "epochs": [row], "targets": {"98": reached, "99": None, "99.4": None},
+            "device": "2 cores", "git_revision": "0123456",
+        }  # fmt: skip
+        path = tmp_path / "runs" / f"digits-{recipe}-until-{stop_at}-s0.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(kept))
+        command = f"time_to_accuracy --dataset=digits --recipes {recipe} --seeds=1"
+        monkeypatch.setattr("sys.argv", [*command.split(), f"--stop-at={stop_at}"])
+        assert time_to_accuracy.main() == 0
+        path.unlink()
+        return [line for line in capsys.readouterr().out.splitlines() if "% | `" in line]
+
+    measure("pytorch_mnist", "98", 7)
+    measure("flax_mnist", "99.4", 8)
+    lines = measure("pytorch_mnist", "99", 9)
+    assert [line.split(" | ")[:3] + line.split(" | ")[4:5] for line in lines] == [
+        ["| 98%", "`pytorch_mnist`", "9", "1 of 1"],
+        ["| 98%", "`flax_mnist`", "8", "1 of 1"],
+        ["| 99%", "`pytorch_mnist`", "9", "0 of 1"],
+        ["| 99%", "`flax_mnist`", "8", "0 of 1"],
+        ["| 99.4%", "`flax_mnist`", "8", "0 of 1"],
+    ]
 
 
 def test_flax_example_is_the_published_net():

@@ -56,6 +56,32 @@ def test_a_row_that_fails_is_told_of_and_tried_again(tmp_path, capsys, monkeypat
     assert "| 5.00 |" in capsys.readouterr().out
 
 
+def test_published_rows_stay_until_they_are_measured_again(tmp_path, capsys, monkeypatch):
+    """Also where their runs are not there, as in a clone; the page is of what is."""
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    monkeypatch.setattr(tables, "README", tmp_path / "README.md")
+    (tmp_path / "README.md").write_text("none of the tables\n")
+    judged = {"classes": ["no", "yes"], "confusion": [[3, 1], [0, 1]]}
+
+    def measure(name, folder, value):
+        all_rows = [
+            row(name, lambda settings: Outcome([value], None, shown=judged), system=f"the {name}")
+            for name in ("one", "two")
+        ]
+        monkeypatch.setattr(rows, "ROWS", all_rows)
+        assert study.main(["--only", name, "--folder", str(tmp_path / folder)]) == 0
+        told = [row["reproduced"]["values"] for row in tables.read("study")["rows"]]
+        assert f"| {told[-1][0]:.2f} |" in capsys.readouterr().out
+        return told, (tmp_path / folder / "study.html").read_text()
+
+    assert measure("two", "first", 1.0)[0] == [[1.0]]
+    told, page = measure("one", "second", 2.0)
+    assert told == [[2.0], [1.0]]
+    assert "the one" in page
+    assert "the two" not in page
+    assert measure("two", "third", 3.0)[0] == [[2.0], [3.0]]
+
+
 def test_the_table(tmp_path):
     judged = {"classes": ["no", "yes"], "confusion": [[3, 1], [0, 1]]}
     told = row(
@@ -74,7 +100,7 @@ def test_the_table(tmp_path):
     assert f"| 80.00 | 90.00 | {ours} | 250 | 25.0 |" in page
     assert "recall 12.34" in page
     assert "where both are known, 10 s for 1 systems, and 250 s" in page
-    assert f"at revisions {described['git_revision'][:7]};" in page
+    assert f"at revisions {tables.short(described['git_revision'])};" in page
 
 
 @pytest.mark.parametrize(
