@@ -34,6 +34,7 @@ class Layer(NamedTuple):
     cin: int
     cout: int
     kernel: int
+    depthwise: bool = False  # each channel has a kernel of its own
 
 
 LAYERS = (
@@ -44,6 +45,8 @@ LAYERS = (
     Layer("cnn_5x5_3x3", 28, 1, 32, 5),
     Layer("cnn_5x5_3x3", 28, 32, 32, 5),
     Layer("cnn_5x5_3x3", 14, 64, 64, 3),
+    Layer("of none", 14, 64, 64, 1),
+    Layer("of none", 28, 32, 32, 3, depthwise=True),
 )
 
 
@@ -55,7 +58,12 @@ def ours(x: Array, kernel: Array) -> Array:
 def native(x: Array, kernel: Array) -> Array:
     """XLA's own convolution, and so its own gradients."""
     return lax.conv_general_dilated(
-        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x,
+        kernel,
+        (1, 1),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[3] // kernel.shape[2],
     )
 
 
@@ -88,7 +96,8 @@ def measure(layer: Layer, batch_size: int) -> dict[str, Any]:
     side = layer.side
     calls = 10 if side > 1 else 500
     x = jax.random.normal(keys[0], (batch_size, side, side, layer.cin))
-    kernel = jax.random.normal(keys[1], (layer.kernel, layer.kernel, layer.cin, layer.cout))
+    group = 1 if layer.depthwise else layer.cin
+    kernel = jax.random.normal(keys[1], (layer.kernel, layer.kernel, group, layer.cout))
     g = jax.random.normal(keys[2], (batch_size, side, side, layer.cout))
 
     def of_images(convolve: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
@@ -99,7 +108,7 @@ def measure(layer: Layer, batch_size: int) -> dict[str, Any]:
 
     return {
         **layer._asdict(),
-        "flops": 2 * batch_size * side**2 * layer.kernel**2 * layer.cin * layer.cout,
+        "flops": 2 * batch_size * side**2 * layer.kernel**2 * group * layer.cout,
         "forward": seconds(ours, x, kernel, calls),
         "forward_native": seconds(native, x, kernel, calls),
         "image_gradient": seconds(of_images(ours), g, kernel, calls),
@@ -128,7 +137,7 @@ def to_markdown(record: Mapping[str, Any]) -> str:
             for part in ("forward", "image_gradient", "kernel_gradient")
         ]
         kernel = f"{row['kernel']}x{row['kernel']}, " if row["side"] > 1 else "dense, "
-        kernel += f"{row['cin']} to {row['cout']}"
+        kernel += "depthwise" if row["depthwise"] else f"{row['cin']} to {row['cout']}"
         images = f"{record['batch_size']} of {row['side']}x{row['side']}"
         gflop = f"{row['flops'] / 1e9:.2f}"
         cells.append([f"`{row['net']}`", images, kernel, gflop, *times])

@@ -16,8 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import memory
-from mnist_jax import compilation, train
+from mnist_jax import compilation, memory, train
 from mnist_jax import config as configs
 
 ONCE = 60_000  # more training examples than these are repetitions

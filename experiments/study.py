@@ -13,6 +13,7 @@ choice was made on validation data or out of fold; each run looks at the test sp
 
 import argparse
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,7 @@ from tqdm import tqdm
 from experiments import study_page, tables
 from experiments.study_page import PARTS
 from experiments.systems.row import Outcome, Row, Settings
-from mnist_jax import compilation, provenance, report, stats, workdir
+from mnist_jax import compilation, progress, provenance, report, stats, workdir
 
 DEFAULT = Path("runs/study")
 # By minutes on 2 cores, so that a bar tells when all is done: a row that is not named takes 1.
@@ -45,14 +46,21 @@ MINUTES = {
 }
 
 
+def finished(row: Row, settings: Settings) -> bool:
+    """Whether the folder has what comes of a row, of as many seeds as asked for or more."""
+    path = _path(row, settings)
+    return path.exists() and workdir.read_json(path)["seeds"] >= settings.seeds
+
+
 def run(row: Row, settings: Settings) -> dict[str, Any]:
     """What comes of a row, ready for JSON; taken from the folder if it is finished there."""
-    path = settings.folder / "rows" / f"{row.name}.json"
-    if path.exists():
+    path = _path(row, settings)
+    if finished(row, settings):
         return workdir.read_json(path)
     outcomes = {part: (system := getattr(row, part)) and system(settings) for part in PARTS}
     found = {
         "name": row.name,
+        "seeds": settings.seeds,
         "device": provenance.device(),
         "git_revision": provenance.git_revision(),
         **{part: outcome and _as_json(outcome) for part, outcome in outcomes.items()},
@@ -61,6 +69,10 @@ def run(row: Row, settings: Settings) -> dict[str, Any]:
     path.parent.mkdir(parents=True, exist_ok=True)
     workdir.write(path, workdir.to_json(found))
     return found
+
+
+def _path(row: Row, settings: Settings) -> Path:
+    return settings.folder / "rows" / f"{row.name}.json"
 
 
 def _as_json(outcome: Outcome) -> dict[str, Any]:
@@ -85,10 +97,15 @@ def _gain(reproduced: Outcome | None, best: Outcome | None) -> dict[str, Any] | 
     return stats.paired(a, b)._asdict() if len(a) == len(b) > 1 else None
 
 
+def told(row: Row) -> dict[str, Any]:
+    """What a row of the results says of the study that it is of."""
+    keys = ("name", "study", "data", "system", "metric", "theirs", "their_seconds", "note")
+    return {key: getattr(row, key) for key in keys}
+
+
 def describe(row: Row, found: Mapping[str, Any]) -> dict[str, Any]:
     """A row of the results: what the study reports, and what came of it here."""
-    told = ("name", "study", "data", "system", "metric", "theirs", "their_seconds", "note")
-    described = {key: getattr(row, key) for key in told}
+    described = told(row)
     described |= {key: found[key] for key in ("device", "git_revision", "gain")}
     described["constant"] = _constant(found["reproduced"]) if "accuracy" in row.metric else None
     for part in PARTS:
@@ -190,7 +207,7 @@ TABLES: tuple[Callable[[Mapping[str, Any]], str], ...] = (to_markdown, facts_to_
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs what is missing and writes the results; 1 if a row failed."""
+    """Runs what is missing and writes the results; 1 if a row failed, 128 + n at a signal n."""
     # Else boosting takes minutes for seconds where another program wants the cores too: threads
     # that wait for each other would spin. Read when scikit-learn is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -209,27 +226,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = options.folder or (DEFAULT / "quick" if options.quick else DEFAULT)
     settings = Settings(folder, 1 if options.quick else options.seeds, options.quick)
     chosen = [row for row in ROWS if row.name in (options.only or names)]
+    missing = [row for row in chosen if not finished(row, settings)]
     failed = []
     compilation.enable_cache(None)
-    with tqdm(total=sum(MINUTES.get(row.name, 1) for row in chosen), unit="min") as bar:
-        for row in chosen:
+    with tqdm(total=sum(MINUTES.get(row.name, 1) for row in missing), unit="min") as bar:
+        for row in missing:
             bar.set_description_str(row.name)
             try:
                 run(row, settings)
+            except progress.Stopped as stopped:
+                return _stopped(row, stopped.signum)
+            except KeyboardInterrupt:
+                return _stopped(row, signal.SIGINT)
             except Exception:
                 traceback.print_exc()
                 failed.append(row.name)
             bar.update(MINUTES.get(row.name, 1))
-    finished = [row for row in ROWS if (folder / "rows" / f"{row.name}.json").exists()]
-    found = {row.name: run(row, settings) for row in finished}
-    published = [] if options.quick else tables.read("study").get("rows", [])
-    rows = {row["name"]: row for row in published}
-    rows |= {row.name: describe(row, found[row.name]) for row in finished}
+    paths = {row.name: _path(row, settings) for row in ROWS}
+    found = {name: workdir.read_json(path) for name, path in paths.items() if path.exists()}
+    kept = {} if options.quick else tables.read("study")
+    published = {row["name"]: row for row in kept.get("rows", [])}
+    rows = [
+        describe(row, found[row.name]) if row.name in found else published[row.name] | told(row)
+        for row in ROWS
+        if row.name in {**found, **published}
+    ]
     record = {
         **tables.origin("experiments.study"),
         "command": "python -m experiments.study" + " --quick" * options.quick,  # of all rows
-        "seeds": settings.seeds,
-        "rows": [rows[name] for name in names if name in rows],
+        "rows": rows,
     }
     if options.quick:
         print(tables.page(record, TABLES))
@@ -245,6 +270,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if failed:
         print(f"failed: {', '.join(failed)}; the same command tries again", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _stopped(row: Row, signum: int) -> int:
+    """Tells of it; returns the exit code."""
+    print(f"{row.name}: stopped; the same command goes on", file=sys.stderr)
+    return 128 + signum
 
 
 if __name__ == "__main__":

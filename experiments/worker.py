@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import memory, peers
+from experiments import peers
+from mnist_jax import memory
 
 
 class Failed(Exception):  # noqa: N818

@@ -1,5 +1,6 @@
 """A trained net as a function: images in, probabilities out. No data set has to be there."""
 
+import functools
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
-from mnist_jax import drawings, ensemble, evaluate, labels, restore, tasks
+from mnist_jax import compilation, drawings, ensemble, evaluate, labels, restore, tasks
 from mnist_jax import workdir as files
 from mnist_jax.progress import Echo
 from mnist_jax.types import UserError
@@ -90,13 +91,18 @@ def load(workdir: str | Path, echo: Echo = warnings.warn) -> Classifier:
         )
     model, nets = restore.judged(workdir, config, summary, echo)
 
+    @functools.cache
+    def program(size: int) -> jax.stages.Compiled:
+        images = jax.ShapeDtypeStruct((size, 28, 28, 1), jnp.uint8)
+        return compilation.compile_lowered(evaluate.predict.lower(model, nets[0], images))
+
     def scores(
         images: UInt8[np.ndarray, "n 28 28 1"],
     ) -> Float32[np.ndarray, "members n classes"]:
         # Up to a power of two, because each number of images compiles a program of its own.
-        padding = (1 << max(len(images) - 1, 0).bit_length()) - len(images)
-        padded = jnp.pad(images, ((0, padding), (0, 0), (0, 0), (0, 0)))
-        outputs = jnp.stack([evaluate.predict(model, net, padded) for net in nets])
+        size = 1 << max(len(images) - 1, 0).bit_length()
+        padded = jnp.pad(images, ((0, size - len(images)), (0, 0), (0, 0), (0, 0)))
+        outputs = jnp.stack([program(size)(net, padded) for net in nets])
         return jax.device_get(task.scores(outputs))[:, : len(images)]
 
     known = _test_scores(workdir)

@@ -161,6 +161,33 @@ def weigh(distances: Float[Array, "queries k"], weights: Weights) -> Float32[Arr
     return jnp.where(same.any(axis=1, keepdims=True), same.astype(jnp.float32), 1 / distances)
 
 
+def out_of_fold(
+    images: Integer[Array | np.ndarray, "n *pixels"],
+    folds: Int[np.ndarray, " n"],
+    k: int,
+    metric: Metric = "l2",
+) -> Neighbours:
+    """The k nearest of every example among those of other folds: to judge what was not fitted to.
+
+    `vote` makes predictions of them; `average` of `jax.nn.one_hot(labels, num_classes)` the share
+    of each class, which are scores.
+
+    Args:
+      images: bytes.
+      folds: number of the fold in which each example is held out.
+      k: how many.
+      metric: see `nearest`.
+
+    Raises:
+      ValueError: k is less than 1, or more than the examples outside of some fold.
+    """
+    outside = len(folds) - np.bincount(folds).max()
+    if not 1 <= k <= outside:
+        raise ValueError(f"k={k}: outside of a fold are {outside} examples; k is 1 to that")
+    images, group = jnp.asarray(images), jnp.asarray(folds)
+    return nearest(images, images, k, metric=metric, groups=(group, group))
+
+
 def cross_validate(
     images: Integer[Array | np.ndarray, "n *pixels"],
     labels: Integer[Array | np.ndarray, " n"],
@@ -185,14 +212,12 @@ def cross_validate(
     Raises:
       ValueError: a k is less than 1, or more than the examples outside of some fold.
     """
-    sizes = np.bincount(folds)
-    outside = len(folds) - sizes.max()
-    if not 1 <= min(ks) <= max(ks) <= outside:
-        raise ValueError(f"ks={list(ks)}: outside of a fold are {outside} examples; k is 1 to that")
-    images, labels, group = (jnp.asarray(x) for x in (images, labels, folds))
-    neighbours = nearest(images, images, max(ks), metric=metric, groups=(group, group))
+    if min(ks) < 1:
+        raise ValueError(f"ks={list(ks)}: k is 1 or more")
+    neighbours = out_of_fold(images, folds, max(ks), metric)
     settings = tuple(product(ks, WEIGHTS))
-    correct = np.asarray(_correct(neighbours, labels, settings, num_classes))
+    correct = np.asarray(_correct(neighbours, jnp.asarray(labels), settings, num_classes))
+    sizes = np.bincount(folds)
     return {
         s: np.bincount(folds, right) / sizes for s, right in zip(settings, correct, strict=True)
     }

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float32, Int32
 from ml_collections import ConfigDict
 
-from mnist_jax import evaluate, metrics, provenance, report, task_report, tasks
+from mnist_jax import evaluate, memory, metrics, provenance, report, task_report, tasks
 from mnist_jax import workdir as files
 from mnist_jax.splits import Splits
 from mnist_jax.tasks import AnyReport
@@ -79,7 +79,7 @@ def of_what(
 def where(splits: Splits) -> dict[str, Any]:
     """The part of a summary that says with what, and on which machine."""
     return {
-        "peak_rss_bytes": provenance.peak_rss_bytes(),
+        "peak_rss_bytes": memory.peak_rss_bytes(),
         "device": provenance.device(),
         "backend": jax.default_backend(),
         "versions": provenance.versions(),

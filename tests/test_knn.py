@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.model_selection import GridSearchCV, PredefinedSplit
+from sklearn.model_selection import GridSearchCV, PredefinedSplit, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
 from mnist_jax import data, knn
@@ -224,10 +224,24 @@ def test_cross_validation_is_scikit_learns_grid_search(digits):
         np.testing.assert_allclose([scores[s][fold] for s in settings], expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("weights", knn.WEIGHTS)
+def test_scores_out_of_fold_are_scikit_learns(weights):
+    images, labels = integers(0, 40, 16), integers(1, 40, levels=4, dtype=np.int32)
+    folds = np.arange(40, dtype=np.int32) % 3
+    neighbours = knn.out_of_fold(images, folds, 5)
+    assert (folds[neighbours.indices] != folds[:, None]).all()
+    model = KNeighborsClassifier(5, weights=weights, algorithm="brute")
+    expected = cross_val_predict(
+        model, images.astype(np.float64), labels, cv=PredefinedSplit(folds), method="predict_proba"
+    )
+    shares = knn.average(neighbours, jax.nn.one_hot(labels, 4), weights)
+    np.testing.assert_allclose(shares, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_cross_validation_wants_enough_examples_outside_of_a_fold():
     images, labels = integers(0, 10, 4), integers(1, 10, levels=3, dtype=np.int32)
     folds = np.array([0] * 6 + [1] * 4, np.int32)
     assert len(knn.cross_validate(images, labels, folds, [1, 4], 3)) == 4
-    for ks in ([1, 5], [0, 4]):
-        with pytest.raises(ValueError, match="outside of a fold are 4 examples"):
+    for ks, message in (([1, 5], "outside of a fold are 4 examples"), ([0, 4], "1 or more")):
+        with pytest.raises(ValueError, match=message):
             knn.cross_validate(images, labels, folds, ks, 3)

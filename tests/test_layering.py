@@ -14,6 +14,7 @@ ORDER = [
         "tfds_source",
         "compilation",
         "exits",
+        "memory",
         "parallel",
         "processes",
         "pixels",

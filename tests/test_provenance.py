@@ -111,25 +111,3 @@ def test_the_accelerators_are_counted(monkeypatch):
     gpu = SimpleNamespace(platform="gpu", device_kind="NVIDIA H200")
     monkeypatch.setattr(jax, "devices", lambda: [gpu, gpu])
     assert provenance.device() == "2 x NVIDIA H200"
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")
-def test_the_peak_is_in_bytes_and_stays_after_the_memory_is_free():
-    def from_linux() -> int:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        (line,) = (line for line in lines if line.startswith("VmHWM:"))
-        return 1024 * int(line.split()[1])
-
-    ballast = np.ones(2**28, np.uint8)  # more than the process held before, maybe
-    held = from_linux()
-    del ballast
-    assert provenance.peak_rss_bytes() == pytest.approx(held, rel=0.02)
-
-
-def test_the_peak_of_a_system_that_counts_bytes(monkeypatch):
-    usage = SimpleNamespace(ru_maxrss=5000)
-    monkeypatch.setattr(provenance.resource, "getrusage", lambda _: usage)
-    monkeypatch.setattr(sys, "platform", "darwin")
-    assert provenance.peak_rss_bytes() == 5000
-    monkeypatch.setattr(sys, "platform", "linux")
-    assert provenance.peak_rss_bytes() == 5000 * 1024

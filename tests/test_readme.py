@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,19 @@ def test_tables_are_written_again_from_what_was_measured(tmp_path, monkeypatch):
     table = (ROOT / "experiments/results/baselines.md").read_text()
     assert (tmp_path / "baselines.md").read_text() == table
     assert readme.read_text() == f"<!-- baselines -->\n{table}<!-- /baselines -->\n"
+
+
+def test_the_headline_is_what_was_measured():
+    headline = README.partition("**")[2].partition("**")[0].replace("\n", " ")
+    (fast,) = (row for row in tables.read("baselines") if row["config"] == "configs/fast.py:mnist")
+    assert f"{fast['test_accuracy_percent']:.2f} ± {fast['test_accuracy_sd']:.2f} %" in headline
+    assert f"(n = {fast['n']}) in {fast['train_seconds']:.1f} s of training" in headline
+    recipes = {row["recipe"]: row for row in tables.read("time_to_accuracy-mnist")["recipes"]}
+    ours, theirs = (
+        statistics.mean(recipes[name]["targets"]["99"]["train_seconds"])
+        for name in ("configs/fast.py", "pytorch_mnist")
+    )
+    assert f"takes {ours:.1f} s, PyTorch's own example {theirs:.1f} s" in headline
 
 
 def test_what_readme_quotes_is_there():

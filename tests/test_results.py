@@ -14,7 +14,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from test_board import events, scalars
 
-from mnist_jax import data, main, provenance, workdir
+from mnist_jax import data, main, memory, provenance, workdir
 
 LINEAR = Path(__file__).parent.parent / "configs" / "linear.py"
 # So high a rate that the best epoch need not be the last.
@@ -224,7 +224,7 @@ def test_where_the_result_comes_from(run):
     assert summary["git_revision"] == provenance.git_revision()
     assert summary["device"] == provenance.device()
     assert summary["backend"] == jax.default_backend()
-    assert 2**26 < summary["peak_rss_bytes"] <= provenance.peak_rss_bytes()
+    assert 2**26 < summary["peak_rss_bytes"] <= memory.peak_rss_bytes()
 
 
 def test_the_report_shows_the_result_and_how_to_get_it_again(run):

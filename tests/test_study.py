@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from pages import check_self_contained
 from experiments import study, tables
 from experiments.systems import linear, nets, references, rows
 from experiments.systems.row import Outcome, Row, Settings
-from mnist_jax import data, models, pictures, workdir
+from mnist_jax import data, models, pictures, progress, workdir
 
 # Of each kind of system one; all of them is `python -m experiments.study --quick`.
 SOME = ["forest_of_a_5", "knn_grid", "forest"]
@@ -54,6 +55,55 @@ def test_a_row_that_fails_is_told_of_and_tried_again(tmp_path, capsys, monkeypat
     monkeypatch.setattr(rows, "ROWS", [row("bad", lambda settings: Outcome([5.0], None)), fine])
     assert study.main(["--quick", "--folder", str(tmp_path)]) == 0
     assert "| 5.00 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("stop", "code"), [(progress.Stopped(signal.SIGTERM, 1, 2), 143), (KeyboardInterrupt(), 130)]
+)
+def test_a_signal_ends_it_and_the_same_command_goes_on(tmp_path, capsys, monkeypatch, stop, code):
+    asked = []
+
+    def stopped(settings):
+        asked.append("stopped")
+        if asked.count("stopped") == 1:
+            raise stop
+        return Outcome([5.0], None)
+
+    def after(settings):
+        asked.append("after")
+        return Outcome([6.0], None)
+
+    monkeypatch.setattr(rows, "ROWS", [row("long", stopped), row("after", after)])
+    command = ["--quick", "--folder", str(tmp_path)]
+    assert study.main(command) == code
+    assert "long: stopped; the same command goes on" in capsys.readouterr().err
+    assert asked == ["stopped"]
+    assert study.main(command) == 0
+    assert asked == ["stopped", "stopped", "after"]
+
+
+def test_more_seeds_are_run_and_fewer_are_there(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(tables, "publish", lambda *args: None)
+    asked = []
+
+    def system(settings):
+        asked.append(settings.seeds)
+        return Outcome([1.0] * settings.seeds, None)
+
+    monkeypatch.setattr(rows, "ROWS", [row("net", system), row("other", system)])
+
+    def measure(*options):
+        asked.clear()
+        assert study.main([*options, "--folder", str(tmp_path)]) == 0
+        return list(asked)
+
+    assert measure("--seeds=2") == [2, 2]
+    assert "0/2 " in capsys.readouterr().err  # minutes, of both
+    assert measure("--seeds=2") == []
+    assert measure("--only", "net", "--seeds=4") == [4]
+    assert "0/1 " in capsys.readouterr().err
+    assert measure("--seeds=3") == [3]  # the other
+    assert measure("--seeds=1") == []
 
 
 def test_published_rows_stay_until_they_are_measured_again(tmp_path, capsys, monkeypatch):

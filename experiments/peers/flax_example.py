@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from experiments.memory import jax_peak_bytes
 from experiments.peers import Peer, Task
+from mnist_jax.memory import jax_peak_bytes
 
 PREDICT_BATCH = 500
 

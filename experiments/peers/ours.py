@@ -5,10 +5,10 @@ from functools import cache
 import jax
 import jax.numpy as jnp
 
-from experiments.memory import jax_peak_bytes
 from experiments.peers import Peer, Task
 from mnist_jax import compilation, evaluate, train
 from mnist_jax import config as configs
+from mnist_jax.memory import jax_peak_bytes
 
 
 def make(task: Task) -> Peer:

@@ -1,5 +1,6 @@
 """This package's own recipes: the files in configs/."""
 
+import functools
 import time
 
 import jax
@@ -39,9 +40,14 @@ def config_file(file: str, data: Data, seed: int) -> Training:
         nonlocal state
         state = jax.block_until_ready(epoch(state, *examples, hparams, root))[0]
 
+    @functools.cache
+    def predicting(size: int) -> jax.stages.Compiled:
+        images = jax.ShapeDtypeStruct((size, 28, 28, 1), jnp.uint8)
+        lowered = evaluate.predict.lower(recipe.model, train.variables(state), images)
+        return compilation.compile_lowered(lowered)
+
     def predict(images: UInt8[np.ndarray, "n 28 28 1"]) -> Int[np.ndarray, " n"]:
-        variables = train.variables(state)
-        logits = evaluate.predict(recipe.model, variables, jnp.asarray(images))
+        logits = predicting(len(images))(train.variables(state), jnp.asarray(images))
         return np.asarray(tasks.decide(logits))
 
     num_params = sum(x.size for x in jax.tree.leaves(state.params))

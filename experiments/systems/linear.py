@@ -75,7 +75,7 @@ def _cross_validate(
 def _test(name: str, overrides: Mapping[str, Any], dataset: str, settings: Settings) -> Outcome:
     config = _config(overrides, dataset, settings)
     config.members.seeds = max(settings.seeds, 2)
-    workdir = settings.folder / name
+    workdir = settings.folder / f"{name}-{config.members.seeds}-seeds"
     summary = run_members.run_members(config, splits.load(config), workdir, echo=lambda line: None)
     rows = files.read_rows(workdir / files.MEMBERS)
     accuracies = [100 * row["test_accuracy"] for row in rows]
