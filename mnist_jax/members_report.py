@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int32
 from markupsafe import Markup
 
 from mnist_jax import ensemble, errors, members_plots, pictures, plots, report
@@ -12,6 +12,9 @@ from mnist_jax.config import flatten
 from mnist_jax.splits import Split
 
 MISTAKES = 16  # how many are shown
+
+# Logits out of fold of all training examples, for each seed, and their classes.
+HeldOut = tuple[Float32[np.ndarray, "seeds train classes"], Int32[np.ndarray, " train"]]
 
 
 def render(
@@ -22,6 +25,7 @@ def render(
     test: Split,
     logits: Float32[np.ndarray, "members test classes"],
     command: str,
+    held_out: HeldOut | None = None,
 ) -> str:
     """The text of a self-contained HTML file.
 
@@ -33,6 +37,7 @@ def render(
       test: images as they were before any scaling, and their classes.
       logits: of the judged members for them.
       command: the shell command that does the run again.
+      held_out: of a cross-validation, to choose thresholds by.
     """
     settings = summary["settings"]
     chosen = [row["member"] for row in rows if row["setting"] == summary["chosen"]]
@@ -45,7 +50,7 @@ def render(
     names = [str(name) for name in summary["class_names"]]
     figures = {
         "sweep": swept,
-        "distribution": members_plots.distribution(rows, settings) if validated else None,
+        "distribution": _distribution(summary, rows, validated),
         "learning": members_plots.learning_bands(history, chosen, validated),
         "committees": members_plots.committees(committee["by_size"]) if committee else None,
         "calibration": plots.reliability(*diagrams) if diagrams[-1] else None,
@@ -62,10 +67,45 @@ def render(
         outer=[{**row, "name": members_plots.name(row["overrides"])} for row in outer],
         majority=report.majority(matrix, names),
         mistakes=_mistakes(test, logits, names),
+        names=names,
+        validated=validated,
+        two_classes=_two_classes(test, logits, held_out),
         judged=len(logits),
         command=command,
         **drawn,
     )
+
+
+def _distribution(
+    summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], validated: bool
+) -> Any:
+    """A figure of all members' validation accuracy; without it, of several's test accuracy."""
+    if validated:
+        return members_plots.distribution(rows, summary["settings"])
+    accuracy = summary["test"]["accuracy"]
+    tested = [
+        {**row, "val_accuracy": row["test_accuracy"]} for row in rows if "test_accuracy" in row
+    ]
+    if len(tested) < 2:
+        return None
+    (setting,) = summary["settings"]  # among several only validation can choose
+    figure = members_plots.distribution(tested, [{**setting, "val_accuracy": accuracy}])
+    figure.axes[0].set_xlabel("test accuracy")
+    return figure
+
+
+def _two_classes(
+    test: Split, logits: Float32[np.ndarray, "members test classes"], held_out: HeldOut | None
+) -> dict[str, Any] | None:
+    """Of two classes, what thresholds chosen out of fold make of the test split."""
+    if held_out is None or logits.shape[-1] != 2:
+        return None
+    # What is counted is each net's decisions: their mean would have scores of another scale.
+    own, others = (
+        (scores.reshape(-1, 2), np.tile(labels, len(scores)))
+        for scores, labels in ((logits, test.labels), held_out)
+    )
+    return report.trade_offs(*own, others, "out of fold")
 
 
 def _mistakes(

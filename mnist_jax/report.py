@@ -181,7 +181,9 @@ def render(
         if probable
         else "",
         probable=probable,
-        two_classes=_two_classes(odds[:, 1], labels, inside) if len(names) == 2 else None,
+        two_classes=trade_offs(logits, labels, inside.validation, "on validation")
+        if len(names) == 2
+        else None,
     )
 
 
@@ -198,25 +200,36 @@ def _means(
     ]
 
 
-def _two_classes(
-    odds: Float[np.ndarray, " N"], labels: Int32[np.ndarray, " N"], inside: Inside
+def trade_offs(
+    logits: Float32[np.ndarray, "N 2"],
+    labels: Int32[np.ndarray, " N"],
+    others: tuple[Float32[np.ndarray, "M 2"], Int32[np.ndarray, " M"]] | None,
+    where: str,
 ) -> dict[str, Any] | None:
-    """Both curves of the second class, and what thresholds chosen on validation make of the test.
+    """Of two classes both curves, and what thresholds chosen elsewhere make of the test split.
 
-    None if the test split lacks a class, or the run diverged.
+    Args:
+        logits: of the test images.
+        labels: their true classes, 0 or 1: the yes.
+        others: logits and true classes of the examples by which thresholds are chosen, if any.
+        where: how those are named: "on validation".
+
+    Returns:
+        What the macro `trade_offs` shows; None if the test split lacks a class, or the run
+        diverged.
     """
+    odds = thresholds.log_odds(logits)[:, 1]
     ranking = thresholds.ranking(odds, labels)
     if math.isnan(ranking.auc):
         return None
     chosen, out_of_reach = {"the higher score": 0.0}, []
-    if inside.validation:
-        val_logits, val_labels = inside.validation
-        val_odds = thresholds.log_odds(val_logits)[:, 1]
-        goals = {"precision": thresholds.at_precision, "recall": thresholds.at_recall}
+    goals = {"precision": thresholds.at_precision, "recall": thresholds.at_recall}
+    if others:
+        other_odds = thresholds.log_odds(others[0])[:, 1]
         for what, choose in goals.items():
-            name = f"{GOAL:.0%} {what} on validation"
+            name = f"{GOAL:.0%} {what} {where}"
             try:
-                chosen[name] = choose(val_odds, val_labels, GOAL)
+                chosen[name] = choose(other_odds, others[1], GOAL)
             except UserError:
                 out_of_reach.append(name)
     points = {name: thresholds.operating_point(odds, labels, at) for name, at in chosen.items()}

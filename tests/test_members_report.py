@@ -5,8 +5,9 @@ import re
 
 import numpy as np
 import pytest
+from pages import check_self_contained
 
-from mnist_jax import members_plots, members_report, members_results, stats
+from mnist_jax import formats, members_plots, members_report, members_results, stats, thresholds
 from mnist_jax.splits import Split
 
 RATES, DROPOUTS, NETS = (1e-3, 3e-3, 0.01), (0.0, 0.2), ("relu", "gelu")
@@ -99,8 +100,10 @@ def made(settings, seeds=3, validated=True, folds=0, diverged=(), outer=(), prob
     return summary, rows, history
 
 
-def page(*args, **kwargs):
+def page(*args, held_out=None, tested=False, **kwargs):
     summary, rows, history = made(*args, **kwargs)
+    if tested:
+        rows = [{**row, "test_accuracy": 0.9 + 0.01 * row["seed"]} for row in rows]
     members = 1 if kwargs.get("folds") else kwargs.get("seeds", 3)
     labels = np.repeat(np.int32([0, 1]), 6)
     images = np.zeros((12, 28, 28, 1), np.uint8)
@@ -109,7 +112,7 @@ def page(*args, **kwargs):
     logits[0, 9] = (1.5, 0.0)  # and one of them here
     test = Split(images, labels)
     return members_report.render(
-        summary, rows, history, {"a": {"b": 1}}, test, logits, command="it"
+        summary, rows, history, {"a": {"b": 1}}, test, logits, command="it", held_out=held_out
     )
 
 
@@ -205,6 +208,22 @@ def test_without_validation_nothing_is_drawn_of_it():
     assert "Validation accuracy" not in text
 
 
+def test_without_validation_the_test_accuracies_are_drawn():
+    text = page([{}], validated=False, tested=True)
+    assert "A point is a member's test accuracy" in text
+    assert text.count(">test accuracy</text>") == 2  # and that of committees
+    assert re.findall(r"member (\d): (9\d\.\d\d)%", text) == [
+        ("0", "90.00"),
+        ("1", "91.00"),
+        ("2", "92.00"),
+    ]
+    assert "Settings" not in headings(text)
+    assert "Members" not in headings(page([{}], seeds=1, validated=False, tested=True))
+    validated = page([{}], tested=True)
+    assert "A point is a member's validation accuracy" in validated
+    assert validated.count(">test accuracy</text>") == 1
+
+
 def test_what_is_no_probability_is_not_called_one():
     assert "mean probabilities of 3" in page([{}])
     text = page([{}], probable=False)
@@ -238,6 +257,34 @@ def test_folds_are_followed_by_one_training():
     assert "of one training on all training images" in text
     assert "± 0.10%, 3 held-out folds" in text
     assert "Committees" not in headings(text)
+
+
+def scores_out_of_fold(seeds, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, 300).astype(np.int32)
+    return (rng.normal(size=(seeds, 300, 2)) + np.eye(2)[labels]).astype(np.float32), labels
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_thresholds_are_chosen_out_of_fold(seeds):
+    held_out = scores_out_of_fold(seeds)
+    text = page([{}], folds=3, held_out=held_out)
+    check_self_contained(text)
+    section = text.partition("Thresholds</h2>")[2].partition("</section>")[0]
+    odds = np.diff(held_out[0].astype(np.float64))[..., 0].ravel()
+    labels = np.tile(held_out[1], seeds)
+    for name, choose in (("precision", thresholds.at_precision), ("recall", thresholds.at_recall)):
+        chosen = formats.percent(1 / (1 + np.exp(-choose(odds, labels, 0.9))))
+        assert f'<th scope="row">90% {name} out of fold</th><td>{chosen}</td>' in section
+    # Of twelve test images one is a yes by mistake and one a no.
+    assert '<th scope="row">the higher score</th><td>50.00%</td><td>83.33%</td>' in section
+
+
+def test_what_has_no_folds_or_three_classes_has_no_thresholds():
+    assert "Thresholds" not in headings(page([{}], folds=3))
+    three = np.zeros((1, 12, 3), np.float32), np.zeros(12, np.int32)
+    split = Split(np.zeros((12, 28, 28, 1), np.uint8), three[1])
+    assert members_report._two_classes(split, three[0], three) is None
 
 
 def test_the_same_results_make_the_same_page():
