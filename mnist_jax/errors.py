@@ -81,6 +81,16 @@ def confusion_shares(matrix: Int[np.ndarray, "K K"]) -> Float[np.ndarray, "K K"]
     return errors / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
 
 
+def most_confused(matrix: Int[np.ndarray, "K K"]) -> tuple[int, int] | None:
+    """The two classes that are taken for each other most often, both ways together.
+
+    In their order; None where nothing is taken for anything else.
+    """
+    both = np.triu(matrix + matrix.T, k=1)
+    first, second = divmod(int(both.argmax()), len(both))
+    return (first, second) if both[first, second] else None
+
+
 class Suspects(NamedTuple):
     """Examples whose given label is likely to be wrong, the most suspect first."""
 

@@ -15,13 +15,25 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, Int32, UInt8
 from markupsafe import Markup
 
-from mnist_jax import diagrams, errors, formats, pictures, plots, stats, threshold_plots, thresholds
+from mnist_jax import (
+    diagrams,
+    errors,
+    errors_plots,
+    formats,
+    pictures,
+    plots,
+    slices,
+    stats,
+    threshold_plots,
+    thresholds,
+)
 from mnist_jax.config import flatten
 from mnist_jax.types import Layer, UserError
 
 MISTAKES = 32  # how many are shown
 AMBIGUOUS = 16
 CONFUSIONS = 8  # how many pairs of classes are named
+LARGE = 15  # of more classes, kinds of error are too many for a number each
 GOAL = 0.9  # the precision and the recall for which a threshold is chosen
 
 
@@ -143,7 +155,8 @@ def render(
             "image": pictures.png(images[index]),
         }
 
-    worst = errors.worst_mistakes(errors.decide(logits), labels, MISTAKES)
+    decisions = errors.decide(logits)
+    worst = errors.worst_mistakes(decisions, labels, MISTAKES)
     mistakes = [show(index, 1) for index in worst.tolist()]
     explained = [
         (mistake, pictures.png(pictures.overlay(images[mistake["index"]], relevance)))
@@ -163,12 +176,14 @@ def render(
         interval=stats.wilson(total - wrong, total) if total and wrong is not None else None,
         majority=majority(matrix, names),
         config_rows=list(flatten(config)),
+        large=len(names) > LARGE,
         names=names,
         class_errors=(support - matrix.diagonal()).tolist(),
         rankings=rankings,
         mean_rankings=_means(rankings, support),
         absent=not support.all(),
         confusions=confusions(matrix),
+        kinds=_kinds_of_error(images, decisions, labels, matrix, names),
         mistakes=mistakes,
         explained=explained,
         ambiguous=[show(index, 2) for index in closest.tolist()],
@@ -185,6 +200,35 @@ def render(
         if len(names) == 2
         else None,
     )
+
+
+def _kinds_of_error(
+    images: UInt8[np.ndarray, "N 28 28 1"],
+    decisions: errors.Decisions,
+    labels: Int32[np.ndarray, " N"],
+    matrix: Int[np.ndarray, "K K"],
+    names: Sequence[str],
+) -> dict[str, Any] | None:
+    """Which classes are taken for which, the two that are most confused, errors by shape.
+
+    None if nothing is wrong, or the run diverged.
+    """
+    pair = errors.most_confused(matrix)
+    if pair is None or not np.isfinite(decisions.odds_against).all():
+        return None
+    by_shape = slices.by_shape(decisions.predicted == labels, images)
+    by_shape = {name: parts for name, parts in by_shape.items() if parts}  # of black images none
+    shares = errors.confusion_shares(matrix)
+    figures = {
+        "classes": errors_plots.confusion_shares(shares, names) if len(names) <= LARGE else None,
+        "shapes": errors_plots.slice_bars(by_shape) if by_shape else None,
+        "galleries": errors_plots.galleries(images, decisions, labels, pair, names),
+    }
+    drawn = {
+        key: Markup(plots.svg(figure, f"Kinds of error: {key}")) if figure else ""
+        for key, figure in figures.items()
+    }
+    return {"pair": [names[k] for k in pair], **drawn}
 
 
 def _means(

@@ -1,5 +1,7 @@
 """Where a model errs: indices and shares against scikit-learn and plain loops."""
 
+import itertools
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,6 +62,16 @@ def test_shares_are_those_of_scikit_learn_without_the_diagonal():
     shares = errors.confusion_shares(confusion_matrix(truth, predicted))
     np.testing.assert_allclose(shares, expected, rtol=1e-12)
     assert not errors.confusion_shares(np.zeros((3, 3), int)).any()
+
+
+@given(st.integers(0, 10**6), st.integers(2, 6))
+def test_the_most_confused_are_so_both_ways_together(seed, classes):
+    matrix = np.random.default_rng(seed).integers(0, 5, (classes, classes))
+    found = errors.most_confused(matrix)
+    pairs = list(itertools.combinations(range(classes), 2))
+    together = [matrix[a, b] + matrix[b, a] for a, b in pairs]
+    assert found == (pairs[int(np.argmax(together))] if any(together) else None)
+    assert errors.most_confused(np.diag(np.diag(matrix))) is None
 
 
 def suspects_by_loop(probabilities, labels):

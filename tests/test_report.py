@@ -27,8 +27,8 @@ def test_page_is_sound_and_accessible():
     assert any(meta.get("name") == "viewport" for meta in page.all("meta"))
     assert page.all("img")
     assert all(image.get("alt") for image in page.all("img"))
-    assert [plot["role"] for plot in page.all("svg")] == ["img"] * 4
-    assert len({plot["aria-label"] for plot in page.all("svg")}) == 4
+    assert [plot["role"] for plot in page.all("svg")] == ["img"] * 7
+    assert len({plot["aria-label"] for plot in page.all("svg")}) == 7
     assert all(cell.get("scope") in ("row", "col") for cell in page.all("th"))
     assert len(page.all("h1")) == 1
 
