@@ -10,9 +10,19 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Bool, Float, Float32, UInt8
 
-from mnist_jax import compilation, drawings, ensemble, evaluate, labels, restore, tasks
+from mnist_jax import (
+    compilation,
+    drawings,
+    ensemble,
+    evaluate,
+    labels,
+    pictures,
+    restore,
+    splits,
+    tasks,
+)
 from mnist_jax import workdir as files
 from mnist_jax.progress import Echo
 from mnist_jax.types import UserError
@@ -115,6 +125,45 @@ def load(workdir: str | Path, echo: Echo = warnings.warn) -> Classifier:
         known=known,
         familiar=float(np.quantile(sample, _STRANGE)),
     )
+
+
+def before_and_after(
+    classify: Callable[[UInt8[np.ndarray, "n 28 28 1"]], Float[np.ndarray, "n classes"]],
+    workdir: str | Path,
+) -> dict[str, float]:
+    """How often a classifier is right about the test images of a run that takes noise off.
+
+    Args:
+      classify: scores of each class, as what `load` returns gives them.
+      workdir: of a finished run of the task 'denoise', whose data has to be there.
+
+    Returns:
+      The accuracies on the "clean", the "noisy" and the "restored" images. Noisy pixels that are
+      lighter than white are white.
+
+    Raises:
+      UserError: there is no such run, or its data cannot be had or has changed.
+    """
+    workdir = Path(workdir)
+    config, fingerprint = files.read_config(workdir)
+    if config.task.name != "denoise":
+        raise UserError(f"{workdir}: takes no noise off; give a run of the task 'denoise'")
+    files.read_summary(workdir)
+    examples = splits.load(config)
+    if examples.fingerprint != fingerprint:
+        raise UserError(f"{workdir}: was trained on other data than the {examples.name} found here")
+    images, classes = examples.test
+    corrupt = tasks.build(config.task, len(examples.class_names)).corrupt
+    noisy = evaluate.inputs(jnp.asarray(images), jnp.arange(len(images)), corrupt)
+    seen = {
+        "clean": images,
+        "noisy": pictures.grey(np.asarray(noisy)),
+        "restored": pictures.grey(_test_scores(workdir).reshape(images.shape)),
+    }
+    return {
+        name: float((classify(these).argmax(axis=-1) == classes).mean())
+        for name, these in seen.items()
+    }
 
 
 def familiarity(

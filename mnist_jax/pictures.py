@@ -8,7 +8,7 @@ import base64
 import io
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float32, UInt8
 from PIL import Image
 
 POSITIVE, NEGATIVE = (24, 160, 143), (226, 80, 104)
@@ -20,6 +20,11 @@ def png(pixels: UInt8[np.ndarray, "H W C"]) -> str:
     buffer = io.BytesIO()
     Image.fromarray(pixels.squeeze(axis=2) if pixels.shape[2] == 1 else pixels).save(buffer, "PNG")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def grey(values: Float32[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
+    """Bytes of pixels of which 0 is black and 1 is white; what is beyond becomes these."""
+    return np.round(255 * np.clip(values, 0, 1)).astype(np.uint8)
 
 
 def signed(values: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 4"]:

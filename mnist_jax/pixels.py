@@ -24,17 +24,21 @@ class Report(NamedTuple):
 
 def compare(restored: Float32[Array, "n pixels"], clean: Float32[Array, "n pixels"]) -> Report:
     """Judges restored images, flat, of values in [0, 1]; the loss is their squared error."""
-    mse = jnp.square(restored - clean).mean()
     side = math.isqrt(clean.shape[1])
     pairs = tuple(x.reshape(-1, side, side) for x in (restored, clean))
     return Report(
-        loss=mse,
+        loss=jnp.square(restored - clean).mean(),
         accuracy=jnp.float32(jnp.nan),
         errors=jnp.int32(0),
         pixel_error=255 * jnp.abs(restored - clean).mean(),
-        psnr=-10 * jnp.log10(mse),
+        psnr=psnr(restored, clean),
         ssim=jax.lax.map(lambda pair: ssim(*pair), pairs, batch_size=500).mean(),
     )
+
+
+def psnr(pixels: Float32[Array, "*shape"], clean: Float32[Array, "*shape"]) -> Float32[Array, ""]:
+    """Peak signal-to-noise ratio in dB over all pixels, of which 1 is the peak."""
+    return -10 * jnp.log10(jnp.square(pixels - clean).mean())
 
 
 def ssim(a: Float32[Array, "h w"], b: Float32[Array, "h w"]) -> Float32[Array, ""]:

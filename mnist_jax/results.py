@@ -1,6 +1,7 @@
 """What a finished run says of itself: summary.json, predictions.npz, report.html."""
 
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float32, Int32
+from jaxtyping import Array, Float32, Int32, UInt8
 from ml_collections import ConfigDict
 
-from mnist_jax import evaluate, memory, metrics, provenance, report, task_report, tasks
+from mnist_jax import (
+    evaluate,
+    memory,
+    metrics,
+    pixels,
+    provenance,
+    report,
+    task_report,
+    tasks,
+)
 from mnist_jax import workdir as files
+from mnist_jax.augment import normalize
 from mnist_jax.splits import Splits
 from mnist_jax.tasks import AnyReport
 
@@ -52,12 +63,27 @@ def summarize(
         "best_epoch": best_epoch,
         "val_accuracy": history[best_epoch - 1]["val_accuracy"],
         **{key if key in _OF_TEST else f"test_{key}": value for key, value in tested.items()},
+        **_before(config, splits),
         "class_names": list(splits.class_names),
         "train_seconds": train_seconds,
         "compile_seconds": compile_seconds,
         "seconds_per_epoch": train_seconds / len(history),
         **where(splits),
     }
+
+
+def _before(config: ConfigDict, splits: Splits) -> dict[str, float | None]:
+    """What a denoising net starts from, beside what it comes to; of other tasks nothing."""
+    corrupt = tasks.build(config.task, len(splits.class_names)).corrupt
+    if corrupt is None:
+        return {}
+
+    def judge(images: UInt8[Array, "n 28 28 1"]) -> Float32[Array, ""]:
+        noisy = evaluate.inputs(images, jnp.arange(len(images)), corrupt)
+        return pixels.psnr(noisy, normalize(images))
+
+    psnr = float(jax.jit(judge)(jnp.asarray(splits.test.images)))
+    return {"test_noisy_psnr": round(psnr, 4) if math.isfinite(psnr) else None}
 
 
 def of_what(

@@ -44,8 +44,8 @@ def pixels(
       restored: what it made of that.
     """
     columns = {
-        "What the net saw": _bytes(noisy),
-        "What it made of it": _bytes(restored.reshape(noisy.shape)),
+        "What the net saw": pictures.grey(noisy),
+        "What it made of it": pictures.grey(restored.reshape(noisy.shape)),
         "The image": clean,
     }
     triples = [
@@ -70,7 +70,3 @@ def _render(
         learning_curves=Markup(plots.svg(curves, "Learning curves")),
         triples=triples,
     )
-
-
-def _bytes(images: Float32[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
-    return np.round(255 * np.clip(images, 0, 1)).astype(np.uint8)

@@ -154,3 +154,41 @@ def test_a_damaged_best_checkpoint_is_told_and_passed_over(folder, tmp_path):
     assert len(said) == 1
     assert f"{best}: damaged checkpoint passed over" in said[0]
     assert net(np.zeros((1, 28, 28, 1), np.uint8)).shape == (1, 10)
+
+
+@pytest.fixture(scope="module")
+def denoised(folder):
+    config = cli.parse([*SMALL, "--config.task.name=denoise", "--config.task.noise=200"]).config
+    run.run(config, splits.load(config), folder / "denoised", echo=lambda line: None)
+    return folder / "denoised"
+
+
+def test_accuracy_before_and_after_noise_was_taken_off(denoised, folder, images):
+    net, seen = classifier.load(folder / "one"), []
+    found = classifier.before_and_after(lambda x: seen.append(x) or net(x), denoised)
+    labels = splits.load(cli.parse(SMALL).config).test.labels
+    expected = [float((net(x).argmax(1) == labels).mean()) for x in seen]
+    assert found == dict(zip(("clean", "noisy", "restored"), expected, strict=True))
+    assert found["clean"] > found["noisy"]
+    clean, noisy, restored = seen
+    np.testing.assert_array_equal(clean, images)
+    added = noisy.astype(int) - clean
+    assert added.min() == 0
+    assert added.max() == 199
+    with np.load(denoised / files.PREDICTIONS) as stored:
+        kept = np.clip(stored["logits"], 0, 1).reshape(clean.shape)
+    np.testing.assert_allclose(restored / 255, kept, atol=0.51 / 255)
+
+
+def test_accuracy_of_what_is_not_restored(denoised, folder, tmp_path):
+    def classify(images):
+        return np.zeros((len(images), 10), np.float32)
+
+    with pytest.raises(UserError, match="takes no noise off; give a run of the task 'denoise'"):
+        classifier.before_and_after(classify, folder / "one")
+    copy = tmp_path / "run"
+    shutil.copytree(denoised, copy)
+    stored = files.read_json(copy / files.CONFIG)
+    (copy / files.CONFIG).write_text(files.to_json(stored | {files.FINGERPRINT: "other"}))
+    with pytest.raises(UserError, match="was trained on other data than the digits found here"):
+        classifier.before_and_after(classify, copy)

@@ -41,3 +41,8 @@ def test_an_overlay_leaves_the_image_where_there_is_nothing_to_say():
     image = np.full((1, 3, 1), 250, np.uint8)
     drawn = pictures.overlay(image, np.array([[0.0, 3.0, -3.0]]))
     assert drawn[0].tolist() == [[150] * 3, [*pictures.POSITIVE], [*pictures.NEGATIVE]]
+
+
+def test_grey_is_from_black_to_white():
+    values = np.array([-0.1, 0.0, 0.5, 1.0, 1.4], np.float32)
+    assert pictures.grey(values).tolist() == [0, 0, 128, 255, 255]

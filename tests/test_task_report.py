@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from pages import Page
+from pages import Page, check_self_contained
 from tiny_runs import LINEAR, make_config, train_run
 
-from mnist_jax import commands, main, run, run_members, splits
+from mnist_jax import commands, formats, main, run, run_members, splits
 from mnist_jax import workdir as files
 from mnist_jax.types import UserError
 
@@ -45,6 +45,10 @@ def test_denoise(tmp_path, capsys):
     clean = splits.load(config).test.images.reshape(len(restored), -1) / 255
     expected = -10 * np.log10(((restored - clean) ** 2).mean())
     assert summary["test_psnr"] == pytest.approx(expected, rel=1e-4)
+    # Whole grey levels of 0 to 99, each alike.
+    noise = -10 * np.log10(np.mean((np.arange(100) / 255) ** 2))
+    assert summary["test_noisy_psnr"] == pytest.approx(noise, abs=0.05)
+    assert f"test images; {formats.loss(summary['test_noisy_psnr'])} dB before" in page.text
     assert len(page.all("img")) == 3 * 16
     assert "PSNR" in commands.headline(summary, workdir)
     assert [row["val_accuracy"] for row in files.read_rows(workdir / files.METRICS)] == [None] * 3
@@ -55,6 +59,32 @@ def test_denoise(tmp_path, capsys):
     (told,) = capsys.readouterr().out.splitlines()  # no table of classes
     assert f"PSNR {summary['test_psnr']:.2f} dB  SSIM {summary['test_ssim']:.4f}" in told
     assert "errors" not in told
+
+
+def test_noise_that_is_none(tmp_path):
+    summary, _, page = done(tmp_path, task__name="denoise", task__noise=1, train__epochs=1)
+    assert summary["test_noisy_psnr"] is None
+    assert f"; {formats.NOTHING} dB before" in page.text
+
+
+@pytest.mark.parametrize("task", ["denoise", "multilabel", "one_vs_one"])
+def test_a_convolutional_net_takes_any_task(tmp_path, task):
+    net = {"name": "cnn", "channels": (2, 4), "widths": (8,)}
+    config = make_config(
+        LINEAR, **{f"model__{key}": value for key, value in net.items()},
+        task__name=task, train__epochs=2, optim__learning_rate=0.01,
+    )  # fmt: skip
+    workdir = tmp_path / "run"
+    summary = train_run(config, workdir)
+    first, last = (row["train_loss"] for row in files.read_rows(workdir / files.METRICS))
+    assert last < first
+    page = (workdir / files.REPORT).read_text()
+    check_self_contained(page)
+    assert "cnn" in page
+    assert np.isfinite(summary["test_loss"])
+    with np.load(workdir / files.PREDICTIONS) as stored:
+        outputs = {"denoise": 784, "multilabel": 2, "one_vs_one": 10}[task]
+        assert stored["logits"].shape == (360, outputs)
 
 
 def test_members_are_of_classifiers(tmp_path):
