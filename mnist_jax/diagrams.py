@@ -22,7 +22,7 @@ def architecture(layers: Sequence[Layer]) -> Figure:
 
     A square's side is proportional to the map's, the sheets of a stack and the height of a bar
     grow with the logarithm of how many there are. Batch normalisation is named with the layer that
-    it follows.
+    it follows. Below is the number of all parameters.
 
     Args:
         layers: as `Model.layers()` gives them.
@@ -53,6 +53,8 @@ def architecture(layers: Sequence[Layer]) -> Figure:
             axes.text(
                 x, -1.1, told, ha="center", va="top", fontsize=7.5, color=plots.PALETTE["muted"]
             )
+        total = sum(layer.num_params for layer in layers)
+        axes.text(-_TALL / 2, -1.75, f"{total:,} parameters in all", va="top", fontsize=9)
     return figure
 
 

@@ -19,12 +19,13 @@ def test_every_layer_is_drawn(name):
     vectors = sum(len(layer.output_shape) == 1 for layer in drawn)
     sheets = len(boxes) - vectors - 1  # and one the image
     assert sheets == 6 * (len(drawn) - vectors)
-    params = sum(
+    *each, total = (
         int(text.get_text().split("\n")[-1].split()[0].replace(",", ""))
         for text in axes.texts
         if "parameters" in text.get_text()
     )
-    assert params == sum(layer.num_params for layer in layers)
+    assert sum(each) == total == sum(layer.num_params for layer in layers)
+    assert f"{total:,} parameters in all" in told
 
 
 def test_a_convolution_says_its_kernel_pool_and_normalisation():
