@@ -1,4 +1,4 @@
-"""Pictures of a model's errors: kinds of error as a heat map, galleries, accuracy by slice."""
+"""Pictures of a model's errors: kinds of error as a heat map, galleries, suspects, slices."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,6 +15,7 @@ from mnist_jax.plots import PALETTE, STYLE, TOOLTIP, class_grid, plain, short
 from mnist_jax.slices import Slice
 
 _SIDE = 5  # of a gallery, in images
+_SUSPECTS = 15  # are shown
 
 
 def confusion_shares(shares: Float[np.ndarray, "K K"], class_names: Sequence[str]) -> Figure:
@@ -78,6 +79,35 @@ def _tiles(axes: Axes, images: UInt8[np.ndarray, "n H W 1"]) -> None:
         extent = (x + 0.03, x + 0.97, y + 0.97, y + 0.03)
         axes.imshow(image, "gray", vmin=0, vmax=255, extent=extent, interpolation="none")
     axes.set(xlim=(0, _SIDE), ylim=(_SIDE, 0), aspect="equal")
+
+
+def suspects(
+    images: UInt8[np.ndarray, "N H W 1"],
+    found: errors.Suspects,
+    labels: Int32[np.ndarray, "N"],
+    class_names: Sequence[str],
+) -> Figure:
+    """The most suspect labels, at most 15: what is given → what it seems to be, over each image.
+
+    Args:
+        images: all that were judged.
+        found: from `errors.suspects`; of at least one.
+        labels: as given.
+        class_names: one a class, of any length.
+    """
+    shown = found.indices[:_SUSPECTS]
+    rows = -(-len(shown) // _SIDE)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(5.0, 1.25 * rows))
+        figure.set_layout_engine("constrained")
+        panels = figure.subplots(rows, _SIDE, squeeze=False).ravel()
+        for axes in panels:
+            axes.set_axis_off()
+        for axes, index, seems in zip(panels, shown, found.suggested, strict=False):
+            given, other = (short(class_names[k], 10) for k in (labels[index], seems))
+            axes.set_title(f"{given} → {other}", fontsize=8.5, parse_math=False)
+            axes.imshow(images[index, ..., 0], "gray", vmin=0, vmax=255, interpolation="none")
+    return figure
 
 
 def slice_bars(groups: Mapping[str, Sequence[Slice]]) -> Figure:

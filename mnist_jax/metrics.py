@@ -100,9 +100,7 @@ def classification(
     correct = first == labels
 
     confusion = jnp.zeros((k, k), jnp.int32).at[labels, first].add(1)
-    true_positives = jnp.diagonal(confusion)
-    support, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
-    per_class, macro, weighted = _scores(true_positives, predicted, support)
+    per_class, macro, weighted = of_confusion(confusion)
     total = confusion.sum()
     reliability, ece = _calibration(jnp.exp(jnp.max(log_probs, axis=1)), correct, num_bins)
     return Report(
@@ -112,12 +110,24 @@ def classification(
         top2_accuracy=_ratio(jnp.sum(correct | (second == labels)), total),
         ece=ece,
         confusion=confusion,
-        support=support,
+        support=confusion.sum(axis=1),
         per_class=per_class,
         macro=macro,
         weighted=weighted,
         reliability=reliability,
     )
+
+
+def of_confusion(
+    confusion: Int[Array | np.ndarray, "k k"],
+) -> tuple[Scores, Scores, Scores]:
+    """Precision, recall and F1 of each class, their mean, and their mean weighted by support.
+
+    Args:
+      confusion: counts; rows: true class, columns: predicted.
+    """
+    counts = jnp.asarray(confusion)
+    return _scores(jnp.diagonal(counts), counts.sum(axis=0), counts.sum(axis=1))
 
 
 def without_probabilities(report: Report) -> Report:

@@ -1,6 +1,7 @@
-"""Pictures of what a threshold trades for what: precision-recall and ROC curves of two classes.
+"""Pictures of what a threshold trades for what: precision, recall and ROC curves of two classes.
 
-Both are zoomed in on the perfect corner, as far as the thresholds that are marked let them be.
+The curves of one against the other are zoomed in on the perfect corner, as far as the thresholds
+that are marked let them be.
 """
 
 from collections.abc import Mapping
@@ -52,6 +53,38 @@ def roc(curve: Curve, points: Mapping[str, Point]) -> Figure:
         axes.plot(curve.x, curve.y, color=PALETTE["accent"])
         _mark(axes, marks)
         _zoom(axes, (0.0, window), (1 - window, 1.0))
+    return figure
+
+
+def against_threshold(curve: Curve, points: Mapping[str, Point]) -> Figure:
+    """Precision and recall against the threshold, between where the one and the other end.
+
+    Args:
+        curve: from `thresholds.precision_recall`.
+        points: thresholds to mark, by name.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(4.5, 3.6))
+        axes = figure.add_axes((0, 0, 1, 1))
+        marks = [point.threshold for point in points.values()]
+        for mark in marks:
+            axes.axvline(mark, **DASHED)
+        for what, values, colour in (
+            ("precision", curve.y, PALETTE["accent"]),
+            ("recall", curve.x, PALETTE["orange"]),
+        ):
+            axes.plot(curve.thresholds, values, color=colour, label=what)
+            for name, point in points.items():
+                share = getattr(point, what)
+                dot = axes.scatter([point.threshold], [share], s=36, color=colour, lw=0, zorder=3)
+                dot.set_gid(f"{TOOLTIP}{name}: {what} {share:.1%} from {point.threshold:.4g} on")
+        # The curve's points are evenly spaced along its length: at both ends little happens.
+        ends = np.quantile(curve.thresholds, (0.02, 0.98))
+        low, high = min(*ends, *marks), max(*ends, *marks)
+        margin = (high - low) / 30 or 0.5
+        axes.set(xlabel="threshold", xlim=(low - margin, high + margin), ylim=(0, 1.02))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
     return figure
 
 

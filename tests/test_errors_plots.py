@@ -53,3 +53,16 @@ def test_bars_are_errors_from_zero_with_their_intervals():
     np.testing.assert_allclose(first, [1 - part[0].high, 1 - part[0].low])
     assert top.get_xlim()[0] == 0
     assert "0 to 49 px: 20 errors in 50, accuracy 60.00%" in titles(plots.svg(figure, "Slices"))
+
+
+def test_suspects_are_shown_under_both_their_classes():
+    labels = np.arange(20, dtype=np.int32) % 2
+    for count, panels in ((1, 5), (20, 15)):
+        found = errors.Suspects(np.arange(count), 1 - labels[:count], np.zeros(count))
+        images = np.zeros((20, 28, 28, 1), np.uint8)
+        figure = errors_plots.suspects(images, found, labels, ["$a$", "a dress with stripes"])
+        assert len(figure.axes) == panels
+        shown = [axes for axes in figure.axes if axes.images]
+        assert len(shown) == min(count, 15)
+        assert shown[0].get_title() == "$a$ → a dress w…"
+        Page(plots.svg(figure, "Suspects"))

@@ -270,3 +270,19 @@ def test_to_python_wants_a_name_for_each_class():
     report = classification(jnp.eye(3), jnp.arange(3))
     with pytest.raises(ValueError, match="zip"):
         metrics.to_python(report, ["a", "b"])
+
+
+def test_scores_of_a_confusion_matrix_are_scikit_learns():
+    rng = np.random.default_rng(0)
+    truth, said = rng.integers(0, 4, (2, 200))
+    truth[truth == 3] = 0  # a class that is never there
+    found = metrics.of_confusion(sklearn_metrics.confusion_matrix(truth, said, labels=range(4)))
+    told = sklearn_metrics.classification_report(
+        truth, said, labels=range(4), output_dict=True, zero_division=0
+    )
+    for ours, rows in zip(
+        found, (["0", "1", "2", "3"], ["macro avg"], ["weighted avg"]), strict=True
+    ):
+        for key, values in zip(("precision", "recall", "f1-score"), ours, strict=True):
+            expected = [told[row][key] for row in rows]
+            np.testing.assert_allclose(np.atleast_1d(values), expected, rtol=1e-5)
