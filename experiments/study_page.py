@@ -1,13 +1,15 @@
 """The study on one page: every system with its net, how it learnt, and what it confuses."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
+from jaxtyping import Int
 from markupsafe import Markup
 
-from mnist_jax import diagrams, members_plots, plots, report
+from mnist_jax import diagrams, members_plots, metrics, plots, report
 from mnist_jax.types import Layer
 
 PARTS = {"reproduced": "Reproduced", "best": "Ours at its best"}
@@ -44,6 +46,7 @@ def render(record: Mapping[str, Any], shown: Mapping[str, Mapping[str, Any]]) ->
 def _figures(name: str, shown: Mapping[str, Any]) -> dict[str, Any]:
     """What is drawn of an outcome; `name` is distinct on the page."""
     drawn = {}
+    scores: list[dict[str, Any]] = []
     if "layers" in shown:
         drawn["net"] = diagrams.architecture([Layer(**row) for row in shown["layers"]])
     if history := shown.get("history"):
@@ -55,6 +58,30 @@ def _figures(name: str, shown: Mapping[str, Any]) -> dict[str, Any]:
             else plots.learning_curves(history)
         )
     if "confusion" in shown:
-        drawn["confusion"] = plots.confusion(np.asarray(shown["confusion"]), shown["classes"])
+        matrix = np.asarray(shown["confusion"])
+        drawn["confusion"] = plots.confusion(matrix, shown["classes"])
+        scores = _scores(matrix, shown["classes"])
     figures = {key: Markup(plots.svg(figure, f"{name} {key}")) for key, figure in drawn.items()}
-    return {**figures, "images": shown.get("images", [])}
+    return {
+        **figures,
+        "scores": scores,
+        "note": shown.get("note", ""),
+        "images": shown.get("images", []),
+        "more": {caption: Markup(svg) for caption, svg in shown.get("figures", {}).items()},
+    }
+
+
+def _scores(matrix: Int[np.ndarray, "K K"], classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Precision, recall and F1 of every class, and their two means, with how many images."""
+    found = metrics.of_confusion(matrix)
+    per_class, macro, weighted = jax.tree.map(lambda x: x.tolist(), found)
+    support = matrix.sum(axis=1).tolist()
+    named = [
+        *zip(classes, zip(*per_class, strict=True), support, strict=True),
+        ("macro mean", macro, sum(support)),
+        ("weighted mean", weighted, sum(support)),
+    ]
+    return [
+        {"name": name, **dict(zip(metrics.Scores._fields, values, strict=True)), "support": count}
+        for name, values, count in named
+    ]

@@ -104,7 +104,7 @@ def test_the_rate_is_the_best_on_validation(digits, found):
 def test_the_test_split_decides_nothing(digits, found):
     test = digits.test._replace(labels=(digits.test.labels + 1) % 10)
     other = by_hand.study(digits._replace(test=test), seeds=2, iterations=20)
-    judged = {key for key in found if found[key] != other[key]}
+    judged = {key for key in found if found[key] != other[key]} - {"seconds"}
     assert judged == {"test_accuracy_percent", "recall_percent", "confusion_matrix"}
 
 

@@ -8,13 +8,13 @@ import numpy as np
 from jaxtyping import Bool, Float
 from ml_collections import ConfigDict
 
-from experiments.systems import nets
-from experiments.systems.row import Outcome, Settings, System
+from experiments.systems import nets, out_of_fold
+from experiments.systems.out_of_fold import PRECISION
+from experiments.systems.row import OUT_OF_FOLD, Outcome, Settings, System, confusion
 from mnist_jax import config as configs
 from mnist_jax import run_members, splits, thresholds
 from mnist_jax import workdir as files
 
-PRECISION = 0.9
 # What a study's `SGDClassifier` does, in our terms: hinge losses, a pass over the data at a time.
 SGD = {
     "task.name": "one_vs_rest",
@@ -59,16 +59,28 @@ def _cross_validate(
     config = _config(overrides, dataset, settings)
     config.members.folds = folds
     workdir = settings.folder / f"{name}-{folds}-folds"
-    summary = run_members.run_members(config, splits.load(config), workdir, echo=lambda line: None)
+    examples = splits.load(config)
+    summary = run_members.run_members(config, examples, workdir, echo=lambda line: None)
     rows = files.read_rows(workdir / files.MEMBERS)
-    facts = {}
-    if len(summary["class_names"]) == 2:
-        with np.load(workdir / files.OUT_OF_FOLD) as stored:
-            scores, yes = stored["logits"][0], stored["labels"] == 1
-        facts = binary_facts(yes, scores[:, 1] - scores[:, 0])
+    with np.load(workdir / files.OUT_OF_FOLD) as stored:
+        scores, labels = stored["logits"][0], stored["labels"]
+    if len(examples.class_names) == 2:
+        yes, odds = labels == 1, scores[:, 1] - scores[:, 0]
+        facts = binary_facts(yes, odds)
+        figures = out_of_fold.of_yes_or_no(name, odds, yes, 0.0)
+    else:
+        facts = {}
+        figures = out_of_fold.of_classes(
+            name, examples.train.images, scores, labels, examples.class_names
+        )
     facts["test accuracy"] = 100 * summary["test_accuracy"]
     seconds = summary["train_seconds"] / (folds + 1)  # the last one is on all examples
-    shown = nets.shown(config, workdir)
+    shown = {
+        **nets.shown(config, workdir),
+        **confusion(labels, scores.argmax(axis=1), examples.class_names),
+        "note": OUT_OF_FOLD,
+        "figures": figures,
+    }
     return Outcome([100 * row["val_accuracy"] for row in rows], seconds, facts, shown)
 
 
@@ -80,8 +92,9 @@ def _test(name: str, overrides: Mapping[str, Any], dataset: str, settings: Setti
     rows = files.read_rows(workdir / files.MEMBERS)
     accuracies = [100 * row["test_accuracy"] for row in rows]
     seconds = summary["train_seconds"] / len(rows)
-    examples = nets.right(workdir).tolist()
-    return Outcome(accuracies, seconds, shown=nets.shown(config, workdir), examples=examples)
+    note = f"The confusion matrix adds up all {len(rows)} seeds."
+    shown = {**nets.shown(config, workdir), "note": note}
+    return Outcome(accuracies, seconds, shown=shown, examples=nets.right(workdir).tolist())
 
 
 def _config(overrides: Mapping[str, Any], dataset: str, settings: Settings) -> ConfigDict:

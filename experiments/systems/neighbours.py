@@ -10,7 +10,7 @@ from experiments import by_hand as hand
 from experiments import knn
 from experiments.systems import nets
 from experiments.systems.references import load
-from experiments.systems.row import Outcome, Settings, System
+from experiments.systems.row import OUT_OF_FOLD, Outcome, Settings, System, of_seed
 from mnist_jax import config as configs
 from mnist_jax import pictures, splits
 from mnist_jax.data import Dataset
@@ -66,12 +66,15 @@ def by_hand(settings: Settings) -> Outcome:
         }
         for iteration, (loss, train, val) in zip(found["iteration"], points, strict=True)
     ]
+    config.model.name = "mlp_512"  # the same net
     shown = {
         "classes": found["class_names"],
         "confusion": found["confusion_matrix"],
         "history": history,
+        "layers": nets.layers(config, len(found["class_names"])),
+        "note": of_seed(0, settings.seeds),
     }
-    return Outcome(found["test_accuracy_percent"], None, facts, shown)
+    return Outcome(found["test_accuracy_percent"], found["seconds"], facts, shown)
 
 
 def denoise_by_net(settings: Settings) -> Outcome:
@@ -119,7 +122,7 @@ def _multilabel(prepared: bool, settings: Settings) -> Outcome:
         [100 * f1 for f1 in row["f1_macro_of_folds"]],
         row["seconds"],
         {"of all together": 100 * row["f1_macro"], "weighted F1": 100 * row["f1_weighted"]},
-        {"classes": classes, "confusion": row["confusion_matrix"]},
+        {"classes": classes, "confusion": row["confusion_matrix"], "note": OUT_OF_FOLD},
     )
 
 

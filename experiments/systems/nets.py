@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from configs import cnn, mlp
 from experiments.systems import afterwards
-from experiments.systems.row import Outcome, Settings, System
+from experiments.systems.row import Outcome, Settings, System, of_seed
 from mnist_jax import config as configs
 from mnist_jax import data, evaluate, models, run, splits, tasks
 from mnist_jax import workdir as files
@@ -67,7 +67,8 @@ def _train(name: str, make: Callable[[], ConfigDict], dataset: str, settings: Se
             facts.append(afterwards.ask(workdir))
     means = {key: float(np.mean([fact[key] for fact in facts])) for key in (facts or [{}])[0]}
     examples = np.mean(each, axis=0).tolist()
-    return Outcome(values, statistics.median(seconds), means, shown(config, workdir), examples)
+    last = {**shown(config, workdir), "note": of_seed(config.seed, settings.seeds)}
+    return Outcome(values, statistics.median(seconds), means, last, examples)
 
 
 def right(workdir: Path) -> Float[np.ndarray, " test"]:
@@ -84,11 +85,12 @@ def shown(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         "classes": summary["class_names"],
         "confusion": summary["confusion_matrix"],
         "history": files.read_rows(workdir / files.METRICS),
-        "layers": _layers(config, len(summary["class_names"])),
+        "layers": layers(config, len(summary["class_names"])),
     }
 
 
-def _layers(config: ConfigDict, classes: int) -> list[dict[str, Any]]:
+def layers(config: ConfigDict, classes: int) -> list[dict[str, Any]]:
+    """What a config's net consists of, as `shown` wants it."""
     outputs = tasks.build(config.task, classes).num_outputs
     return [layer._asdict() for layer in models.build(config.model, outputs).layers()]
 
@@ -132,7 +134,11 @@ def denoise(settings: Settings) -> tuple[Outcome, np.ndarray, np.ndarray]:
         seconds.append(summary["train_seconds"])
         facts.append((summary["test_ssim"], summary["test_pixel_error"]))
     means = dict(zip(("SSIM", "pixel error of 255"), np.mean(facts, axis=0).tolist(), strict=True))
-    shown = {"history": files.read_rows(workdir / files.METRICS), "layers": _layers(config, 10)}
+    shown = {
+        "history": files.read_rows(workdir / files.METRICS),
+        "layers": layers(config, 10),
+        "note": of_seed(config.seed, settings.seeds),
+    }
     images = jnp.asarray(splits.load(config).test.images)
     corrupt = tasks.build(config.task, 10).corrupt
     noisy = np.asarray(evaluate.inputs(images, jnp.arange(len(images)), corrupt))

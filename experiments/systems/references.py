@@ -13,8 +13,9 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import SVC
 
+from experiments.systems import out_of_fold
 from experiments.systems.nets import KAGGLE, data_name
-from experiments.systems.row import Outcome, Settings, confusion
+from experiments.systems.row import OUT_OF_FOLD, Outcome, Settings, confusion, of_seed
 from mnist_jax import data
 
 
@@ -43,7 +44,11 @@ def _is_it_a_5(classifier: Any, settings: Settings) -> Outcome:
         "recall": 100 * recall_score(yes, said),
     }
     aucs = [100 * roc_auc_score(yes[held_out], chances[held_out]) for _, held_out in folds]
-    shown = confusion(yes.astype(int), said.astype(int), ("not 5", "5"))
+    shown = {
+        **confusion(yes.astype(int), said.astype(int), ("not 5", "5")),
+        "note": OUT_OF_FOLD,
+        "figures": out_of_fold.of_yes_or_no(type(classifier).__name__, chances, yes, 0.5),
+    }
     return Outcome(aucs, seconds, facts, shown)
 
 
@@ -58,7 +63,7 @@ def forest(dataset: str, settings: Settings) -> Outcome:
     return Outcome(
         [one.values[0] for one in runs],
         statistics.median(one.seconds or 0.0 for one in runs),
-        shown=runs[0].shown,
+        shown={**runs[0].shown, "note": of_seed(0, settings.seeds)},
         examples=np.mean([one.examples for one in runs if one.examples], axis=0).tolist(),
     )
 

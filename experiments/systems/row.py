@@ -28,10 +28,22 @@ class Outcome(NamedTuple):
     seconds: float | None  # of training one of them; of kNN's search
     facts: Mapping[str, float] = MappingProxyType({})  # other figures, by name
     # For the page, whichever there are: "classes" and their "confusion" matrix, "history" as in
-    # metrics.jsonl, "layers" of a net, "images" as rows of data URIs.
+    # metrics.jsonl, a "note" on which of several these are of, "layers" of a net, "images" as rows
+    # of data URIs, other "figures" by caption, as SVG.
     shown: Mapping[str, Any] = MappingProxyType({})
     # What each example adds to the mean of the values, to pair with another system's.
     examples: Sequence[float] | None = None
+
+
+# What `note` says of a cross-validation.
+OUT_OF_FOLD = (
+    "The confusion matrix is of the training images, each by the fold that did not learn from it."
+)
+
+
+def of_seed(seed: int, seeds: int) -> str:
+    """What `note` says where one of some seeds is shown."""
+    return f"Shown is what seed {seed} came to, alone of {seeds}." if seeds > 1 else ""
 
 
 def confusion(
