@@ -4,6 +4,7 @@ The curves of one against the other are zoomed in on the perfect corner, as far 
 that are marked let them be.
 """
 
+import math
 from collections.abc import Mapping
 
 import matplotlib as mpl
@@ -76,6 +77,8 @@ def against_threshold(curve: Curve, points: Mapping[str, Point]) -> Figure:
             axes.plot(curve.thresholds, values, color=colour, label=what)
             for name, point in points.items():
                 share = getattr(point, what)
+                if math.isnan(share):
+                    continue
                 dot = axes.scatter([point.threshold], [share], s=36, color=colour, lw=0, zorder=3)
                 dot.set_gid(f"{TOOLTIP}{name}: {what} {share:.1%} from {point.threshold:.4g} on")
         # The curve's points are evenly spaced along its length: at both ends little happens.
@@ -101,8 +104,10 @@ def _square(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
 
 
 def _mark(axes: Axes, marks: Mapping[str, tuple[float, float]]) -> None:
-    """Marks that tell their name when hovered: a dark dot, a red square, then red rings."""
+    """Marks that tell their name when hovered: a dark dot, a red square, then red rings; no NaN."""
     for number, (name, (x, y)) in enumerate(marks.items()):
+        if math.isnan(x + y):
+            continue
         colour = PALETTE["error" if number else "ink"]
         face = colour if number < 2 else "none"
         shape = "s" if number == 1 else "o"

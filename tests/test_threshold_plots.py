@@ -80,3 +80,15 @@ def test_one_threshold_is_a_picture_too():
     curve = thresholds.precision_recall(np.zeros(2), labels)
     (axes,) = threshold_plots.against_threshold(curve, {}).axes
     assert np.ptp(axes.get_xlim()) == 1
+
+
+def test_a_threshold_that_calls_nothing_a_yes_has_no_precision_to_mark():
+    labels, scores = np.array([0, 1, 0, 1]), np.arange(4.0)
+    points = {"never": thresholds.operating_point(scores, labels, 9.0)}
+    curve = thresholds.precision_recall(scores, labels)
+    for figure in (
+        threshold_plots.precision_recall(curve, 0.5, points),
+        threshold_plots.roc(thresholds.roc(scores, labels), points),
+        threshold_plots.against_threshold(curve, points),
+    ):
+        assert "nan" not in plots.svg(figure, "Curves")
