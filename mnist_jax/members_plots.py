@@ -1,6 +1,7 @@
 """Pictures of many members: distributions, bands of learning curves, sweeps, committees."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -90,7 +91,8 @@ def _band(
 def sweep(settings: Sequence[Row]) -> Figure | None:
     """How the mean validation accuracy depends on what is swept.
 
-    One key: the accuracies against its values; two: a heat map; more: parallel coordinates.
+    One key: the accuracies against its values; two that make a grid: a heat map, empty where all
+    members of a setting diverged; else parallel coordinates.
     None where nothing is swept or judged, or settings differ in what they override.
     """
     judged = [setting for setting in settings if setting["val_accuracy"]]
@@ -101,8 +103,8 @@ def sweep(settings: Sequence[Row]) -> Figure | None:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6.0, 3.4))
         axes = figure.add_axes((0, 0, 1, 1))
-        values = {key: _ordered(setting["overrides"][key] for setting in judged) for key in keys}
-        grid = len(judged) == len(values[keys[0]]) * len(values[keys[-1]])
+        values = {key: _ordered(setting["overrides"][key] for setting in settings) for key in keys}
+        grid = len(settings) == math.prod(map(len, values.values()))
         if len(keys) == 1:
             _curve(axes, keys[0], judged)
         elif len(keys) == 2 and grid:

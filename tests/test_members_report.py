@@ -169,6 +169,14 @@ def test_a_grid_is_drawn_by_its_number_of_keys(swept, shown):
     assert f"{best} (chosen)" in text.replace("&#34;", '"')
 
 
+def test_a_setting_that_diverged_whole_leaves_its_place_in_the_grid_empty():
+    settings = settings_of(("optim.learning_rate", RATES), ("model.dropout", DROPOUTS))
+    summary, *_ = made(settings, diverged=(3, 4, 5))  # all of the second setting
+    found = labels(members_plots.sweep(summary["settings"]))
+    assert {"optim.learning_rate", "model.dropout", "0.2", "92.60%"} <= set(found)
+    assert sum(text.endswith("%") for text in found) == len(settings) - 1
+
+
 def test_a_listed_set_of_other_overrides_each_has_no_picture_of_a_sweep():
     """An ablation: there is no axis that all of them are on."""
     settings = [{}, {"optim.clip": 1.0}, {"model.dropout": 0.5}]
