@@ -52,14 +52,16 @@ def describe_outer(rows: Sequence[Row]) -> dict[str, Any]:
     return {"accuracy": stats.describe([r["accuracy"] for r in rows])._asdict(), "folds": [*rows]}
 
 
-def rank(setting: Mapping[str, Any]) -> tuple[int, bool, float]:
+def rank(setting: Mapping[str, Any]) -> tuple[bool, int, float]:
     """The key by which the best setting is the largest.
 
-    First how few diverged, then whether halving let it come to its end, then the mean accuracy.
+    First whether halving let it come to its end, with somebody who did not diverge; then how few
+    diverged; then the mean accuracy.
     """
     accuracy = setting["val_accuracy"]
     mean = accuracy["mean"] if accuracy else -math.inf
-    return -setting["diverged"], not setting["dropped"], mean
+    whole = not setting["dropped"] and setting["diverged"] < setting["members"]
+    return whole, -setting["diverged"], mean
 
 
 def choice(settings: Sequence[Mapping[str, Any]], chosen: int, folds: int) -> str:

@@ -62,3 +62,26 @@ def test_outer_folds_are_described():
     assert found["folds"] == rows
     assert found["accuracy"]["mean"] == pytest.approx(0.92)
     assert found["accuracy"]["n"] == 3
+
+
+def setting(mean, diverged=0, dropped=False):
+    """Of three members."""
+    accuracy = {"mean": mean} if diverged < 3 else None
+    return {"members": 3, "diverged": diverged, "dropped": dropped, "val_accuracy": accuracy}
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [
+        (setting(0.9), setting(0.8)),
+        (setting(0.8), setting(0.9, diverged=1)),
+        # Halving has decided between these two already.
+        (setting(0.8), setting(0.9, dropped=True)),
+        (setting(0.8, diverged=1), setting(0.9, dropped=True)),
+        # Of whom nobody is left nothing can be judged.
+        (setting(0.8, dropped=True), setting(0.9, diverged=3)),
+        (setting(0.8, diverged=1, dropped=True), setting(0.9, diverged=3)),
+    ],
+)
+def test_the_best_setting_came_to_its_end(better, worse):
+    assert members_results.rank(better) > members_results.rank(worse)
