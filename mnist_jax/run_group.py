@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from mnist_jax import compilation, groups, members, metrics, parallel, processes, progress, restore
 from mnist_jax.groups import Group
-from mnist_jax.members import Course
+from mnist_jax.members import Course, Plan
 from mnist_jax.record import Saves
 from mnist_jax.results import Row
 from mnist_jax.splits import Splits
@@ -72,7 +72,7 @@ def run_group(
             return Finished(group, course, rows, 0.0)
         if done:
             echo(f"{directory}: goes on after epoch {done} of {group.epochs}")
-        echo(_introduction(group, int(active.sum())))
+        echo(introduction(group.plan, group.epochs, int(active.sum())))
         begin = time.perf_counter()
         epoch_of = compile_epoch(group, course)
         compile_seconds = time.perf_counter() - begin
@@ -80,12 +80,17 @@ def run_group(
     return Finished(group, course, rows, compile_seconds)
 
 
-def _introduction(group: Group, active: int) -> str:
-    plan = group.plan
-    many = f"{active} member{'s' if active > 1 else ''} of {group.epochs} epochs"
-    at_once = plan.width * min(plan.threads, -(-active // plan.width))
-    how = "one after the other" if at_once == 1 else f"{at_once} at once"
-    return many + (f", {how}" if active > 1 else "")
+def introduction(plan: Plan, epochs: int, active: int) -> str:
+    """How many members are trained for so many epochs, and how many of them at a time."""
+    if active == 1:
+        return f"1 member of {epochs} epochs"
+    programs = min(plan.threads, -(-active // plan.width))
+    if plan.width > 1:
+        how = f"{min(plan.width, active)} in one program"
+        how += f", {programs} programs at once" if programs > 1 else ""
+    else:
+        how = f"one a core, {programs} at once" if programs > 1 else "one after the other"
+    return f"{active} members of {epochs} epochs, {how}"
 
 
 def compile_epoch(group: Group, course: Course) -> Callable:

@@ -92,7 +92,8 @@ def test_two_devices_share_the_members(folder, on_one):
         text=True,
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
-    assert "4 at once" in done.stdout  # the third device's place is filled up
+    # Of the four places, two a device, the last is nobody's.
+    assert "3 members of 3 epochs, 3 in one program\n" in done.stdout
     close(workdir, on_one)
 
 
