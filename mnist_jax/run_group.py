@@ -64,11 +64,13 @@ def run_group(
         done = 0
         if last := processes.from_first(saves.resume):
             course, rows, done = parallel.put(group.plan.mesh, last.state), last.history, last.epoch
-        active = np.asarray(course.active) & ~np.isin(group.settings, [*dropped])
+        left = ~np.isin(group.settings, [*dropped])
+        active = np.asarray(course.active) & left
         course = course._replace(active=parallel.put(group.plan.mesh, active))
         todo = range(done + 1, (until or group.epochs) + 1)
         if not todo or not active.any():
-            echo(f"{directory}: trained already")
+            why = "trained already" if left.any() else "all its settings are dropped"
+            echo(f"{directory}: {why}")
             return Finished(group, course, rows, 0.0)
         if done:
             echo(f"{directory}: goes on after epoch {done} of {group.epochs}")

@@ -59,20 +59,23 @@ BOTH_BETTER = json.dumps(  # of four units than of eight
 def shapes(folder):
     """Two groups, the worse two settings in the first one."""
     config = parse(f"--config.members.settings={BOTH_BETTER}", "--config.members.halving=(1,)")
-    run(config, folder / "halved shapes")
-    return config, folder / "halved shapes"
+    lines = []
+    run(config, folder / "halved shapes", lines.append)
+    return config, folder / "halved shapes", lines
 
 
 def test_halving_compares_settings_of_all_shapes(shapes):
-    _, workdir = shapes
+    _, workdir, lines = shapes
     found = [(row["status"], row["epochs"]) for row in rows(workdir)]
     assert found == [("dropped", 1), ("dropped", 1), ("finished", 4), ("finished", 4)]
     assert summary(workdir)["chosen"] in (2, 3)
+    assert f"{workdir}/checkpoints/0: all its settings are dropped" in lines
+    assert not any(line.endswith("trained already") for line in lines)
 
 
 def test_halving_goes_on_to_the_same_bits(shapes, folder):
     """Stopped between the groups, where a signal is not forgotten, and after halving."""
-    config, unbroken = shapes
+    config, unbroken, _ = shapes
     workdir = folder / "halved and stopped"
     for epoch in (1, 2):
 
