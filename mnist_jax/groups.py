@@ -1,7 +1,7 @@
 """Groups of members that one program can train: what they need on the devices, and the plan."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import jax
@@ -31,13 +31,22 @@ class Group(NamedTuple):
     settings: Sequence[int]  # of each member
 
 
-def make(config: ConfigDict, there: Sequence[Member], splits: Splits) -> Group:
+def make(
+    config: ConfigDict, there: Sequence[Member], splits: Splits, dropped: Collection[int] = ()
+) -> Group:
     """Puts what a group of members needs on the devices, and plans how it is trained.
+
+    Args:
+      config: of the run.
+      there: the members.
+      splits: what they learn from and are validated on.
+      dropped: settings that are trained no further: programs are as wide as the others need.
 
     Raises:
       UserError: there are more folds than examples of a class, and as `plan` does.
     """
-    how = plan(config, there, splits)
+    training = sum(member.setting not in dropped for member in there)
+    how = plan(config, there, splits, training)
     folds = None
     if config.members.folds:
         held_out = data.folds(splits.train.labels, config.members.folds, config.seed)
@@ -62,8 +71,16 @@ def stack(config: ConfigDict, there: Sequence[Member]) -> Members:
     )
 
 
-def plan(config: ConfigDict, there: Sequence[Member], splits: Splits) -> Plan:
+def plan(
+    config: ConfigDict, there: Sequence[Member], splits: Splits, training: int | None = None
+) -> Plan:
     """How a group of members is trained.
+
+    Args:
+      config: of the run.
+      there: the members.
+      splits: what they learn from.
+      training: how many of them still train; None: all.
 
     Raises:
       UserError: a fold leaves less than a batch, or the devices cannot share one.
@@ -79,19 +96,15 @@ def plan(config: ConfigDict, there: Sequence[Member], splits: Splits) -> Plan:
             "examples that each member is trained on"
         )
     recipe = train.make_recipe(shape, len(splits.class_names), count)
-    devices = jax.device_count()
     # Programs of several devices wait for each other in the order in which they were started, and
     # XLA's convolutions in two programs at a time add up in an order that is never the same.
-    alone = devices > 1 or any(layer.kind == "Conv" for layer in recipe.model.layers())
+    alone = jax.device_count() > 1 or any(layer.kind == "Conv" for layer in recipe.model.layers())
     threads = cores() if jax.default_backend() == "cpu" and not alone else 1
-    width = config.members.width or _width(config, recipe, len(there), threads)
-    width = min(width, len(there))
-    if not config.members.width:  # the last ones are as many as the others
-        width = -(-len(there) // -(-len(there) // width))
-    if width > 1:  # a whole number of members on each device
-        width += -width % devices
+    width = _width(config, recipe, len(there), threads)
     mesh = parallel.make_mesh(of_members=width > 1)
     parallel.check_batch_size(shape.train.batch_size, mesh.shape[parallel.BATCH])
+    if training is not None:  # devices that were the members' stay so: no batch need suit them
+        width = max(_width(config, recipe, training, threads), mesh.shape[parallel.MEMBER])
     return Plan(recipe._replace(mesh=mesh), width, threads, mesh, config.members.patience)
 
 
@@ -103,7 +116,19 @@ def cores() -> int:
 
 
 def _width(config: ConfigDict, recipe: train.Recipe, count: int, threads: int) -> int:
-    """How many members are one program where the config leaves it open.
+    """How many of so many members are one program; of none as of one."""
+    count = max(count, 1)
+    if config.members.width:
+        width = min(config.members.width, count)
+    else:  # the last ones are as many as the others
+        width = -(-count // -(-count // _suitable(config, recipe, count, threads)))
+    if width > 1:  # a whole number of members on each device
+        width += -width % jax.device_count()
+    return width
+
+
+def _suitable(config: ConfigDict, recipe: train.Recipe, count: int, threads: int) -> int:
+    """How many members are one program at most where the config leaves it open.
 
     On a CPU one each, or one a device: products of many members at once
     are no quicker there, convolutions far slower. On accelerators as many as their memory holds.

@@ -57,7 +57,7 @@ def run_group(
     Raises:
       progress.Stopped: a signal asked to stop; everything so far is saved.
     """
-    group = groups.make(config, there, splits)
+    group = groups.make(config, there, splits, dropped)
     course = members.start(group.plan, group.members)
     with Saves(directory, restore.on_host(course), echo) as saves:
         rows: list[Row] = []

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tiny_members import parse, rows, run, same_bits, summary
 
-from mnist_jax import progress, run_members, splits
+from mnist_jax import progress, run_group, run_members, splits
 from mnist_jax import workdir as files
 
 
@@ -86,6 +86,32 @@ def test_halving_goes_on_to_the_same_bits(shapes, folder):
         with pytest.raises(progress.Stopped, match=f"after epoch {epoch} of 4"):
             run(config, workdir, echo)
     run(config, workdir)
+    same_bits(workdir, unbroken)
+
+
+def test_halving_narrows_programs_and_goes_on_to_the_same_bits(folder, monkeypatch):
+    compiled, widths = run_group.compile_epoch, []
+    monkeypatch.setattr(
+        run_group,
+        "compile_epoch",
+        lambda group, course: widths.append(group.plan.width) or compiled(group, course),
+    )
+    grid = '--config.members.grid={"optim.learning_rate": [1e-5, 0.003, 1e-6, 0.01]}'
+    config = parse(grid, "--config.members.halving=(1,3)", "--config.members.width=4")
+    unbroken, workdir = folder / "narrower", folder / "narrower and stopped"
+    run(config, unbroken)
+    assert widths == [4, 2, 1]
+    for epoch in (2, 3):
+
+        def echo(line, epoch=epoch):
+            if line.startswith(f"epoch {epoch}/"):
+                signal.raise_signal(signal.SIGTERM)
+
+        with pytest.raises(progress.Stopped, match=f"after epoch {epoch} of 4"):
+            run(config, workdir, echo)
+    widths.clear()
+    run(config, workdir)
+    assert widths == [1]
     same_bits(workdir, unbroken)
 
 
