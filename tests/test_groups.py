@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import fast, linear
+from configs import fast, linear, mlp
 from mnist_jax import groups, parallel, sweep
 from mnist_jax.splits import Split, Splits
 
@@ -25,6 +25,12 @@ def examples():
 def two(get_config):
     config = get_config("mnist")
     config.data.val_size, config.members.seeds = 0.0, 2
+    return config
+
+
+def mlp_128(dataset):
+    config = mlp.get_config(dataset)
+    config.model.name, config.model.widths = "mlp", (128,)
     return config
 
 
@@ -60,3 +66,43 @@ def test_devices_of_members_are_never_to_share_batches(examples, monkeypatch):
     everyone = sweep.expand(config)
     plans = [groups.plan(config, everyone, examples, n) for n in (8, 5, 4, 1, 0)]
     assert [plan.width for plan in plans] == [8, 8, 4, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("room", "width"),
+    [(0.5, 1), (1, 1), (3, 3), (4.9, 4), (6, 5), (9, 5), (10, 10), (1e3, 10), (None, 10)],
+)
+def test_accelerators_train_as_many_as_their_memory_holds(examples, monkeypatch, room, width):
+    """Ten members, with room for so many; the programs are as wide as each other."""
+    config = two(linear.get_config)
+    config.members.seeds, config.train.batch_size = 10, 100
+    # Ours: 7,850 numbers, eight times; ten outputs of each example, eight times; half the memory.
+    memory = None if room is None else {"bytes_limit": 2 * room * 4 * 8 * (7850 + 100 * 10)}
+    device = types.SimpleNamespace(memory_stats=lambda: memory)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+    plan = groups.plan(config, sweep.expand(config), examples)
+    assert (plan.width, plan.threads) == (width, 1)
+
+
+@pytest.mark.parametrize(
+    ("get_config", "count", "width"),
+    [
+        (linear.get_config, 2, 1),
+        (linear.get_config, 7, 4),
+        (linear.get_config, 40, 20),
+        (linear.get_config, 100, 25),  # 25 have 200,000 parameters
+        (mlp_128, 10, 1),
+        (fast.get_config, 10, 1),
+    ],
+)
+def test_on_a_cpu_small_nets_that_share_batches_are_one_program_a_thread(
+    examples, monkeypatch, get_config, count, width
+):
+    monkeypatch.setattr(groups, "cores", lambda: 2)
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    config = two(get_config)
+    config.members.seeds, config.members.share_batches = count, True
+    assert groups.plan(config, sweep.expand(config), examples).width == width
+    config.members.share_batches = False
+    assert groups.plan(config, sweep.expand(config), examples).width == 1
