@@ -6,6 +6,7 @@ once.
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,7 @@ def _check(config: ConfigDict, splits: Splits, everyone: Sequence[Member]) -> No
             raise UserError(f"config.members.{key}: {does}, and there is only one")
     count = config.members.outer_folds
     outer = data_splits.outer_folds(splits, count, config.seed) if count else ()
-    for part in (splits, *outer):  # the functions say why not
+    for part in chain([splits], outer):  # one at a time, for each has its images; they say why not
         if config.members.folds:
             data.folds(part.train.labels, config.members.folds, config.seed)
         for indices in sweep.groups(config, everyone):

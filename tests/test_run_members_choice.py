@@ -1,5 +1,6 @@
 """Which members go on and who is judged: halving, cross-validation, nested and not."""
 
+import itertools
 import json
 import signal
 
@@ -143,6 +144,26 @@ def test_an_outer_fold_judges_what_a_run_without_it_chooses(nested, folder):
     assert "Nested cross-validation" in (workdir / files.REPORT).read_text()
     assert expected["nested"] is None
     assert "Nested" not in (folder / "a fold" / files.REPORT).read_text()
+
+
+def test_outer_folds_are_checked_one_at_a_time(monkeypatch):
+    """Each has a copy of the images."""
+    config, events = parse(*NESTED), []
+    outer_folds, plan = splits.outer_folds, run_members.groups.plan
+
+    def folds(*args):
+        for part in outer_folds(*args):
+            events.append("made")
+            yield part
+
+    monkeypatch.setattr(run_members.data_splits, "outer_folds", folds)
+    monkeypatch.setattr(
+        run_members.groups, "plan", lambda *args: events.append("planned") or plan(*args)
+    )
+    run_members._check(config, splits.load(config), run_members.sweep.expand(config))
+    assert [event for event, _ in itertools.groupby(events)] == ["planned", "made"] * 2 + [
+        "planned"
+    ]
 
 
 def test_nested_cross_validation_goes_on_to_the_same_bits(nested, folder):
