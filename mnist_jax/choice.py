@@ -32,6 +32,8 @@ from mnist_jax.splits import Split, Splits
 from mnist_jax.sweep import Member
 from mnist_jax.types import UserError
 
+_HINT = "try a lower config.optim.learning_rate, or config.optim.clip=1"
+
 
 class Choice(NamedTuple):
     """All members of a config, trained; which of them are to be judged."""
@@ -58,7 +60,7 @@ def choose(config: ConfigDict, splits: Splits, directory: Path, echo: progress.E
       echo: told lines for a person.
 
     Raises:
-      UserError: all members diverged.
+      UserError: all members diverged, or the training on all folds together.
       progress.Stopped: a signal asked to stop; everything so far is saved.
     """
     everyone = sweep.expand(config)
@@ -70,6 +72,8 @@ def choose(config: ConfigDict, splits: Splits, directory: Path, echo: progress.E
             rows[i] |= outcome
     settings = members_results.describe_settings(rows)
     chosen = max(range(len(settings)), key=lambda i: members_results.rank(settings[i]))
+    if settings[chosen]["diverged"] == settings[chosen]["members"]:  # and so those of all others
+        raise UserError(f"all members diverged; {_HINT}")
     if why := members_results.choice(settings, chosen, config.members.folds):
         echo(why)
     number = next(n for n, group in enumerate(done) if chosen in group.group.settings)
@@ -86,10 +90,8 @@ def choose(config: ConfigDict, splits: Splits, directory: Path, echo: progress.E
         finalists, part, more = done[number], parts[number], []
     own = [i for i, setting in enumerate(finalists.group.settings) if setting == chosen]
     places = [i for i in own if not finalists.course.diverged[i]]
-    if not places:
-        raise UserError(
-            "all members diverged; try a lower config.optim.learning_rate, or config.optim.clip=1"
-        )
+    if not places:  # without folds there are some
+        raise UserError(f"the training on all folds together diverged; {_HINT}")
     history = _history(parts, done)
     return Choice(
         rows=rows,

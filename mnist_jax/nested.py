@@ -30,7 +30,7 @@ def judge(config: ConfigDict, splits: Splits, directory: Path, echo: progress.Ec
       `held_out`, the `accuracy` on them (the mean over config.members.seeds) and the seconds.
 
     Raises:
-      UserError: all members of a chosen setting diverged.
+      UserError: as `choice.choose`.
       progress.Stopped: a signal asked to stop; everything so far is saved.
     """
     count, rows = config.members.outer_folds, []

@@ -91,6 +91,29 @@ def test_who_diverges_is_reported_and_left_out(folder):
             folder / "all")  # fmt: skip
 
 
+def test_where_all_folds_diverged_there_is_no_last_training(folder):
+    config = parse("--config.members.folds=2", "--config.model.activation=relu")
+    config.optim.name, config.optim.learning_rate = "sgd", 1e38
+    lines = []
+    with pytest.raises(UserError, match=r"^all members diverged; try a lower config.optim.lear"):
+        run(config, folder / "all folds", lines.append)
+    assert not any(line.startswith("trained once more") for line in lines)
+
+
+def test_who_diverges_on_all_folds_together_is_said_to(folder, monkeypatch):
+    train = run_group.run_group
+
+    def lost(config, *args):
+        finished = train(config, *args)
+        if config.members.folds:
+            return finished
+        return finished._replace(course=finished.course._replace(diverged=jnp.array([True])))
+
+    monkeypatch.setattr(run_group, "run_group", lost)
+    with pytest.raises(UserError, match=r"^the training on all folds together diverged; try a l"):
+        run(parse("--config.members.folds=2"), folder / "refit lost")
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
