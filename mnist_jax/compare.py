@@ -57,15 +57,20 @@ def compare(runs: Sequence[Run], found: Sequence[Versus]) -> str:
       found: of each run but the first.
     """
     first = runs[0]
-    lines = [f"{first.name}: {describe(first)}"]
+    lines = [f"{first.name}: {describe(first)}", *_notes(first)]
     for run, versus in zip(runs[1:], found, strict=True):
-        lines.append(f"{run.name}: {describe(run)}")
+        lines += [f"{run.name}: {describe(run)}", *_notes(run)]
         changed = dict(configs.flatten(run.config))
         for key in configs.differences(first.config, run.config):
             has = f"= {changed[key]}" if key in changed else "is not there"
             lines.append(f"  config.{key} {has}")
         lines.append(f"  {sentence(first, run, versus)}")
     return "\n".join(lines)
+
+
+def _notes(run: Run) -> list[str]:
+    found = compare_runs.flattery(run)
+    return [f"  {found}"] if found else []
 
 
 @exits.command

@@ -49,6 +49,7 @@ def render(
                 "accuracy": one,
                 "alone": run.alone,
                 "members": len(run.logits),
+                "flattery": compare_runs.flattery(run),
                 "summary": run.summary,
             }
             for place, (name, run, one) in enumerate(zip(names, runs, described, strict=True))

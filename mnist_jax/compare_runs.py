@@ -103,6 +103,17 @@ def accuracy(run: Run) -> stats.Described:
     return found
 
 
+def flattery(run: Run) -> str:
+    """What to bear in mind where the same held-out folds chose a setting and judge it; else ""."""
+    count = len(run.summary.get("settings", ()))
+    if not run.folds or count < 2:
+        return ""
+    return (
+        f"the same folds chose its setting among {count}, and so flatter it; "
+        "config.members.outer_folds judges such a choice by others"
+    )
+
+
 def probabilities(run: Run) -> Float[np.ndarray, "test classes"]:
     """What it believes of the test examples: the mean over its members."""
     return ensemble.probabilities(run.logits.astype(np.float64))

@@ -26,6 +26,7 @@ from mnist_jax import workdir as files
 from mnist_jax.types import UserError
 
 MLP = "--config=configs/mlp.py:digits"
+GRID = '--config.members.grid={"optim.learning_rate": [3e-3, 1e-3]}'
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,8 @@ def folder(tmp_path_factory):
             "goods": [*base, many],
             "poors": [*base, many, poor],
             "folds": [*base, "--config.members.folds=2"],
-            "swept": [*base, '--config.members.grid={"optim.learning_rate": [3e-3, 1e-3]}'],
+            "chosen folds": [*base, "--config.members.folds=2", GRID],
+            "swept": [*base, GRID],
         }.items():
             config = cli.parse(argv).config
             train = run_members.run_members if sweep.wanted(config) else run.run
@@ -255,6 +257,19 @@ def test_a_page_of_folds_says_so(folder):
     assert "Accuracy on held-out folds" in page.text
     assert "no test" in page.text  # all differences are 0
     assert "Nothing: their configurations are the same." in page.text
+
+
+def test_a_setting_that_the_same_folds_chose_is_said_to_be_flattered(folder, capsys):
+    _, lines, _ = say(capsys, folder / "folds", folder / "chosen folds")
+    said = "the same folds chose its setting among 2, and so flatter it; config.members.outer_folds"
+    (place,) = (i for i, line in enumerate(lines) if line.startswith(f"  {said}"))
+    assert lines[place - 1].startswith(f"{folder}/chosen folds: accuracy on held-out folds ")
+    runs = [compare_runs.read(folder / name) for name in ("folds", "chosen folds", "swept")]
+    page = Page(compare_report.render(runs[:2], [compare_runs.versus(*runs[:2])], None))
+    assert page.text.count(said) == 1
+    assert f"chosen folds: {said}" in page.text
+    # Test examples, which chose nothing, flatter nobody.
+    assert [bool(compare_runs.flattery(run)) for run in runs] == [False, True, False]
 
 
 def test_images_are_those_of_the_run_or_none(folder):
