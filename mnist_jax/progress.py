@@ -40,10 +40,10 @@ def epoch_line(row: Mapping[str, Any], num_epochs: int) -> str:
 
 
 def members_line(
-    rows: Sequence[Mapping[str, Any]], num_epochs: int, seconds: float
+    rows: Sequence[Mapping[str, Any]], total: int, num_epochs: int, seconds: float
 ) -> tuple[str, dict[str, str]]:
-    """An epoch of several members: in one line, and in short for a bar."""
-    shown = {"members": f"{len(rows)}"}
+    """An epoch of those of several members who still train: in one line, and in short for a bar."""
+    shown = {"members": f"{len(rows)}" + (f" of {total}" if len(rows) < total else "")}
     for name, key in {"acc": "train_accuracy", "val acc": "val_accuracy"}.items():
         values = np.array([row[key] for row in rows if row[key] is not None])
         if len(values):

@@ -179,7 +179,7 @@ def train_epoch(
     rows = [{**row, "seconds": seconds / len(rows)} for row in rows]
     # Who has stopped counts as done, so that the bar comes to its end.
     bar.add((len(group.settings) - len(active)) * members.num_train(group.data))
-    bar.done(*progress.members_line(rows, group.epochs, seconds))
+    bar.done(*progress.members_line(rows, len(group.settings), group.epochs, seconds))
     return course, rows
 
 
