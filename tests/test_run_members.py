@@ -3,11 +3,14 @@
 import re
 import signal
 
+import jax
 import numpy as np
 import pytest
 from tiny_members import SMALL, parse, rows, run, same_bits, summary
+from tiny_runs import ROOT, logits_of
 
-from mnist_jax import main, progress
+from mnist_jax import cli, groups, main, progress, run_members, splits
+from mnist_jax import run as plain
 from mnist_jax import workdir as files
 from mnist_jax.types import UserError
 
@@ -130,3 +133,27 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert "is a run of many members" in capsys.readouterr().err
     assert main.main([*SMALL, '--config.members.grid={"optim.lr": [1]}']) == 2
     assert "config.optim.lr: no such key" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(
+    jax.default_backend() != "cpu", reason="the same bits are promised on CPU alone"
+)
+@pytest.mark.parametrize("net", ["mlp", "cnn"])
+def test_each_member_has_the_bits_of_a_run_of_its_own(folder, optimised, monkeypatch, net):
+    """Compiled for speed, and of an MLP two at a time."""
+    monkeypatch.setattr(groups, "cores", lambda: 2)
+    argv = [f"--config={ROOT}/configs/{net}.py:digits", "--config.train.epochs=1"]
+    if net == "cnn":
+        argv += ["--config.model.channels=(4,8)", "--config.model.widths=(16,)"]
+    config = cli.parse([*argv, "--config.members.seeds=2"]).config
+    examples = splits.load(config)
+    lines = []
+    run_members.run_members(config, examples, folder / f"both {net}", echo=lines.append)
+    how = {"mlp": "one a core, 2 at once", "cnn": "one after the other"}[net]
+    assert f"2 members of 1 epochs, {how}" in lines
+    together = logits_of(folder / f"both {net}")
+    for seed in range(2):
+        alone = cli.parse([*argv, f"--config.seed={seed}"]).config
+        workdir = folder / f"{net} {seed}"
+        plain.run(alone, examples, workdir, echo=lambda line: None)
+        np.testing.assert_array_equal(together[seed], logits_of(workdir))
