@@ -199,6 +199,57 @@ def test_seeds_that_share_batches_see_one_order(examples):
         same(courses, i, state)
 
 
+def test_soft_labels_are_learnt_by_members_as_by_one(examples):
+    """Rows of probabilities, as those of a committee that teaches."""
+    rng = np.random.default_rng(0)
+
+    def soft(split):
+        rows = rng.dirichlet(np.ones(10), len(split.labels)) + np.eye(10)[split.labels]
+        return Split(split.images, (rows / 2).astype(np.float32))
+
+    taught = examples._replace(train=soft(examples.train), val=soft(examples.val))
+    config = make({}, seeds=2, width=2)
+    everyone, group, courses, (sums, judged) = together(config, taught)
+    assert group.plan.width == 2
+    _, _, hard, _ = together(config, examples)
+    for i, member in enumerate(everyone):
+        recipe, state, expected = alone(config, member, *taught.train)
+        same(courses, i, state)
+        np.testing.assert_allclose(sums.loss[i], expected.loss, rtol=1e-3)
+        outputs = recipe.model.apply(train.variables(state), jnp.asarray(taught.val.images) / 255)
+        losses = -(taught.val.labels * jax.nn.log_softmax(outputs)).sum(axis=-1)
+        np.testing.assert_allclose(judged.loss[i], losses.sum(), rtol=1e-3)
+    kernels = [jax.tree.leaves(course.state.params)[-1] for course in (courses, hard)]
+    assert not np.allclose(*kernels, atol=1e-4)
+
+
+def equations(jaxpr):
+    """All of a program, those within others too."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")
+        ):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from equations(inner)
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_members_that_share_batches_gather_images_once(examples, share):
+    config = make({}, seeds=3, width=3, share_batches=share)
+    group = groups.make(config, sweep.expand(config), examples)
+    course = members.start(group.plan, group.members)
+    epoch = functools.partial(members.train_epoch, group.plan)
+    args = course, group.members, np.arange(3, dtype=np.int32), np.int32(1), group.data
+    gathered = {
+        equation.outvars[0].aval.shape
+        for equation in equations(jax.make_jaxpr(epoch)(*args).jaxpr)
+        if equation.primitive.name == "gather" and equation.outvars[0].aval.dtype == np.uint8
+    }
+    assert gathered == {(32, 28, 28, 1) if share else (3, 32, 28, 28, 1)}
+
+
 def test_one_that_diverges_harms_nobody(examples):
     grid = '{"optim.learning_rate": [0.01, 1e38, 0.02]}'
     config = make({"model.activation": "relu", "optim.name": "sgd"}, grid=grid, width=3)
