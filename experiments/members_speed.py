@@ -21,12 +21,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from experiments import figures, tables, worker
+from experiments import figures, members_speed_report, tables, worker
 from mnist_jax import compilation, groups, members, nets, progress, run_group, splits, sweep
 from mnist_jax import config as configs
 from mnist_jax.splits import Split, Splits
@@ -41,6 +39,7 @@ COUNTS = (1, 2, 5, 10, 20, 50, 100)
 EPOCH = 60_000
 BATCH_SIZE = 128
 PEERS = ("ours", "pytorch")
+TABLES = members_speed_report.TABLES
 
 
 def members_config(model: Mapping[str, Any], count: int, share_batches: bool) -> ConfigDict:
@@ -127,7 +126,10 @@ def throughput(net: str, counts: Sequence[int], num_train: int, repeats: int) ->
 
 
 def cross_validation(dataset: str, epochs: int, repeats: int) -> list[dict[str, Any]]:
-    """Ten folds of softmax regression and of an MLP: seconds and accuracy, ours and theirs."""
+    """Ten folds of softmax regression and of an MLP: seconds and accuracy, ours and theirs.
+
+    Beside them the seconds of ten runs of PyTorch's; None where it cannot be had.
+    """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import SGDClassifier
     from sklearn.model_selection import cross_val_score
@@ -143,7 +145,9 @@ def cross_validation(dataset: str, epochs: int, repeats: int) -> list[dict[str, 
     mlp = linear.copy_and_resolve_references()
     mlp.model.name = "mlp_512_256"
     mlp.train.epochs = 1
-    mlp.optim.learning_rate = 0.001
+    # As scikit-learn's; and so large a net gains nothing by sharing.
+    mlp.optim.schedule, mlp.optim.learning_rate = "constant", 0.001
+    mlp.members.share_batches = False
     sgd = SGDClassifier(loss="log_loss", max_iter=epochs, tol=None, random_state=0)
     theirs = MLPClassifier(
         (512, 256), batch_size=BATCH_SIZE, max_iter=1, n_iter_no_change=2, random_state=0
@@ -175,6 +179,7 @@ def cross_validation(dataset: str, epochs: int, repeats: int) -> list[dict[str, 
                 "ours_seconds": statistics.median(ours_seconds),
                 "scikit_learn": type(classifier).__name__,
                 "scikit_learn_seconds": statistics.median(their_seconds),
+                "pytorch_seconds": _runs_of_pytorch(config, len(x)),
                 "ours_accuracies": accuracies,
                 "scikit_learn_accuracies": scores.tolist(),
             }
@@ -192,96 +197,18 @@ def _held_out_accuracies(config: ConfigDict, examples: Splits) -> list[float]:
     return [row["val_accuracy"] for row in run_group.outcomes(finished)]
 
 
-def to_markdown(record: Mapping[str, Any]) -> str:
-    """A row for each net and number of members."""
-    header = ["net", "members", "at once", "epoch, s", "sharing batches, s", "a member, ms"]
-    header += ["one plain run / a member", "PyTorch / a member"]
-    cells = []
-    for net in record["throughput"]:
-        alone = net["alone_epoch_seconds"]
-        for row in net["rows"]:
-            shared = row["epoch_seconds_sharing"]
-            best = min(row["epoch_seconds"], shared or float("inf")) / row["members"]
-            ratios = [f"{alone[p] / best:.2f}" if p in alone else "-" for p in PEERS]
-            cells.append(
-                [
-                    net["net"],
-                    f"{row['members']}",
-                    f"{row['width']}",
-                    f"{row['epoch_seconds']:.3g}",
-                    f"{shared:.3g}" if shared else "-",
-                    f"{1e3 * best:.3g}",
-                    *ratios,
-                ]
-            )
-    note = (
-        f"Seconds for an epoch of 60,000 examples of every member, batch {BATCH_SIZE}, medians of "
-        f"{record['repeats']} interleaved turns, compiling left out. At once: with batches of "
-        "their own. A member: in the quicker of both ways; the last columns say how much longer "
-        "one run takes alone, PyTorch's on all cores. "
-        + "".join(
-            f"Not measured: {peer}: {reason}. "
-            for net in record["throughput"]
-            for peer, reason in net["failed"].items()
-        )
-        + tables.source(record)
-    )
-    return tables.markdown(header, cells, note)
-
-
-def cross_validation_to_markdown(record: Mapping[str, Any]) -> str:
-    """A row for each model."""
-    header = ["ten folds of", "epochs", "ours, s", "scikit-learn, s", "times faster"]
-    header += ["ours, %", "scikit-learn, %"]
-    cells = [
-        [
-            f"{row['model']} ({row['scikit_learn']})",
-            f"{row['epochs']}",
-            f"{row['ours_seconds']:.1f}",
-            f"{row['scikit_learn_seconds']:.1f}",
-            f"{row['scikit_learn_seconds'] / row['ours_seconds']:.1f}",
-            *(
-                tables.spread([100 * accuracy for accuracy in row[key]])
-                for key in ("ours_accuracies", "scikit_learn_accuracies")
-            ),
-        ]
-        for row in record["cross_validation"]
-    ]
-    note = (
-        "Seconds from the call to the scores, once, compiling included, on the 60,000 training "
-        "images (SGDClassifier trains one class versus the rest, an example at a time); "
-        "accuracy on held-out folds, mean ± sd of the ten. " + tables.source(record)
-    )
-    return tables.markdown(header, cells, note)
-
-
-TABLES = (to_markdown, cross_validation_to_markdown)
-
-
-def figure(record: Mapping[str, Any]) -> Figure:
-    """Milliseconds of an epoch for each member, against their number."""
-
-    def draw(axes: Sequence[Axes]) -> None:
-        for net, ax in zip(record["throughput"], axes, strict=True):
-            x = [row["members"] for row in net["rows"]]
-            for key, label, colour in (
-                ("epoch_seconds", "batches of their own", figures.COLOURS[0]),
-                ("epoch_seconds_sharing", "shared batches", figures.COLOURS[1]),
-            ):
-                y = [1e3 * (row[key] or np.nan) / row["members"] for row in net["rows"]]
-                ax.plot(x, y, marker="o", color=colour, label=label)
-            for (peer, seconds), colour in zip(
-                net["alone_epoch_seconds"].items(), figures.COLOURS[2:], strict=False
-            ):
-                ax.axhline(1e3 * seconds, color=colour, ls="--", label=f"{peer}, one run")
-            ax.set(xscale="log", yscale="log", xlabel="members")
-            ax.set_title(net["net"], loc="left")
-            figures.plain_numbers(ax.xaxis)
-            figures.plain_numbers(ax.yaxis)
-        axes[0].set_ylabel("ms an epoch and member")
-        figures.legend_below(axes)
-
-    return figures.panels(1, len(record["throughput"]), draw)
+def _runs_of_pytorch(config: ConfigDict, num_examples: int) -> float | None:
+    """Seconds of a run for each fold, one after the other; None where PyTorch cannot be had."""
+    folds, size = config.members.folds, config.train.batch_size
+    num_train = num_examples - -(-num_examples // folds)
+    net = {"name": config.model.name, **nets.fields(config.model)}
+    job = worker.Job("pytorch", net, size, num_train // size * size)
+    with tempfile.TemporaryDirectory() as cache, worker.spawn(job, Path(cache)) as process:
+        try:
+            epochs = range(folds * config.train.epochs)
+            return sum(worker.ask(process, "train")["seconds"] for _ in epochs)
+        except worker.Failed:
+            return None
 
 
 def main() -> None:
@@ -304,12 +231,13 @@ def main() -> None:
     record = {
         **tables.origin("experiments.members_speed"),
         "repeats": options.repeats,
+        "batch_size": BATCH_SIZE,
         "throughput": measured,
         "cross_validation": cross_validation(options.dataset, options.epochs, 1),
     }
     name = f"members_speed-{options.name}"
     tables.publish(name, record, TABLES)
-    figures.save(figure(record), name)
+    figures.save(members_speed_report.figure(record), name)
 
 
 if __name__ == "__main__":

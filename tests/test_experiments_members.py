@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 
 from configs import fast, linear, mlp
-from experiments import ablation_template, committee, distil, members_speed, tables
+from experiments import (
+    ablation_template,
+    committee,
+    distil,
+    members_speed,
+    members_speed_report,
+    tables,
+)
 from mnist_jax import workdir
 from mnist_jax.types import UserError
 
@@ -113,18 +120,21 @@ def test_the_tables_and_the_figure(measured):
             }
         ],
     }
-    one, three = members_speed.to_markdown(record).splitlines()[2:4]
+    one, three = members_speed_report.to_markdown(record).splitlines()[2:4]
     assert one.startswith("| tiny | 1 | 1 | ")
     assert three.startswith("| tiny | 3 | 2 | ")
     assert one.endswith(" - |")  # the peer that failed
     best = measured["rows"][0]["epoch_seconds"]
     assert f"| {1e3 * best:.3g} | {measured['alone_epoch_seconds']['ours'] / best:.2f} |" in one
-    line = members_speed.cross_validation_to_markdown(record).splitlines()[2]
+    line = members_speed_report.cross_validation_to_markdown(record).splitlines()[2]
     assert line == (
         "| softmax regression (SGDClassifier) | 20 | 2.0 | 30.0 | 15.0 "
-        "| 92.50 ± 0.71 | 91.00 ± 1.41 |"
+        "| - | - | 92.50 ± 0.71 | 91.00 ± 1.41 |"
     )
-    (axes,) = members_speed.figure(record).axes
+    record["cross_validation"][0]["pytorch_seconds"] = 50.0
+    line = members_speed_report.cross_validation_to_markdown(record).splitlines()[2]
+    assert " | 30.0 | 15.0 | 50.0 | 25.0 | 92.50 ± 0.71 | " in line
+    (axes,) = members_speed_report.figure(record).axes
     assert axes.get_title(loc="left") == "tiny"
     lines = {line.get_label(): line for line in axes.get_lines()}
     np.testing.assert_allclose(
@@ -134,15 +144,50 @@ def test_the_tables_and_the_figure(measured):
     assert "ours, one run" in lines
 
 
-def test_cross_validation_beside_scikit_learn():
+def test_cross_validation_beside_scikit_learn_and_ten_runs(monkeypatch):
+    configs, jobs, asked = [], [], []
+    held_out, worker = members_speed._held_out_accuracies, members_speed.worker
+    spawn, ask = worker.spawn, worker.ask
+
+    def by_folds(config, examples):
+        configs.append(config)
+        return held_out(config, examples)
+
+    def ours_instead(job, cache):  # where PyTorch may not be
+        jobs.append(job)
+        return spawn(job._replace(peer="ours", num_train=job.batch_size), cache)
+
+    monkeypatch.setattr(members_speed, "_held_out_accuracies", by_folds)
+    monkeypatch.setattr(worker, "spawn", ours_instead)
+    monkeypatch.setattr(worker, "ask", lambda *args: asked.append(args[1]) or ask(*args))
     rows = members_speed.cross_validation("digits", epochs=2, repeats=1)
     assert [row["model"] for row in rows] == ["softmax regression", "mlp_512_256"]
     assert [row["epochs"] for row in rows] == [2, 1]
     for row in rows:
-        assert min(row["ours_seconds"], row["scikit_learn_seconds"]) > 0
+        assert min(row[f"{who}_seconds"] for who in ("ours", "scikit_learn", "pytorch")) > 0
         for key in ("ours_accuracies", "scikit_learn_accuracies"):
             assert len(row[key]) == 10
             assert np.mean(row[key]) > 0.4
+    # scikit-learn's MLP has its own batches and one rate.
+    softmax, net = configs
+    assert (softmax.members.share_batches, softmax.optim.schedule) == (True, "one_cycle")
+    assert (net.members.share_batches, net.optim.schedule) == (False, "constant")
+    # Of 1,437 examples ten folds leave 1,293.
+    assert [(job.peer, job.net["name"], job.num_train) for job in jobs] == [
+        ("pytorch", "linear", 1280),
+        ("pytorch", "mlp_512_256", 1280),
+    ]
+    assert asked == ["train"] * 30
+
+
+def test_without_pytorch_there_is_no_time_of_it(monkeypatch):
+    config = members_speed.members_config(TINY, 1, share_batches=False)
+    config.members.folds = 2
+    spawn = members_speed.worker.spawn
+    monkeypatch.setattr(
+        members_speed.worker, "spawn", lambda job, cache: spawn(job._replace(peer="?"), cache)
+    )
+    assert members_speed._runs_of_pytorch(config, 1000) is None
 
 
 def test_a_committee_is_trained_and_shown(tmp_path, monkeypatch, capsys):
