@@ -58,14 +58,15 @@ def optimizer(
     Weight decay is decoupled for "adamw" (Loshchilov and Hutter 2019) and an L2 term in the
     gradient for the others. The chain's state has the same structure whatever the numbers are.
     """
+    # Adam's b1 and b2 are compiled in: 1 - b2 would lose digits as a traced float32.
     decay = optax.add_decayed_weights(hparams.weight_decay)
     direction = {
         "sgd": [decay],
-        "momentum": [decay, optax.trace(config["momentum"])],
+        "momentum": [decay, optax.trace(hparams.momentum)],
         "adam": [decay, optax.scale_by_adam(config["b1"], config["b2"])],
         "adamw": [optax.scale_by_adam(config["b1"], config["b2"]), decay],
     }[config["name"]]
-    clip = [optax.clip_by_global_norm(config["clip"])] if config["clip"] else []
+    clip = [optax.clip_by_global_norm(hparams.clip)] if config["clip"] else []
     chain = optax.chain(*clip, *direction, optax.scale(-learning_rate))
     return optax.GradientTransformation(chain.init, loosely(chain.update))
 

@@ -37,7 +37,11 @@ TRACED = (
     "optim.learning_rate",
     "optim.weight_decay",
     "optim.label_smoothing",
+    "optim.momentum",
+    "optim.clip",
+    "optim.ema",
 )
+_SWITCHED = ("optim.clip", "optim.ema")  # of which 0 is another program
 _SOURCES = ("settings", "grid", "random")  # of settings; one of them at most
 _STOPS = ("patience", "halving")  # what plain training has not
 _SWEPT = ("model.", "train.", "optim.")  # what settings may override
@@ -144,6 +148,7 @@ def groups(config: ConfigDict, members: Sequence[Member]) -> list[list[int]]:
     for i, member in enumerate(members):
         plain = dict(configs.flatten(config_of(config, member).to_dict()))
         fixed = {key: value for key, value in plain.items() if key not in (*TRACED, "seed")}
+        fixed |= {key: plain[key] > 0 for key in _SWITCHED}
         found.setdefault(json.dumps(fixed, sort_keys=True), []).append(i)
     return list(found.values())
 

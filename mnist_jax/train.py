@@ -34,7 +34,7 @@ class Recipe(NamedTuple):
     plateau: optax.GradientTransformationExtraArgs | None
     augment: augment.Transform | None
     batch_size: int
-    ema: float  # decay of the average of parameters; 0 turns it off
+    ema: bool  # whether parameters are averaged
     mesh: Mesh | None  # the devices that share each batch; None: one device
 
 
@@ -54,7 +54,7 @@ def make_recipe(
             augment.read_strength(config.train.augment), config.train.augment.fill
         ),
         batch_size=config.train.batch_size,
-        ema=config.optim.ema,
+        ema=config.optim.ema > 0,
         mesh=mesh,
     )
 
@@ -66,6 +66,9 @@ def make_hparams(config: ConfigDict) -> Hparams:
         learning_rate=jnp.float32(c.learning_rate),
         weight_decay=jnp.float32(c.weight_decay),
         label_smoothing=jnp.float32(c.label_smoothing),
+        momentum=jnp.float32(c.momentum),
+        clip=jnp.float32(c.clip),
+        ema=jnp.float32(c.ema),
         init_scale=jnp.float32(config.model.init_scale),
         dropout=models.read_rates(config.model),
         augment=augment.read_strength(config.train.augment),
@@ -131,7 +134,7 @@ def train_step(
         params=params,
         batch_stats=batch_stats,
         opt_state=opt_state,
-        ema_params=_average(recipe, state, params),
+        ema_params=_average(recipe, state, params, hparams),
     )
     return state, measure(recipe.task, logits, targets, weights)
 
@@ -222,10 +225,10 @@ def variables(state: State) -> PyTree:
     return {"params": params, "batch_stats": state.batch_stats}
 
 
-def _average(recipe: Recipe, state: State, params: PyTree) -> PyTree:
+def _average(recipe: Recipe, state: State, params: PyTree, hparams: Hparams) -> PyTree:
     if not recipe.ema:
         return None
     # The first steps' parameters would linger: the average starts short and grows.
     step = state.step.astype(jnp.float32)
-    decay = jnp.minimum(recipe.ema, (1.0 + step) / (10.0 + step))
+    decay = jnp.minimum(hparams.ema, (1.0 + step) / (10.0 + step))
     return optax.incremental_update(params, state.ema_params, 1.0 - decay)

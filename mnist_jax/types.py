@@ -28,6 +28,9 @@ class Hparams(NamedTuple):
     learning_rate: Float[Array, ""]  # the schedule's peak
     weight_decay: Float[Array, ""]
     label_smoothing: Float[Array, ""]
+    momentum: Float[Array, ""]
+    clip: Float[Array, ""]  # largest norm of the whole gradient; only where it is on at all
+    ema: Float[Array, ""]  # decay of the averaged parameters; only where they are on at all
     init_scale: Float[Array, ""]  # factor on the initial weights
     dropout: PyTree  # models.Rates
     augment: PyTree  # augment.Strength

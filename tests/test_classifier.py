@@ -22,7 +22,10 @@ SMALL = [
 RUNS = {
     "one": ["--config.task.name=one_vs_rest", "--config.task.loss=logistic"],
     # Two groups, the second one better; and a last training on all examples.
-    "seeds": ['--config.members.grid={"optim.momentum": [0.0, 0.9]}', "--config.members.seeds=2"],
+    "seeds": [
+        '--config.members.grid={"optim.name": ["sgd", "momentum"]}',
+        "--config.members.seeds=2",
+    ],
     "folds": ["--config.members.folds=2"],
 }
 

@@ -70,6 +70,8 @@ def alone(config, member, images, labels):
     hparams, root = train.make_hparams(own), jax.random.key(own.seed)
     fixed = own.to_dict()
     fixed["optim"] |= {"learning_rate": 1.0, "weight_decay": 0.0, "label_smoothing": 0.0}
+    fixed["optim"] |= {"momentum": 0.0, "clip": float(own.optim.clip > 0)}
+    fixed["optim"]["ema"] = 0.5 if own.optim.ema else 0.0
     strength = fixed["train"]["augment"]
     affine = [strength.pop(name) for name in ("rotation", "zoom", "shift", "shear")]
     strength |= {"rotation": float(any(affine)), "zoom": 0.0, "shift": 0.0, "shear": 0.0}
@@ -107,19 +109,23 @@ AXES = {
         {"train.augment.flip": 0.5}]"""
     },
     "convolutions": {"grid": '{"model.conv_dropout": [0.0, [0.4, 0.0]]}'},
+    "momentum": {"grid": '{"optim.momentum": [0.0, 0.5, 0.9]}'},
+    "clip": {"grid": '{"optim.clip": [0.1, 1.0, 100.0]}'},
+    "ema": {"grid": '{"optim.ema": [0.1, 0.3, 0.5]}'},
 }
 
 
 @pytest.mark.parametrize("axis", AXES)
 def test_members_at_once_are_members_alone(examples, axis):
     net = CNN if axis == "convolutions" else SMALL
-    config = make({**net, "optim.name": "adamw"}, width=8, **AXES[axis])
+    name = "momentum" if axis in ("momentum", "clip") else "adamw"
+    config = make({**net, "optim.name": name}, width=8, **AXES[axis])
     everyone, group, courses, _ = together(config, examples)
     assert group.plan.width == len(everyone) >= 2
     states = [alone(config, member, *examples.train)[1] for member in everyone]
     for i, state in enumerate(states):
         same(courses, i, state)
-    kernels = [np.asarray(jax.tree.leaves(state.params)[-1]) for state in states]
+    kernels = [np.asarray(jax.tree.leaves(train.variables(state))[-1]) for state in states]
     for kernel in kernels[1:]:  # what they differ in does something
         assert not np.allclose(kernels[0], kernel, atol=1e-4)
 

@@ -19,17 +19,19 @@ def config(**overrides):
     return c
 
 
-def hparams(weight_decay=DECAY):
-    numbers = map(jnp.float32, (RATE, weight_decay, 0.0, 1.0))
-    return Hparams(*numbers, dropout=None, augment=None)
+def hparams(c, weight_decay=DECAY):
+    numbers = {"learning_rate": RATE, "weight_decay": weight_decay, "label_smoothing": 0.0}
+    numbers |= {key: c[key] for key in ("momentum", "clip", "ema")} | {"init_scale": 1.0}
+    traced = {key: jnp.float32(number) for key, number in numbers.items()}
+    return Hparams(**traced, dropout=None, augment=None)
 
 
 def trajectory(c, weight_decay=DECAY, steps=3):
     """Parameters after steps whose gradients are 2p + step."""
     p = {"w": jnp.asarray([1.0, -2.0, 0.5])}
-    state = optim.optimizer(c, hparams(weight_decay), jnp.float32(RATE)).init(p)
+    state = optim.optimizer(c, hparams(c, weight_decay), jnp.float32(RATE)).init(p)
     for step in range(steps):
-        chain = optim.optimizer(c, hparams(weight_decay), jnp.float32(RATE))
+        chain = optim.optimizer(c, hparams(c, weight_decay), jnp.float32(RATE))
         gradient = jax.tree.map(lambda w: 2 * w + jnp.float32(step), p)  # noqa: B023
         updates, state = chain.update(gradient, state, p)
         p = optax.apply_updates(p, updates)
@@ -132,19 +134,27 @@ def test_other_schedules_have_no_plateau():
     assert optim.plateau(config(schedule="cosine")) is None
 
 
-def test_rates_are_traced():
+def test_numbers_are_traced():
     traces = 0
 
     @jax.jit
-    def step(hparams, rate, p):
+    def second_update(hparams, rate, p):
         nonlocal traces
         traces += 1
-        chain = optim.optimizer(config(name="adamw"), hparams, rate)
-        return chain.update(p, chain.init(p), p)[0]
+        chain = optim.optimizer(config(name="momentum", clip=1.0), hparams, rate)
+        _, state = chain.update(p, chain.init(p), p)
+        return chain.update(p, state, p)[0]["w"][0]
 
     p = {"w": jnp.ones(3)}
-    updates = [
-        step(hparams(d), jnp.float32(r), p)["w"] for r, d in ((0.1, 0.0), (0.2, 0.0), (0.1, 0.5))
-    ]
+    updates = {
+        float(second_update(hparams(config(**{"clip": 10.0, **own}), decay), jnp.float32(rate), p))
+        for rate, decay, own in (
+            (0.1, 0.0, {}),
+            (0.2, 0.0, {}),
+            (0.1, 0.5, {}),
+            (0.1, 0.0, {"momentum": 0.5}),
+            (0.1, 0.0, {"clip": 1.0}),
+        )
+    }
     assert traces == 1
-    assert len({float(u[0]) for u in updates}) == 3
+    assert len(updates) == 5

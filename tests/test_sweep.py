@@ -69,6 +69,12 @@ def test_groups_are_those_of_one_program():
     assert [{members[i].overrides["model.widths"][0] for i in g} for g in groups] == [{8}, {9}]
 
 
+def test_who_clips_or_averages_is_of_another_program_than_who_does_not():
+    for key in ("optim.clip", "optim.ema"):
+        config = make(grid=f'{{"{key}": [0.0, 0.5, 0.9], "optim.momentum": [0.0, 0.9]}}')
+        assert sweep.groups(config, sweep.expand(config)) == [[0, 1], [2, 3, 4, 5]]
+
+
 def test_settings_may_be_listed():
     config = make(settings='[{}, {"optim.clip": 1.0, "model.dropout": 0.5}]')
     found = [sweep.config_of(config, m) for m in sweep.expand(config)]
@@ -86,6 +92,7 @@ def test_a_groups_program_has_what_any_of_its_members_has(key):
     merged = sweep.group_config([off, on])
     ours, theirs = (train.make_recipe(c, 10, 1000) for c in (merged, on))
     assert str(ours.augment) == str(theirs.augment)
+    assert ours.ema == theirs.ema
     shapes = [row.output_shape for row in ours.model.layers()]
     assert shapes == [row.output_shape for row in theirs.model.layers()]
     for field in ("dropout", "conv_dropout"):
