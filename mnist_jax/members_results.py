@@ -205,11 +205,13 @@ def publish(
     test: Split,
     logits: Float32[np.ndarray, "members test classes"],
     command: str,
+    held_out: members_report.HeldOut | None = None,
 ) -> None:
     """Writes what a finished run leaves; the summary last, for it says that the rest is there."""
     results.write_predictions(workdir / files.PREDICTIONS, logits, test.labels)
     files.write(workdir / files.METRICS, files.to_rows(history))
     files.write(workdir / files.MEMBERS, files.to_rows(rows))
-    page = members_report.render(summary, rows, history, config.to_dict(), test, logits, command)
+    plain = config.to_dict()
+    page = members_report.render(summary, rows, history, plain, test, logits, command, held_out)
     files.write(workdir / files.REPORT, page)
     files.write(workdir / files.SUMMARY, files.to_json(summary))

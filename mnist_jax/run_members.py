@@ -101,7 +101,15 @@ def run_members(
                 + found.compile_seconds,
             )
             members_results.publish(
-                workdir, summary, found.rows, found.history, config, splits.test, logits, command
+                workdir,
+                summary,
+                found.rows,
+                found.history,
+                config,
+                splits.test,
+                logits,
+                command,
+                None if held_out is None else (held_out, splits.train.labels),
             )
             return summary
 

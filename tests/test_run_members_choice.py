@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny_members import parse, rows, run, same_bits, summary
 
-from mnist_jax import progress, run_group, run_members, splits
+from mnist_jax import formats, progress, run_group, run_members, splits, thresholds
 from mnist_jax import workdir as files
 
 
@@ -184,3 +184,15 @@ def test_nested_cross_validation_goes_on_to_the_same_bits(nested, folder):
     told = [line for line in said if "outer-0" in line]
     assert told == [f"{outer}/0: trained already", f"{outer}/refit: trained already"]
     same_bits(workdir, unbroken)
+
+
+def test_two_classes_have_thresholds_chosen_out_of_fold(folder):
+    folds = ["--config.members.folds=3", "--config.members.seeds=2"]
+    run(parse(*folds, "--config.task.name=binary"), folder / "binary")
+    with np.load(folder / "binary" / files.OUT_OF_FOLD) as stored:
+        scores, labels = stored["logits"].astype(np.float64), stored["labels"]
+    chosen = thresholds.at_recall(np.diff(scores)[..., 0].ravel(), np.tile(labels, 2), 0.9)
+    share = formats.percent(1 / (1 + np.exp(-chosen)))
+    page = (folder / "binary" / files.REPORT).read_text()
+    assert f'<th scope="row">90% recall out of fold</th><td>{share}</td>' in page
+    assert "by each of 2 trainings" in page
