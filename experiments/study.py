@@ -164,10 +164,11 @@ def to_markdown(record: Mapping[str, Any]) -> str:
     note = (
         "Mean ± standard deviation over seeds or folds (their number). A constant: the accuracy "
         "of always answering the most frequent class of the images it is judged on. Reproduced: "
-        "their system, with their budget. At its best: our choice of the same kind, or of a better kind. Gain: "
-        "paired by seed or fold, by test image where one of both has none (of PSNR beside the "
-        "one value). Seconds: the training of one, the median of several; of kNN the search for "
-        "neighbours, with all of a grid's; on their machines for theirs; where both are known, "
+        "their system, with their budget. At its best: our choice of the same kind, or of a better "
+        "kind. Gain: paired by seed or fold, by test image where one of both has none (of PSNR "
+        "beside the one value). Seconds: the training of one, the median of several; of kNN the "
+        "search for neighbours, with all of a grid's; on their machines for theirs; where both are "
+        "known, "
         f"{ours:,.0f} s for {len(both)} systems, and {theirs:,.0f} s. Measured at revisions "
         f"{revisions}; {tables.source({**record, **of_rows})}"
     )
