@@ -202,10 +202,32 @@ def test_a_committee_is_trained_and_shown(tmp_path, monkeypatch, capsys):
         folder = tmp_path / committee.RUNS / f"digits-smoothing-{smoothing}-3-members"
         summary = workdir.read_json(folder / workdir.SUMMARY)
         single, together = summary["test"], summary["committee"]
-        accuracies = [single["accuracy"]["mean"], *together["test_accuracy"].values()]
+        accuracies = [summary["settings"][0]["val_accuracy"]["mean"], single["accuracy"]["mean"]]
+        accuracies += together["test_accuracy"].values()
         shown = [line.split(" | ") for line in out.splitlines() if line.startswith("| digits |")]
         first, second, third = (row for row in shown if row[1] == f"{smoothing:g}")
         assert [cell.split()[0] for cell in first[3:]] == [f"{100 * x:.2f}" for x in accuracies]
         assert second[3] == f"{100 * together['ece']:.2f}"
         assert second[5].split()[0] == f"{together['nll']:.4f}"
-        assert third[-1].split()[0] == f"{100 * accuracies[2]:.2f}"
+        assert third[-1].split()[0] == f"{100 * together['test_accuracy'][committee.RULE]:.2f}"
+
+
+def test_validation_chooses_the_committee():
+    def row(dataset, smoothing, validation, test):
+        accuracy = {"mean": test, "sd": 0.001}
+        together = {"members": 10, "test_accuracy": {"vote": 0.5, committee.RULE: test + 0.01}}
+        return {
+            "dataset": dataset, "label_smoothing": smoothing, "num_params": 5, "num_test": 100,
+            "validation": {"mean": validation, "sd": 0.002}, "single": {"accuracy": accuracy},
+            "committee": together,
+        }  # fmt: skip
+
+    rows = [row("a", 0.1, 0.9, 0.8), row("a", 0, 0.8, 0.9), row("b", 0.1, 0.7, 0.7)]
+    rows.append(row("b", 0, 0.71, 0.6))
+    table = committee.accuracy_table({**tables.origin("experiments.committee"), "rows": rows})
+    assert (
+        "it chooses label smoothing 0.1 on a (single 80.00 ± 0.10, committee 81.00% by the mean of "
+        "probabilities), label smoothing 0 on b (single 60.00 ± 0.10, committee 61.00% by the mean "
+        "of probabilities). "
+    ) in table
+    assert "| a | 0.1 | 5 | 90.00 ± 0.20 | 80.00 ± 0.10 | 50.00 | 81.00 |" in table
