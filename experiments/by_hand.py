@@ -232,9 +232,8 @@ def study(examples: Splits, seeds: int = SEEDS, iterations: int = ITERATIONS) ->
         "confusion_matrix": judged[0].confusion.tolist(),  # of seed 0
         "recall_percent": [(100 * report.per_class.recall).tolist() for report in judged],
         "relative_difference_from_jax": max(apart),
-        "seconds": statistics.median(
-            seconds[1:]
-        ),  # of one training, with its curve; the first compiles too
+        # Of one training, with its curve; the first compiles too.
+        "seconds": statistics.median(seconds[1:]),
         "reference": REFERENCE if examples.name == "fashion_mnist" else None,
     }
 

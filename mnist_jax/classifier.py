@@ -1,4 +1,7 @@
-"""A trained net as a function: images in, probabilities out. No data set has to be there."""
+"""A trained net as a function: images in, probabilities out; and what noise does to its answers.
+
+No data set has to be there, but for `before_and_after`.
+"""
 
 import functools
 import warnings

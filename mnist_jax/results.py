@@ -12,16 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float32, Int32, UInt8
 from ml_collections import ConfigDict
 
-from mnist_jax import (
-    evaluate,
-    memory,
-    metrics,
-    pixels,
-    provenance,
-    report,
-    task_report,
-    tasks,
-)
+from mnist_jax import evaluate, memory, metrics, pixels, provenance, report, task_report, tasks
 from mnist_jax import workdir as files
 from mnist_jax.augment import normalize
 from mnist_jax.splits import Splits

@@ -70,13 +70,14 @@ def against_threshold(curve: Curve, points: Mapping[str, Point]) -> Figure:
         marks = [point.threshold for point in points.values()]
         for mark in marks:
             axes.axvline(mark, **DASHED)
-        for what, values, colour in (
-            ("precision", curve.y, PALETTE["accent"]),
-            ("recall", curve.x, PALETTE["orange"]),
+        precisions = [point.precision for point in points.values()]
+        recalls = [point.recall for point in points.values()]
+        for what, values, shares, colour in (
+            ("precision", curve.y, precisions, PALETTE["accent"]),
+            ("recall", curve.x, recalls, PALETTE["orange"]),
         ):
             axes.plot(curve.thresholds, values, color=colour, label=what)
-            for name, point in points.items():
-                share = getattr(point, what)
+            for (name, point), share in zip(points.items(), shares, strict=True):
                 if math.isnan(share):
                     continue
                 dot = axes.scatter([point.threshold], [share], s=36, color=colour, lw=0, zorder=3)

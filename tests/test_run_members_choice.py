@@ -74,18 +74,21 @@ def test_halving_compares_settings_of_all_shapes(shapes):
     assert not any(line.endswith("trained already") for line in lines)
 
 
+def stop_after(epoch, config, workdir):
+    def echo(line):
+        if line.startswith(f"epoch {epoch}/"):
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(progress.Stopped, match=f"after epoch {epoch} of 4"):
+        run(config, workdir, echo)
+
+
 def test_halving_goes_on_to_the_same_bits(shapes, folder):
     """Stopped between the groups, where a signal is not forgotten, and after halving."""
     config, unbroken, _ = shapes
     workdir = folder / "halved and stopped"
     for epoch in (1, 2):
-
-        def echo(line, epoch=epoch):
-            if line.startswith(f"epoch {epoch}/"):
-                signal.raise_signal(signal.SIGTERM)
-
-        with pytest.raises(progress.Stopped, match=f"after epoch {epoch} of 4"):
-            run(config, workdir, echo)
+        stop_after(epoch, config, workdir)
     run(config, workdir)
     same_bits(workdir, unbroken)
 
@@ -103,13 +106,7 @@ def test_halving_narrows_programs_and_goes_on_to_the_same_bits(folder, monkeypat
     run(config, unbroken)
     assert widths == [4, 2, 1]
     for epoch in (2, 3):
-
-        def echo(line, epoch=epoch):
-            if line.startswith(f"epoch {epoch}/"):
-                signal.raise_signal(signal.SIGTERM)
-
-        with pytest.raises(progress.Stopped, match=f"after epoch {epoch} of 4"):
-            run(config, workdir, echo)
+        stop_after(epoch, config, workdir)
     widths.clear()
     run(config, workdir)
     assert widths == [1]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int32, UInt8
 
+from experiments.systems.row import confusion
 from mnist_jax import errors, errors_plots, plots, threshold_plots, thresholds
 
 PRECISION = 0.9
@@ -60,9 +61,8 @@ def of_classes(
         class_names: one a class.
     """
     decisions = errors.decide(scores)
-    matrix = np.zeros((len(class_names),) * 2, np.int64)
-    np.add.at(matrix, (labels, decisions.predicted), 1)
-    shares = errors.confusion_shares(matrix)
+    matrix = confusion(labels, decisions.predicted, class_names)["confusion"]
+    shares = errors.confusion_shares(np.asarray(matrix))
     first, second = (class_names[k] for k in PAIR)
     figures = {
         "Kinds of error, in percent of the row's class": errors_plots.confusion_shares(
