@@ -2,6 +2,7 @@
 
     python -m experiments.study                       # all rows that are not finished yet
     python -m experiments.study --only knn_grid sgd   # some of them
+    python -m experiments.study --skip cnn_6x6_3x3    # all but one that takes hours
     python -m experiments.study --quick               # on digits: does all of it work?
 
 Finished rows are kept in runs/study and not run again, and published rows stay where there is no
@@ -219,14 +220,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         "python -m experiments.study",
         description="Every system of five earlier studies, reproduced and beaten.",
     )
-    parser.add_argument("--only", nargs="+", choices=names, metavar="ROW", help=", ".join(names))
+    which = parser.add_mutually_exclusive_group()
+    rows_of: dict[str, Any] = {"nargs": "+", "choices": names, "metavar": "ROW", "default": []}
+    which.add_argument("--only", help=", ".join(names), **rows_of)
+    which.add_argument("--skip", help="all but these; cnn_6x6_3x3 takes hours", **rows_of)
     parser.add_argument("--quick", action="store_true", help="on digits, an epoch, a seed")
     parser.add_argument("--seeds", type=int, default=3, help="of each net (default: 3)")
     parser.add_argument("--folder", type=Path, help=f"of the runs (default: {DEFAULT})")
     options = parser.parse_args(argv)
     folder = options.folder or (DEFAULT / "quick" if options.quick else DEFAULT)
     settings = Settings(folder, 1 if options.quick else options.seeds, options.quick)
-    chosen = [row for row in ROWS if row.name in (options.only or names)]
+    asked = set(options.only or names) - set(options.skip)
+    chosen = [row for row in ROWS if row.name in asked]
     missing = [row for row in chosen if not finished(row, settings)]
     failed = []
     compilation.enable_cache(None)

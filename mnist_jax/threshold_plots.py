@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from mnist_jax.plots import DASHED, PALETTE, STYLE, TOOLTIP
+from mnist_jax.plots import DASHED, PALETTE, SERIES, STYLE, TOOLTIP
 from mnist_jax.thresholds import Curve, Point
 
 _WINDOWS = (0.02, 0.05, 0.1, 0.2, 0.5)  # how much of a whole axis may be shown
@@ -54,6 +54,22 @@ def roc(curve: Curve, points: Mapping[str, Point]) -> Figure:
         axes.plot(curve.x, curve.y, color=PALETTE["accent"])
         _mark(axes, marks)
         _zoom(axes, (0.0, window), (1 - window, 1.0))
+    return figure
+
+
+def rocs(curves: Mapping[str, Curve]) -> Figure:
+    """The receiver operating characteristics of several systems in one plot, at its whole size.
+
+    Args:
+        curves: from `thresholds.roc`, by the system's name; six at most.
+    """
+    with mpl.rc_context(STYLE):
+        figure, axes = _square("false positive rate", "recall, the true positive rate")
+        axes.plot([0, 1], [0, 1], **DASHED)
+        for (name, curve), colour in zip(curves.items(), SERIES, strict=False):
+            axes.plot(curve.x, curve.y, color=PALETTE[colour], label=name)
+        _zoom(axes, (0.0, 1.0), (0.0, 1.0))
+        axes.legend(loc="lower right")
     return figure
 
 

@@ -104,6 +104,8 @@ def test_more_seeds_are_run_and_fewer_are_there(tmp_path, capsys, monkeypatch):
     assert "0/1 " in capsys.readouterr().err
     assert measure("--seeds=3") == [3]  # the other
     assert measure("--seeds=1") == []
+    assert measure("--skip", "net", "--seeds=5") == [5]
+    assert measure("--only", "net", "--seeds=4") == []
 
 
 def test_published_rows_stay_until_they_are_measured_again(tmp_path, capsys, monkeypatch):

@@ -73,6 +73,11 @@ def test_yes_or_no_is_judged_out_of_fold(tmp_path):
             assert f'<figcaption class="note">{caption}</figcaption>' in page
         recall = outcome.facts["recall"]
         assert f"as it decides: recall {recall:.1f}% from" in page
+    assert ">ROC curves</figcaption>" in page  # of the forest, and of linear SGD beside it
+    for name in ("linear SGD", "RandomForestClassifier"):
+        assert f"{name}, AUC" in outcome.shown["figures"]["ROC curves"]
+    auc = outcome.facts["of all together"]
+    assert f"RandomForestClassifier, AUC {auc / 100:.4f}" in page
 
 
 def test_curves_mark_the_threshold_of_the_wished_precision():

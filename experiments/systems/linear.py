@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from ml_collections import ConfigDict
 
 from experiments.systems import nets, out_of_fold
@@ -15,6 +16,8 @@ from mnist_jax import config as configs
 from mnist_jax import run_members, splits, thresholds
 from mnist_jax import workdir as files
 
+Odds = tuple[Float[np.ndarray, " n"], Bool[np.ndarray, " n"]]  # of a yes, and which are one
+
 # What a study's `SGDClassifier` does, in our terms: hinge losses, a pass over the data at a time.
 SGD = {
     "task.name": "one_vs_rest",
@@ -23,6 +26,8 @@ SGD = {
     "optim.schedule": "cosine",
     "train.epochs": 10,
 }
+A_5 = {"task.name": "binary"}
+SGD_OF_A_5 = {**SGD, **A_5, "task.loss": "hinge"}
 
 
 def cross_validated(
@@ -30,6 +35,12 @@ def cross_validated(
 ) -> System:
     """Held-out accuracies of each fold; of two classes also what the scores out of fold say."""
     return partial(_cross_validate, name, overrides, dataset, folds)
+
+
+def odds_of_a_5(settings: Settings) -> Odds:
+    """What linear SGD says out of fold to "is it a 5"; of its row's run, if that is there."""
+    cross_validated("a_5", SGD_OF_A_5)(settings)
+    return _odds(*_out_of_fold(_folder("a_5", 3, settings)))
 
 
 def on_test(name: str, overrides: Mapping[str, Any], dataset: str = "mnist") -> System:
@@ -58,14 +69,13 @@ def _cross_validate(
 ) -> Outcome:
     config = _config(overrides, dataset, settings)
     config.members.folds = folds
-    workdir = settings.folder / f"{name}-{folds}-folds"
+    workdir = _folder(name, folds, settings)
     examples = splits.load(config)
     summary = run_members.run_members(config, examples, workdir, echo=lambda line: None)
     rows = files.read_rows(workdir / files.MEMBERS)
-    with np.load(workdir / files.OUT_OF_FOLD) as stored:
-        scores, labels = stored["logits"][0], stored["labels"]
+    scores, labels = _out_of_fold(workdir)
     if len(examples.class_names) == 2:
-        yes, odds = labels == 1, scores[:, 1] - scores[:, 0]
+        odds, yes = _odds(scores, labels)
         facts = binary_facts(yes, odds)
         figures = out_of_fold.of_yes_or_no(name, odds, yes, 0.0)
     else:
@@ -82,6 +92,21 @@ def _cross_validate(
         "figures": figures,
     }
     return Outcome([100 * row["val_accuracy"] for row in rows], seconds, facts, shown)
+
+
+def _folder(name: str, folds: int, settings: Settings) -> Path:
+    return settings.folder / f"{name}-{folds}-folds"
+
+
+def _out_of_fold(
+    workdir: Path,
+) -> tuple[Float[np.ndarray, "n classes"], Int[np.ndarray, " n"]]:
+    with np.load(workdir / files.OUT_OF_FOLD) as stored:
+        return stored["logits"][0], stored["labels"]
+
+
+def _odds(scores: Float[np.ndarray, "n 2"], labels: Int[np.ndarray, " n"]) -> Odds:
+    return scores[:, 1] - scores[:, 0], labels == 1
 
 
 def _test(name: str, overrides: Mapping[str, Any], dataset: str, settings: Settings) -> Outcome:

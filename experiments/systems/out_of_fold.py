@@ -1,6 +1,6 @@
 """What scores out of fold show: which errors a system makes, and what thresholds trade."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int32, UInt8
@@ -42,6 +42,24 @@ def of_yes_or_no(
         "ROC curve": threshold_plots.roc(thresholds.roc(scores, yes), points),
     }
     return {key: plots.svg(figure, f"{name}: {key}") for key, figure in figures.items()}
+
+
+def side_by_side(
+    name: str,
+    systems: Mapping[str, tuple[Float[np.ndarray, " n"], Bool[np.ndarray, " n"]]],
+) -> dict[str, str]:
+    """The ROC curves of several systems in one plot, by its caption.
+
+    Args:
+        name: of the row, distinct on the page.
+        systems: scores and which are a yes, as `of_yes_or_no` takes them.
+    """
+    curves = {
+        f"{system}, AUC {thresholds.ranking(scores, yes).auc:.4f}": thresholds.roc(scores, yes)
+        for system, (scores, yes) in systems.items()
+    }
+    caption = "ROC curves"
+    return {caption: plots.svg(threshold_plots.rocs(curves), f"{name}: {caption}")}
 
 
 def of_classes(

@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import SVC
 
-from experiments.systems import out_of_fold
+from experiments.systems import linear, out_of_fold
 from experiments.systems.nets import KAGGLE, data_name
 from experiments.systems.row import OUT_OF_FOLD, Outcome, Settings, confusion, of_seed
 from mnist_jax import data
@@ -29,7 +30,9 @@ def flat(images: Any) -> Float[np.ndarray, "n pixels"]:
     return images.reshape(len(images), -1).astype(np.float32) / 255
 
 
-def _is_it_a_5(classifier: Any, settings: Settings) -> Outcome:
+def _is_it_a_5(
+    classifier: Any, settings: Settings, beside: Mapping[str, linear.Odds] | None = None
+) -> Outcome:
     """Out-of-fold probabilities that it is a 5: ROC AUC of each fold."""
     found = load("mnist", settings)
     images, yes = flat(found.train_images), found.train_labels == 5
@@ -44,10 +47,14 @@ def _is_it_a_5(classifier: Any, settings: Settings) -> Outcome:
         "recall": 100 * recall_score(yes, said),
     }
     aucs = [100 * roc_auc_score(yes[held_out], chances[held_out]) for _, held_out in folds]
+    name = type(classifier).__name__
+    figures = out_of_fold.of_yes_or_no(name, chances, yes, 0.5)
+    if beside:
+        figures |= out_of_fold.side_by_side(name, {**beside, name: (chances, yes)})
     shown = {
         **confusion(yes.astype(int), said.astype(int), ("not 5", "5")),
         "note": OUT_OF_FOLD,
-        "figures": out_of_fold.of_yes_or_no(type(classifier).__name__, chances, yes, 0.5),
+        "figures": figures,
     }
     return Outcome(aucs, seconds, facts, shown)
 
@@ -90,7 +97,11 @@ def boosted(settings: Settings) -> Any:
 
 def forest_of_a_5(settings: Settings) -> Outcome:
     """A forest of 100 trees."""
-    return _is_it_a_5(RandomForestClassifier(n_jobs=-1, random_state=0), settings)
+    return _is_it_a_5(
+        RandomForestClassifier(n_jobs=-1, random_state=0),
+        settings,
+        {"linear SGD": linear.odds_of_a_5(settings)},
+    )
 
 
 def boosting_of_a_5(settings: Settings) -> Outcome:
