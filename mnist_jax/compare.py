@@ -45,8 +45,14 @@ def sentence(first: Run, other: Run, found: Versus) -> str:
     assert compared.high is not None
     return (
         f"{verdict}: 95% interval {100 * compared.low:+.2f} to {100 * compared.high:+.2f} points; "
-        f"paired t-test over {compared.n} members: p = {compared.p_value:.2g}"
+        f"paired t-test over {_what(first, compared.n)}: p = {compared.p_value:.2g}"
     )
+
+
+def _what(run: Run, count: int) -> str:
+    if not run.folds:
+        return f"{count} members"
+    return f"{run.folds} folds, allowing for the examples that they share"
 
 
 def compare(runs: Sequence[Run], found: Sequence[Versus]) -> str:

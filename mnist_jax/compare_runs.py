@@ -4,6 +4,7 @@ Members of the same seed and fold are pairs; two single trainings share their te
 McNemar's test looks at.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,7 +96,7 @@ def accuracy(run: Run) -> stats.Described:
 
     With folds they are those of the held-out examples, else those of the test split.
     """
-    found = stats.describe(list(run.accuracies.values()))
+    found = stats.describe(list(run.accuracies.values()), _folds(run, run.accuracies))
     if run.alone:
         right = correct(run)
         low, high = stats.wilson(int(right.sum()), len(right))
@@ -147,16 +148,22 @@ def versus(first: Run, other: Run) -> Versus:
             by_example = by_example._replace(low=None, high=None)
         return Versus(by_example._replace(p_value=decided.p_value), decided)
     pairs = sorted(first.accuracies.keys() & other.accuracies.keys())
-    if len(pairs) < 2:
+    folds = _folds(first, pairs)
+    if len(set(pairs if folds is None else folds)) < 2:
         raise UserError(
             f"{other.name}: has fewer than two seeds or folds in common with {first.name}; train "
             "both with the same config.seed, config.members.seeds and config.members.folds"
         )
-    values = [[run.accuracies[pair] for pair in pairs] for run in (first, other)]
-    by_member = stats.paired(*values)
+    ours, theirs = ([run.accuracies[pair] for pair in pairs] for run in (first, other))
+    by_member = stats.paired(ours, theirs, folds)
     if by_member.p_value is None:  # the same in all: again an interval without width
         by_member = by_member._replace(low=None, high=None)
     return Versus(by_member, decided)
+
+
+def _folds(run: Run, pairs: Iterable[tuple[int, ...]]) -> list[int] | None:
+    """Of each key of `Run.accuracies` the fold; None where there are none."""
+    return [fold for _, fold, *_ in pairs] if run.folds else None
 
 
 def verdict(compared: stats.Comparison) -> str:

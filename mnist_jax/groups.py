@@ -101,10 +101,12 @@ def plan(
     alone = jax.device_count() > 1 or any(layer.kind == "Conv" for layer in recipe.model.layers())
     threads = cores() if jax.default_backend() == "cpu" and not alone else 1
     width = _width(config, recipe, len(there), threads)
-    mesh = parallel.make_mesh(of_members=width > 1)
+    parts = parallel.parts_of_members(width, shape.train.batch_size)
+    mesh = parallel.make_mesh(parts)
     parallel.check_batch_size(shape.train.batch_size, mesh.shape[parallel.BATCH])
-    if training is not None:  # devices that were the members' stay so: no batch need suit them
-        width = max(_width(config, recipe, training, threads), mesh.shape[parallel.MEMBER])
+    if training is not None:  # in as many parts as all were, which suit the batches
+        width = _width(config, recipe, training, threads)
+    width += -width % parts  # as many members in each
     return Plan(recipe._replace(mesh=mesh), width, threads, mesh, config.members.patience)
 
 
@@ -119,12 +121,9 @@ def _width(config: ConfigDict, recipe: train.Recipe, count: int, threads: int) -
     """How many of so many members are one program; of none as of one."""
     count = max(count, 1)
     if config.members.width:
-        width = min(config.members.width, count)
-    else:  # the last ones are as many as the others
-        width = -(-count // -(-count // _suitable(config, recipe, count, threads)))
-    if width > 1:  # a whole number of members on each device
-        width += -width % jax.device_count()
-    return width
+        return min(config.members.width, count)
+    # The last ones are as many as the others.
+    return -(-count // -(-count // _suitable(config, recipe, count, threads)))
 
 
 def _suitable(config: ConfigDict, recipe: train.Recipe, count: int, threads: int) -> int:

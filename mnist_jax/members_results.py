@@ -33,7 +33,7 @@ def describe_settings(rows: Sequence[Row]) -> list[dict[str, Any]]:
     for number in range(1 + max(row["setting"] for row in rows)):
         own = [row for row in rows if row["setting"] == number]
         whole = [row for row in own if row["status"] != "diverged"]
-        values = [row["val_accuracy"] for row in whole if row["val_accuracy"] is not None]
+        values, folds = _validation(whole)
         settings.append(
             {
                 "setting": number,
@@ -41,15 +41,52 @@ def describe_settings(rows: Sequence[Row]) -> list[dict[str, Any]]:
                 "members": len(own),
                 "diverged": len(own) - len(whole),
                 "dropped": any(row["status"] == "dropped" for row in own),
-                "val_accuracy": stats.describe(values)._asdict() if values else None,
+                "val_accuracy": stats.describe(values, folds)._asdict() if values else None,
             }
         )
     return settings
 
 
+def beside_chosen(
+    rows: Sequence[Row], settings: Sequence[Mapping[str, Any]], chosen: int
+) -> list[dict[str, Any]]:
+    """The settings, each with how much more it is than the chosen one: `beside_chosen`.
+
+    That is a `stats.Comparison` of validation accuracies over the seeds and folds that both have;
+    None of the chosen one, and where they have none in common.
+    """
+    judged = {
+        (row["setting"], row["seed"], row["fold"]): row
+        for row in rows
+        if row["status"] != "diverged" and row["val_accuracy"] is not None
+    }
+    described = []
+    for setting in settings:
+        pairs = [
+            (judged[chosen, *key], row)
+            for (number, *key), row in judged.items()
+            if number == setting["setting"] != chosen and (chosen, *key) in judged
+        ]
+        found = None
+        if pairs:
+            (theirs, folds), (own, _) = map(_validation, zip(*pairs, strict=True))
+            found = stats.paired(theirs, own, folds)._asdict()
+        described.append({**setting, "beside_chosen": found})
+    return described
+
+
+def _validation(rows: Sequence[Row]) -> tuple[list[float], list[int] | None]:
+    """Validation accuracies of those who have one, and the folds that they are of, if any."""
+    there = [row for row in rows if row["val_accuracy"] is not None]
+    folds = [row["fold"] for row in there]
+    accuracies = [row["val_accuracy"] for row in there]
+    return accuracies, folds if folds and folds[0] is not None else None
+
+
 def describe_outer(rows: Sequence[Row]) -> dict[str, Any]:
     """The rows of outer folds, and their `accuracy` described."""
-    return {"accuracy": stats.describe([r["accuracy"] for r in rows])._asdict(), "folds": [*rows]}
+    accuracies, folds = [r["accuracy"] for r in rows], [r["fold"] for r in rows]
+    return {"accuracy": stats.describe(accuracies, folds)._asdict(), "folds": [*rows]}
 
 
 def rank(setting: Mapping[str, Any]) -> tuple[bool, int, float]:
@@ -116,7 +153,7 @@ def summarize(
         "seeds": config.members.seeds,
         "folds": config.members.folds,
         "diverged": sum(row["status"] == "diverged" for row in rows),
-        "settings": list(settings),
+        "settings": beside_chosen(rows, settings, chosen),
         "chosen": chosen,
         "nested": describe_outer(outer) if outer else None,
         "test_accuracy": accuracy.mean,

@@ -1,4 +1,4 @@
-"""Every batch, or the members that train at once, split over one mesh of all devices.
+"""Every batch, and the members that train at once, split over one mesh of all devices.
 
 They are those of all processes. Parameters and data lie on every device whole. A program says only
 where its batch is split; XLA carries that through to the gradients and adds up over the devices
@@ -16,12 +16,33 @@ from mnist_jax.types import PyTree, UserError
 MEMBER, BATCH = "member", "batch"
 
 
-def make_mesh(*, of_members: bool = False) -> Mesh:
-    """The mesh of every device there is, all of them along the axis of batches, or of members."""
-    count = jax.device_count()
-    shape = (count, 1) if of_members else (1, count)
+def make_mesh(parts: int = 1) -> Mesh:
+    """The mesh of every device there is.
+
+    Args:
+      parts: into which the axis of members is split, a divisor of the number of devices; those of
+        one part share each of its members' batches.
+    """
+    shape = parts, jax.device_count() // parts
     # Auto: XLA finds how the values between are split; else their types would have to say it.
     return jax.make_mesh(shape, (MEMBER, BATCH), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def parts_of_members(count: int, batch_size: int) -> int:
+    """Into how many parts devices split so many members: with few of them, several share a batch.
+
+    One member is one part. More of them never have a batch that the devices of a part cannot share
+    evenly: there are more parts then, and nobody in some.
+    """
+    if count == 1:
+        return 1
+    devices = jax.device_count()
+    suitable = [
+        parts
+        for parts in range(1, devices + 1)
+        if not devices % parts and not batch_size % (devices // parts)
+    ]
+    return max((parts for parts in suitable if parts <= count), default=suitable[0])
 
 
 def check_batch_size(batch_size: int, num_devices: int) -> None:

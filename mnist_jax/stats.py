@@ -1,10 +1,17 @@
-"""How sure a result is; the tests themselves are SciPy's."""
+"""How sure a result is; the distributions are SciPy's.
+
+Held-out folds of a cross-validation are no independent samples: any two of their trainings share
+examples, so that their accuracies differ less than those of fresh data would. What is said here of
+folds counts one value a fold (the mean over its seeds, which share its examples), and takes the
+variance of the mean of k folds for sd^2 (1 / k + 1 / (k - 1)), where 1 / (k - 1) is the ratio of
+held-out to training examples (Nadeau and Bengio 2003, Inference for the Generalization Error).
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 LEVEL = 0.95  # of every interval
 
@@ -15,7 +22,7 @@ class Described(NamedTuple):
     n: int
     mean: float
     sd: float | None  # of the values (n - 1 in the denominator); None of a single one
-    low: float | None  # of the 95% interval of the mean, by Student's t; None of a single value
+    low: float | None  # of the mean's 95% interval, by Student's t; None of a single value or fold
     high: float | None
     min: float
     max: float
@@ -26,9 +33,9 @@ class Comparison(NamedTuple):
 
     n: int
     difference: float  # mean of b - a
-    low: float | None  # of its 95% interval; None of a single pair
+    low: float | None  # of its 95% interval; None of a single pair or fold
     high: float | None
-    p_value: float | None  # that it is 0; None if all differences are equal, or of a single pair
+    p_value: float | None  # that it is 0; None if all differences are equal, or where low is
 
 
 class McNemar(NamedTuple):
@@ -39,18 +46,36 @@ class McNemar(NamedTuple):
     p_value: float  # that both are right equally often
 
 
-def describe(values: Sequence[float]) -> Described:
-    """Mean, spread and the interval of the mean of at least one value."""
+def describe(values: Sequence[float], folds: Sequence[int] | None = None) -> Described:
+    """Mean, spread and the interval of the mean of at least one value.
+
+    Args:
+      values: of members.
+      folds: which held-out fold each is of, in a cross-validation; None: they are independent.
+    """
     from scipy import stats
 
     x = np.asarray(values, np.float64)
-    n, mean = len(x), float(x.mean())
-    sd = low = high = None
-    if n > 1:
-        sd = float(x.std(ddof=1))
-        half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * sd / n**0.5
+    mean, error, freedom = float(x.mean()), *_error_of_mean(x, folds)
+    low = high = None
+    if error is not None:
+        half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
         low, high = mean - half, mean + half
-    return Described(n, mean, sd, low, high, float(x.min()), float(x.max()))
+    sd = float(x.std(ddof=1)) if len(x) > 1 else None
+    return Described(len(x), mean, sd, low, high, float(x.min()), float(x.max()))
+
+
+def _error_of_mean(
+    x: Float[np.ndarray, " n"], folds: Sequence[int] | None
+) -> tuple[float | None, int]:
+    """The standard error of the mean, None of a single value or fold, and degrees of freedom."""
+    if folds is not None:
+        x = np.array([x[np.equal(folds, fold)].mean() for fold in np.unique(folds)])
+    k = len(x)
+    if k == 1:
+        return None, 0
+    shared = 0.0 if folds is None else 1 / (k - 1)
+    return float(x.std(ddof=1)) * (1 / k + shared) ** 0.5, k - 1
 
 
 def wilson(correct: int, total: int) -> tuple[float, float]:
@@ -64,8 +89,15 @@ def wilson(correct: int, total: int) -> tuple[float, float]:
     return float(bounds.low), float(bounds.high)
 
 
-def paired(a: Sequence[float], b: Sequence[float]) -> Comparison:
+def paired(
+    a: Sequence[float], b: Sequence[float], folds: Sequence[int] | None = None
+) -> Comparison:
     """Student's paired t-test of b against a, pair by pair (the same seed, the same fold).
+
+    Args:
+      a: values.
+      b: as many.
+      folds: which held-out fold each pair is of, in a cross-validation; None: all are independent.
 
     Raises:
       ValueError: they are not equally many.
@@ -75,9 +107,11 @@ def paired(a: Sequence[float], b: Sequence[float]) -> Comparison:
     if len(a) != len(b):
         raise ValueError(f"{len(a)} and {len(b)} values make no pairs")
     differences = np.subtract(b, a, dtype=np.float64)
-    found = describe(differences.tolist())
-    spread = np.ptp(differences) > 1e-12  # less is rounding: accuracies are counts over a total
-    p_value = float(stats.ttest_1samp(differences, 0.0).pvalue) if spread else None
+    found = describe(differences.tolist(), folds)
+    error, freedom = _error_of_mean(differences, folds)
+    p_value = None
+    if error is not None and error > 1e-12:  # less is rounding: accuracies are counts over a total
+        p_value = 2 * float(stats.t.sf(abs(found.mean) / error, freedom))
     return Comparison(found.n, found.mean, found.low, found.high, p_value)
 
 

@@ -58,7 +58,8 @@ def test_probabilities_are_a_softmax_however_large_the_logits():
 def test_training_is_descent_step_by_step():
     params, fit = case(20, 6, 5, 3)
     val = by_hand.Examples(fit.X[::-2], fit.Y[::2])
-    trained, curve = by_hand.train(params, 0.5, fit, val, 4)
+    trained, curve = by_hand.train(params, 0.5, fit, val, 4, every=1)
+    by_twos = by_hand.train(params, 0.5, fit, val, 4, every=2)
     for i in range(5):
         np.testing.assert_allclose(curve.loss[i], loss(params, fit), rtol=1e-5)
         right = by_hand.forward(params, val.X)[1].argmax(1) == val.Y.argmax(1)
@@ -69,12 +70,15 @@ def test_training_is_descent_step_by_step():
     for mine, other in zip(trained, params, strict=True):
         np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-5)
     assert (np.diff(curve.loss) < 0).all()
+    every_second = trained, by_hand.Curve(*(x[::2] for x in curve))
+    for mine, other in zip(*map(jax.tree.leaves, (by_twos, every_second)), strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-6)
 
 
 def test_both_gradients_train_alike():
     params, fit = case(20, 6, 5, 3)
     ours, _ = by_hand.train(params, 1.0, fit, fit, 50)
-    theirs, _ = by_hand.train(params, 1.0, fit, fit, 50, by_hand.gradients_by_jax)
+    theirs, _ = by_hand.train(params, 1.0, fit, fit, 50, gradients=by_hand.gradients_by_jax)
     for mine, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-5)
 

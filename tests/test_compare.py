@@ -169,6 +169,20 @@ def test_intervals_are_of_members_or_of_test_images(folder):
     found = compare_runs.accuracy(good)
     assert (found.low, found.high) == stats.wilson(right, 360)
     assert compare_runs.accuracy(goods) == stats.describe(list(goods.accuracies.values()))
+    folds = compare_runs.read(folder / "folds")
+    held_out = list(folds.accuracies.values())
+    assert compare_runs.accuracy(folds) == stats.describe(held_out, range(2))
+
+
+def test_folds_are_compared_with_allowance_for_what_they_share(folder, capsys):
+    ours = compare_runs.read(folder / "folds")
+    better = {pair: value + 0.01 + 0.001 * pair[1] for pair, value in ours.accuracies.items()}
+    found = compare_runs.versus(ours, ours._replace(accuracies=better))
+    assert found.compared == stats.paired(
+        *(list(x.values()) for x in (ours.accuracies, better)), range(2)
+    )
+    said = compare.sentence(ours, ours, found)
+    assert "paired t-test over 2 folds, allowing for the examples that they share: p = " in said
 
 
 # --- the page -------------------------------------------------------------------------------------

@@ -60,12 +60,41 @@ def test_devices_of_members_are_never_to_share_batches(examples, monkeypatch):
     """Which might not suit them, as nobody has checked at the start."""
     monkeypatch.setattr(jax, "device_count", lambda: 4)
     mesh = types.SimpleNamespace(shape={"member": 4, "batch": 1})
-    monkeypatch.setattr(parallel, "make_mesh", lambda of_members: mesh)
+    monkeypatch.setattr(parallel, "make_mesh", lambda parts: mesh)
     config = two(linear.get_config)
     config.members.seeds, config.members.width, config.train.batch_size = 8, 8, 30
     everyone = sweep.expand(config)
     plans = [groups.plan(config, everyone, examples, n) for n in (8, 5, 4, 1, 0)]
     assert [plan.width for plan in plans] == [8, 8, 4, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("devices", "members", "batch_size", "parts", "width"),
+    [
+        (4, 8, 30, 4, 8),
+        (4, 5, 32, 4, 8),
+        (4, 2, 30, 2, 2),
+        (4, 2, 25, 4, 4),  # no two devices can share a batch
+        (8, 3, 32, 2, 4),
+        (8, 2, 30, 4, 4),  # four devices cannot, two can
+        (6, 5, 30, 3, 6),
+        (4, 1, 32, 1, 1),
+    ],
+)
+def test_devices_without_a_member_share_those_of_others(
+    examples, monkeypatch, devices, members, batch_size, parts, width
+):
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    shape = {"member": parts, "batch": devices // parts}
+    meshes = {parts: types.SimpleNamespace(shape=shape)}
+    monkeypatch.setattr(parallel, "make_mesh", meshes.__getitem__)
+    config = two(linear.get_config)
+    config.members.update(seeds=members, width=members)
+    config.train.batch_size = batch_size
+    plan = groups.plan(config, sweep.expand(config), examples)
+    assert plan.mesh is meshes[parts]
+    assert plan.width == width
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,7 @@ def made(settings, seeds=3, validated=True, folds=0, diverged=(), outer=(), prob
             history.append({"epoch": epoch, "member": member, **values})
     described = members_results.describe_settings(rows)
     chosen = max(range(len(settings)), key=lambda i: members_results.rank(described[i]))
+    described = members_results.beside_chosen(rows, described, chosen)
     judged = stats.describe(rng.uniform(0.9, 0.95, 1 if folds else seeds).tolist())._asdict()
     bins = [{"low": 0.0, "high": 1.0, "count": 7, "confidence": 0.8, "accuracy": 0.9}]
     committee = {
@@ -125,6 +126,14 @@ def labels(figure):
     (axes,) = figure.axes
     texts = [axes.get_xlabel(), axes.get_ylabel(), *(t.get_text() for t in axes.texts)]
     return [*texts, *(tick.get_text() for tick in axes.get_xticklabels())]
+
+
+def test_settings_stand_beside_the_chosen_one():
+    text = page(settings_of(("optim.learning_rate", RATES)))
+    assert '<th scope="col">Beside the chosen</th>' in text
+    assert re.search(r"<td>–</td></tr>\s*</tbody>", text)  # the last one is the chosen one
+    assert "<td>-0.50 (-0.50 to -0.50)</td></tr>" in text
+    assert "Beside the chosen" not in page([{}])
 
 
 def test_seeds_alone_are_no_sweep():

@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import log_loss
 from test_metrics import loop_ece, probabilities
 
-from mnist_jax import members_results, metrics
+from mnist_jax import members_results, metrics, stats
 
 MEMBERS, N, CLASSES = 4, 300, 5
 
@@ -62,6 +62,35 @@ def test_outer_folds_are_described():
     assert found["folds"] == rows
     assert found["accuracy"]["mean"] == pytest.approx(0.92)
     assert found["accuracy"]["n"] == 3
+
+
+def test_settings_are_held_against_the_chosen_one_pair_by_pair():
+    """Over the seeds and folds that did not diverge in either."""
+    accuracies = {
+        (0, 0): 0.90,
+        (0, 1): 0.92,
+        (0, 2): 0.93,
+        (1, 0): 0.93,
+        (1, 1): 0.94,
+        (1, 2): 0.97,
+    }
+    rows = [
+        {"setting": s, "seed": 0, "fold": f, "status": "finished", "val_accuracy": accuracy}
+        for (s, f), accuracy in accuracies.items()
+    ]
+    rows.append({**rows[0], "seed": 1, "status": "diverged", "val_accuracy": None})
+    rows.append({**rows[3], "seed": 1, "val_accuracy": 0.5})
+    rows.append({**rows[0], "setting": 2, "status": "diverged", "val_accuracy": None})
+    described = [{"setting": i} for i in range(3)]
+    first, chosen, lost = members_results.beside_chosen(rows, described, 1)
+    expected = stats.paired([0.93, 0.94, 0.97], [0.90, 0.92, 0.93], range(3))
+    assert first == {"setting": 0, "beside_chosen": expected._asdict()}
+    assert first["beside_chosen"]["low"] < -0.03 < first["beside_chosen"]["high"]
+    assert chosen["beside_chosen"] is None is lost["beside_chosen"]
+    alone = [{**row, "fold": None} for row in rows if row["fold"] == 0 and not row["seed"]]
+    found = members_results.beside_chosen(alone, described, 1)[0]["beside_chosen"]
+    assert found["difference"] == pytest.approx(-0.03)
+    assert found["low"] is None
 
 
 def setting(mean, diverged=0, dropped=False):

@@ -83,16 +83,17 @@ def close(workdir, on_one):
         np.testing.assert_allclose(a["logits"], b["logits"], rtol=1e-2, atol=1e-2)
 
 
-def test_two_devices_share_the_members(folder, on_one):
-    workdir = folder / "two"
+@pytest.mark.parametrize("count", [2, 4])
+def test_devices_share_the_members(folder, on_one, count):
+    """Of the four places, two in a part, the last is nobody's; two of four devices share a part."""
+    workdir = folder / f"{count} devices"
     done = subprocess.run(
         [sys.executable, "-Werror", "-mmnist_jax.main", *SMALL, *MANY, f"--workdir={workdir}"],
-        env=devices(2),
+        env=devices(count),
         capture_output=True,
         text=True,
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
-    # Of the four places, two a device, the last is nobody's.
     assert "3 members of 3 epochs, 3 in one program\n" in done.stdout
     close(workdir, on_one)
 

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,6 +31,20 @@ def test_the_interval_covers_as_often_as_it_says():
     assert 0.93 < np.mean(hits) < 0.97
 
 
+def test_folds_share_examples_and_each_counts_once():
+    """Nadeau and Bengio's variance, sd^2 (1 / k + held out / trained on), of the folds' means."""
+    values, folds = [0.90, 0.94, 0.91, 0.95, 0.98, 0.96], [0, 0, 1, 1, 2, 2]
+    found = stats.describe(values, folds)
+    sd = math.sqrt(sum((x - 0.94) ** 2 for x in (0.92, 0.93, 0.97)) / 2)
+    half = 4.302652729749464 * sd * math.sqrt(1 / 3 + 20 / 40)  # Student's t, 2 degrees of freedom
+    np.testing.assert_allclose((found.low, found.high), (0.94 - half, 0.94 + half))
+    plain = stats.describe(values)
+    assert found._replace(low=plain.low, high=plain.high) == plain
+    alone = stats.describe([0.9, 0.92], [1, 1])
+    assert alone.low is None is alone.high
+    assert alone.sd == pytest.approx(0.02 / math.sqrt(2))
+
+
 def test_wilson_is_wilsons():
     z = 1.959963984540054
     centre, spread = (0.9 + z**2 / 800) / (1 + z**2 / 400), z / (1 + z**2 / 400)
@@ -48,6 +63,25 @@ def test_paired_looks_at_pairs():
     back = stats.paired(b, a)
     assert back.difference == pytest.approx(-found.difference)
     assert back.p_value == pytest.approx(found.p_value)
+
+
+def test_the_test_of_pairs_is_scipys():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 7)).tolist()
+    found, theirs = stats.paired(a, b), scipy.stats.ttest_rel(b, a)
+    assert found.p_value == pytest.approx(theirs.pvalue)
+    np.testing.assert_allclose((found.low, found.high), theirs.confidence_interval())
+
+
+def test_pairs_of_folds_are_less_sure():
+    a, b = [0.90, 0.94, 0.91, 0.97, 0.93], [0.905, 0.952, 0.915, 0.985, 0.931]
+    plain, found = stats.paired(a, b), stats.paired(a, b, range(5))
+    assert found.difference == plain.difference
+    wider = math.sqrt((1 / 5 + 1 / 4) / (1 / 5))
+    assert found.high - found.low == pytest.approx(wider * (plain.high - plain.low))
+    statistic = scipy.stats.ttest_rel(b, a).statistic / wider
+    assert found.p_value == pytest.approx(2 * scipy.stats.t.sf(statistic, 4))
+    assert stats.paired(a, b, [0] * 5)[2:] == (None, None, None)
 
 
 def test_pairs_need_partners():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pages import check_self_contained
 from scipy.special import softmax
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import confusion_matrix, roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from experiments import by_hand, study_page
@@ -78,6 +78,24 @@ def test_yes_or_no_is_judged_out_of_fold(tmp_path):
         assert f"{name}, AUC" in outcome.shown["figures"]["ROC curves"]
     auc = outcome.facts["of all together"]
     assert f"RandomForestClassifier, AUC {auc / 100:.4f}" in page
+
+
+def test_a_net_and_a_forest_are_ranked_over_the_same_folds(tmp_path):
+    """The net's values are of the run's own folds, by scikit-learn's area."""
+    settings = Settings(tmp_path, 1, quick=True)
+    outcome = linear.ranked("five", TINY)(settings)
+    with np.load(tmp_path / "five-3-folds" / workdir.OUT_OF_FOLD) as stored:
+        scores, labels = stored["logits"][0], stored["labels"]
+    held_out = data.folds(labels, 3, 0)
+    rows = workdir.read_rows(tmp_path / "five-3-folds" / workdir.MEMBERS)
+    for fold, auc, row in zip(held_out, outcome.values, rows, strict=True):
+        assert row["val_accuracy"] == pytest.approx(np.mean(scores[fold].argmax(1) == labels[fold]))
+        odds = scores[fold, 1] - scores[fold, 0]
+        assert auc == pytest.approx(100 * roc_auc_score(labels[fold], odds))
+    assert outcome.of_folds
+    forest = references.forest_of_a_5(settings)
+    assert len(forest.values) == 3
+    assert forest.of_folds
 
 
 def test_curves_mark_the_threshold_of_the_wished_precision():

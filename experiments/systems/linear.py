@@ -1,4 +1,4 @@
-"""Linear and kernel machines, cross-validated: a run of members for each, judged out of fold."""
+"""Linear and kernel machines and nets, cross-validated: members of a run, judged out of fold."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -13,10 +13,12 @@ from experiments.systems import nets, out_of_fold
 from experiments.systems.out_of_fold import PRECISION
 from experiments.systems.row import OUT_OF_FOLD, Outcome, Settings, System, confusion
 from mnist_jax import config as configs
-from mnist_jax import run_members, splits, thresholds
+from mnist_jax import data, run_members, splits, thresholds
 from mnist_jax import workdir as files
 
 Odds = tuple[Float[np.ndarray, " n"], Bool[np.ndarray, " n"]]  # of a yes, and which are one
+
+_FOLDS = 3  # as the study has
 
 # What a study's `SGDClassifier` does, in our terms: hinge losses, a pass over the data at a time.
 SGD = {
@@ -31,16 +33,26 @@ SGD_OF_A_5 = {**SGD, **A_5, "task.loss": "hinge"}
 
 
 def cross_validated(
-    name: str, overrides: Mapping[str, Any], dataset: str = "mnist", folds: int = 3
+    name: str, overrides: Mapping[str, Any], dataset: str = "mnist", folds: int = _FOLDS
 ) -> System:
     """Held-out accuracies of each fold; of two classes also what the scores out of fold say."""
     return partial(_cross_validate, name, overrides, dataset, folds)
 
 
+def ranked(name: str, overrides: Mapping[str, Any]) -> System:
+    """The same of "is it a 5", but that what is compared is the ROC AUC of each fold."""
+    return partial(_rank, name, overrides)
+
+
+def folds_of_a_5(yes: Bool[np.ndarray, " n"]) -> tuple[Int[np.ndarray, " _"], ...]:
+    """Who is held out in each fold, of a run too."""
+    return data.folds(yes.astype(np.int32), _FOLDS, configs.default().seed)
+
+
 def odds_of_a_5(settings: Settings) -> Odds:
     """What linear SGD says out of fold to "is it a 5"; of its row's run, if that is there."""
     cross_validated("a_5", SGD_OF_A_5)(settings)
-    return _odds(*_out_of_fold(_folder("a_5", 3, settings)))
+    return _odds(*_out_of_fold(_folder("a_5", _FOLDS, settings)))
 
 
 def on_test(name: str, overrides: Mapping[str, Any], dataset: str = "mnist") -> System:
@@ -91,7 +103,8 @@ def _cross_validate(
         "note": OUT_OF_FOLD,
         "figures": figures,
     }
-    return Outcome([100 * row["val_accuracy"] for row in rows], seconds, facts, shown)
+    values = [100 * row["val_accuracy"] for row in rows]
+    return Outcome(values, seconds, facts, shown, of_folds=True)
 
 
 def _folder(name: str, folds: int, settings: Settings) -> Path:
@@ -107,6 +120,14 @@ def _out_of_fold(
 
 def _odds(scores: Float[np.ndarray, "n 2"], labels: Int[np.ndarray, " n"]) -> Odds:
     return scores[:, 1] - scores[:, 0], labels == 1
+
+
+def _rank(name: str, overrides: Mapping[str, Any], settings: Settings) -> Outcome:
+    outcome = cross_validated(name, {**A_5, **overrides})(settings)
+    odds, yes = _odds(*_out_of_fold(_folder(name, _FOLDS, settings)))
+    folds = folds_of_a_5(yes)
+    aucs = [100 * thresholds.ranking(odds[held_out], yes[held_out]).auc for held_out in folds]
+    return outcome._replace(values=aucs)
 
 
 def _test(name: str, overrides: Mapping[str, Any], dataset: str, settings: Settings) -> Outcome:

@@ -123,6 +123,7 @@ def _multilabel(prepared: bool, settings: Settings) -> Outcome:
         row["seconds"],
         {"of all together": 100 * row["f1_macro"], "weighted F1": 100 * row["f1_weighted"]},
         {"classes": classes, "confusion": row["confusion_matrix"], "note": OUT_OF_FOLD},
+        of_folds=True,
     )
 
 

@@ -2,7 +2,6 @@
 
 import statistics
 import time
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.metrics import precision_score, recall_score, roc_auc_score
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.model_selection import cross_val_predict
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import SVC
 
@@ -30,15 +29,16 @@ def flat(images: Any) -> Float[np.ndarray, "n pixels"]:
     return images.reshape(len(images), -1).astype(np.float32) / 255
 
 
-def _is_it_a_5(
-    classifier: Any, settings: Settings, beside: Mapping[str, linear.Odds] | None = None
-) -> Outcome:
-    """Out-of-fold probabilities that it is a 5: ROC AUC of each fold."""
+def forest_of_a_5(settings: Settings) -> Outcome:
+    """Out-of-fold probabilities that it is a 5, by 100 trees: ROC AUC of each fold."""
+    classifier = RandomForestClassifier(n_jobs=-1, random_state=0)
     found = load("mnist", settings)
     images, yes = flat(found.train_images), found.train_labels == 5
-    folds = list(StratifiedKFold(3).split(images, yes))
+    folds = linear.folds_of_a_5(yes)
+    everyone = np.arange(len(yes))
+    parts = [(np.setdiff1d(everyone, held_out), held_out) for held_out in folds]
     start = time.perf_counter()
-    chances = cross_val_predict(classifier, images, yes, cv=folds, method="predict_proba")[:, 1]
+    chances = cross_val_predict(classifier, images, yes, cv=parts, method="predict_proba")[:, 1]
     seconds = (time.perf_counter() - start) / len(folds)
     said = chances >= 0.5
     facts = {
@@ -46,17 +46,19 @@ def _is_it_a_5(
         "precision": 100 * precision_score(yes, said),
         "recall": 100 * recall_score(yes, said),
     }
-    aucs = [100 * roc_auc_score(yes[held_out], chances[held_out]) for _, held_out in folds]
+    aucs = [100 * roc_auc_score(yes[held_out], chances[held_out]) for held_out in folds]
     name = type(classifier).__name__
-    figures = out_of_fold.of_yes_or_no(name, chances, yes, 0.5)
-    if beside:
-        figures |= out_of_fold.side_by_side(name, {**beside, name: (chances, yes)})
+    systems = {"linear SGD": linear.odds_of_a_5(settings), name: (chances, yes)}
+    figures = {
+        **out_of_fold.of_yes_or_no(name, chances, yes, 0.5),
+        **out_of_fold.side_by_side(name, systems),
+    }
     shown = {
         **confusion(yes.astype(int), said.astype(int), ("not 5", "5")),
         "note": OUT_OF_FOLD,
         "figures": figures,
     }
-    return Outcome(aucs, seconds, facts, shown)
+    return Outcome(aucs, seconds, facts, shown, of_folds=True)
 
 
 def forest(dataset: str, settings: Settings) -> Outcome:
@@ -89,29 +91,11 @@ def svc_one_vs_rest(dataset: str, count: int, settings: Settings) -> Outcome:
     return _fit_and_test(OneVsRestClassifier(SVC(), n_jobs=-1), part)
 
 
-def boosted(settings: Settings) -> Any:
-    """Gradient boosting."""
-    trees = 10 if settings.quick else 100
-    return HistGradientBoostingClassifier(max_iter=trees, random_state=0)
-
-
-def forest_of_a_5(settings: Settings) -> Outcome:
-    """A forest of 100 trees."""
-    return _is_it_a_5(
-        RandomForestClassifier(n_jobs=-1, random_state=0),
-        settings,
-        {"linear SGD": linear.odds_of_a_5(settings)},
-    )
-
-
-def boosting_of_a_5(settings: Settings) -> Outcome:
-    """Gradient boosting."""
-    return _is_it_a_5(boosted(settings), settings)
-
-
 def boosting_kaggle(settings: Settings) -> Outcome:
     """Test accuracy of gradient boosting, which has no seed."""
-    return _fit_and_test(boosted(settings), load(KAGGLE, settings))
+    trees = 10 if settings.quick else 100
+    classifier = HistGradientBoostingClassifier(max_iter=trees, random_state=0)
+    return _fit_and_test(classifier, load(KAGGLE, settings))
 
 
 svc_mnist, svc_kaggle = partial(svc, "mnist"), partial(svc, KAGGLE)

@@ -33,6 +33,7 @@ class Outcome(NamedTuple):
     shown: Mapping[str, Any] = MappingProxyType({})
     # What each example adds to the mean of the values, to pair with another system's.
     examples: Sequence[float] | None = None
+    of_folds: bool = False  # whether each value is of a held-out fold
 
 
 # What `note` says of a cross-validation.
