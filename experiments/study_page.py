@@ -1,5 +1,6 @@
 """The study on one page: every system with its net, how it learnt, and what it confuses."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,8 +68,13 @@ def _figures(name: str, shown: Mapping[str, Any]) -> dict[str, Any]:
         "scores": scores,
         "note": shown.get("note", ""),
         "images": shown.get("images", []),
-        "more": {caption: Markup(svg) for caption, svg in shown.get("figures", {}).items()},
+        "more": {key: _distinct(svg, name) for key, svg in shown.get("figures", {}).items()},
     }
+
+
+def _distinct(svg: str, name: str) -> Markup:
+    """A figure that several rows may show: its ids are those of one of them."""
+    return Markup(re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name.replace(' ', '-')}-", svg))
 
 
 def _scores(matrix: Int[np.ndarray, "K K"], classes: Sequence[str]) -> list[dict[str, Any]]:

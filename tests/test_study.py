@@ -2,14 +2,18 @@
 
 import gzip
 import json
+import re
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from pages import check_self_contained
+from tiny_runs import ROOT
 
 from experiments import study, tables
-from experiments.systems import linear, nets, references, rows
+from experiments.systems import linear, nets, out_of_fold, references, rows
 from experiments.systems.row import Outcome, Row, Settings
 from mnist_jax import data, models, pictures, progress, workdir
 
@@ -24,16 +28,22 @@ def row(name, reproduced, best=None, **told):
 
 
 def test_quick(tmp_path, capsys):
-    """All rows; the same command again finds all that it needs."""
+    """All rows, in a process as users have it; the same command finds all that it needs there."""
     command = ["--quick", "--folder", str(tmp_path)]
-    assert study.main(command) == 0
-    out = capsys.readouterr().out
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "experiments.study", *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    out = done.stdout
     for told in rows.ROWS:
         assert told.system in out
     assert "precision" in out
     page = (tmp_path / "study.html").read_text()
     check_self_contained(page)
-    assert page.count('id="forest') == 2
+    assert page.count('<section id="forest') == 2
     kept = {path.stem: path.stat().st_mtime_ns for path in (tmp_path / "rows").iterdir()}
     assert sorted(kept) == sorted(told.name for told in rows.ROWS)
     assert study.main(command) == 0
@@ -229,6 +239,21 @@ def test_the_page_shows_what_there_is(tmp_path, monkeypatch, capsys):
     for label in ("net reproduced net", "net reproduced learning", "several reproduced learning"):
         assert f'aria-label="{label}"' in page
     assert "study.html" in capsys.readouterr().out
+
+
+def test_two_rows_may_show_the_same_figures(tmp_path, monkeypatch):
+    labels = np.arange(300) % 3 == 0
+    scores = 2.0 * labels + np.random.default_rng(0).normal(size=300)
+    figures = out_of_fold.of_yes_or_no("the same", scores, labels, 1.0)
+    both = [row(name, lambda _: Outcome([9.0], None, shown={"figures": figures})) for name in "ab"]
+    monkeypatch.setattr(rows, "ROWS", both)
+    assert study.main(["--quick", "--folder", str(tmp_path)]) == 0
+    page = (tmp_path / "study.html").read_text()
+    check_self_contained(page)
+    ids = set(re.findall(r'\bid="([^"]*)"', page))
+    referred = re.findall(r'(?:url\(#|href="#)([^")]*)', page)
+    assert any(name.startswith("b-reproduced-") for name in referred)
+    assert set(referred) <= ids
 
 
 def test_what_out_of_fold_scores_are_worth():
