@@ -162,8 +162,13 @@ def train(
 ) -> tuple[Params, Curve]:
     """Gradient descent on all of `fit` at once, equation (13); `val` is only watched.
 
-    A point of the curve is taken `every` so many iterations, of which there is a multiple.
+    A point of the curve is taken `every` so many iterations.
+
+    Raises:
+      ValueError: the iterations are no multiple of these.
     """
+    if iterations % every:
+        raise ValueError(f"{iterations} iterations are no multiple of {every}")
 
     def measure(params: Params) -> Curve:
         return Curve(loss(params, fit), accuracy(params, fit), accuracy(params, val))

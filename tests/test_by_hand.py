@@ -60,6 +60,8 @@ def test_training_is_descent_step_by_step():
     val = by_hand.Examples(fit.X[::-2], fit.Y[::2])
     trained, curve = by_hand.train(params, 0.5, fit, val, 4, every=1)
     by_twos = by_hand.train(params, 0.5, fit, val, 4, every=2)
+    with pytest.raises(ValueError, match="4 iterations are no multiple of 3"):
+        by_hand.train(params, 0.5, fit, val, 4, every=3)
     for i in range(5):
         np.testing.assert_allclose(curve.loss[i], loss(params, fit), rtol=1e-5)
         right = by_hand.forward(params, val.X)[1].argmax(1) == val.Y.argmax(1)

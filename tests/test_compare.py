@@ -174,7 +174,7 @@ def test_intervals_are_of_members_or_of_test_images(folder):
     assert compare_runs.accuracy(folds) == stats.describe(held_out, range(2))
 
 
-def test_folds_are_compared_with_allowance_for_what_they_share(folder, capsys):
+def test_folds_are_compared_with_allowance_for_what_they_share(folder):
     ours = compare_runs.read(folder / "folds")
     better = {pair: value + 0.01 + 0.001 * pair[1] for pair, value in ours.accuracies.items()}
     found = compare_runs.versus(ours, ours._replace(accuracies=better))

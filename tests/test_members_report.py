@@ -128,11 +128,19 @@ def labels(figure):
     return [*texts, *(tick.get_text() for tick in axes.get_xticklabels())]
 
 
-def test_settings_stand_beside_the_chosen_one():
+def test_settings_stand_beside_the_chosen_one(monkeypatch):
+    """With an interval where differences vary: one without width would be too sure."""
     text = page(settings_of(("optim.learning_rate", RATES)))
     assert '<th scope="col">Beside the chosen</th>' in text
     assert re.search(r"<td>–</td></tr>\s*</tbody>", text)  # the last one is the chosen one
-    assert "<td>-0.50 (-0.50 to -0.50)</td></tr>" in text
+    assert "<td>-0.50</td></tr>" in text
+    gain = stats.paired([0.90, 0.92, 0.95], [0.89, 0.90, 0.92])
+    beside = {"beside_chosen": gain._asdict()}
+    monkeypatch.setattr(
+        members_results, "beside_chosen", lambda rows, settings, _: [s | beside for s in settings]
+    )
+    varied = page(settings_of(("optim.learning_rate", RATES)))
+    assert f"<td>-2.00 ({100 * gain.low:+.2f} to {100 * gain.high:+.2f})</td></tr>" in varied
     assert "Beside the chosen" not in page([{}])
 
 

@@ -31,7 +31,7 @@ FAST = {
     for key, value in configs.flatten(fast.get_config().to_dict())
     if key.startswith(("model.", "train.", "optim."))
 }
-# Out of fold better than the same on pixels as they are (91.7%).
+# Out of fold better than the same on pixels as they are.
 SOFTMAX = {"optim.schedule": "one_cycle", "train.epochs": 15, "model.standardise": True}
 
 ROWS = [
