@@ -144,13 +144,12 @@ def cross_validation(dataset: str, epochs: int, repeats: int) -> list[dict[str, 
     linear.members.update(folds=10, share_batches=True)
     mlp = linear.copy_and_resolve_references()
     mlp.model.name = "mlp_512_256"
-    mlp.train.epochs = 1
     # As scikit-learn's; and so large a net gains nothing by sharing.
     mlp.optim.schedule, mlp.optim.learning_rate = "constant", 0.001
     mlp.members.share_batches = False
     sgd = SGDClassifier(loss="log_loss", max_iter=epochs, tol=None, random_state=0)
     theirs = MLPClassifier(
-        (512, 256), batch_size=BATCH_SIZE, max_iter=1, n_iter_no_change=2, random_state=0
+        (512, 256), batch_size=BATCH_SIZE, max_iter=epochs, n_iter_no_change=epochs, random_state=0
     )
     found = splits.load(linear)
     x = found.train.images.reshape(len(found.train.labels), -1).astype(np.float32) / 255
@@ -221,7 +220,7 @@ def main() -> None:
     parser.add_argument("--train-size", type=int, default=6144, help="examples of one timed turn")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--dataset", default="mnist", help="of the cross-validation")
-    parser.add_argument("--epochs", type=int, default=20, help="of softmax regression")
+    parser.add_argument("--epochs", type=int, default=20, help="of a fold's training")
     options = parser.parse_args()
     compilation.enable_cache(compilation.OFF)  # compiling is part of what is told
     measured = [

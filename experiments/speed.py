@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,33 +32,26 @@ from mnist_jax import models, nets
 NETS = ("mlp_512_256", "cnn_3x3", "cnn_5x5_3x3")
 BATCHES = (32, 128, 512)
 EPOCH = 60_000
+PREDICTIONS = 4  # a turn: they are short
 TABLES = speed_report.TABLES
 
 
-class Turn(NamedTuple):
-    """What a worker did once."""
+class Start(NamedTuple):
+    """A worker's first training and predicting, compiling included."""
 
     train_seconds: float
     predict_seconds: float
-    peak_rss_bytes: int  # so far
-    device_peak_bytes: int | None
-
-
-class Start(NamedTuple):
-    """A worker's first turn, compiling included."""
-
-    turn: Turn
     seconds_to_trained: float  # from before there was a process to the end of the training
+    memory: dict[str, int | None]  # so far
 
 
-def take_turn(process: subprocess.Popen) -> Turn:
-    """Has a worker train and predict.
+def seconds(process: subprocess.Popen, word: str) -> float:
+    """How long a worker takes to do something.
 
     Raises:
       worker.Failed: the peer cannot be had.
     """
-    train, predict = (worker.ask(process, word)["seconds"] for word in ("train", "predict"))
-    return Turn(train, predict, **worker.ask(process, "memory"))
+    return worker.ask(process, word)["seconds"]
 
 
 def start(
@@ -71,8 +64,10 @@ def start(
     """
     before = time.perf_counter()
     process = stack.enter_context(worker.spawn(job, cache))
-    turn = take_turn(process)
-    return process, Start(turn, time.perf_counter() - before - turn.predict_seconds)
+    train = seconds(process, "train")
+    trained = time.perf_counter() - before
+    predict = seconds(process, "predict")
+    return process, Start(train, predict, trained, worker.ask(process, "memory"))
 
 
 def measure(net: str, batch_size: int, num_train: int, repeats: int) -> dict[str, Any]:
@@ -82,7 +77,7 @@ def measure(net: str, batch_size: int, num_train: int, repeats: int) -> dict[str
       net: a name in `nets.NETS`.
       batch_size: of training.
       num_train: examples of one turn, rounded down to whole batches.
-      repeats: turns.
+      repeats: turns of training; of predicting there are `PREDICTIONS` times as many.
 
     Raises:
       worker.Failed: we ourselves cannot be had; of others, the reason is in the result.
@@ -91,7 +86,9 @@ def measure(net: str, batch_size: int, num_train: int, repeats: int) -> dict[str
     num_train = num_train // batch_size * batch_size
     processes: dict[str, subprocess.Popen] = {}
     starts: dict[str, tuple[Start, Start]] = {}
-    turns: dict[str, list[Turn]] = {peer: [] for peer in PEERS}
+    turns: dict[str, dict[str, list[float]]] = {
+        peer: {"train": [], "predict": []} for peer in PEERS
+    }
     failed: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         for peer in PEERS:
@@ -103,16 +100,19 @@ def measure(net: str, batch_size: int, num_train: int, repeats: int) -> dict[str
                 processes[peer], cached = start(job, cache, stack)
                 starts[peer] = cold, cached
         for i in range(repeats):
-            there = [peer for peer in PEERS if peer not in failed]
-            first = i % len(there)
-            for peer in (*there[first:], *there[:first]):
-                with noting(failed, peer):
-                    turns[peer].append(take_turn(processes[peer]))
-    rows = {
-        peer: row(turns[peer], *starts[peer], num_train, flops(net))
-        for peer in PEERS
-        if peer not in failed
-    }
+            for word in ("train", *["predict"] * PREDICTIONS):
+                there = [peer for peer in PEERS if peer not in failed]
+                first = i % len(there)
+                for peer in (*there[first:], *there[:first]):
+                    with noting(failed, peer):
+                        turns[peer][word].append(seconds(processes[peer], word))
+        rows = {}
+        for peer in PEERS:
+            if peer in failed:
+                continue
+            with noting(failed, peer):
+                memory = worker.ask(processes[peer], "memory")
+                rows[peer] = row(turns[peer], *starts[peer], memory, num_train, flops(net))
     facts = {"net": net, "batch_size": batch_size, "num_train": num_train}
     return {**facts, "peers": rows, "failed": failed}
 
@@ -129,43 +129,46 @@ def noting(failed: dict[str, str], peer: str) -> Iterator[None]:
 
 
 def row(
-    turns: Sequence[Turn],
+    turns: Mapping[str, Sequence[float]],
     cold: Start,
     cached: Start,
+    memory: Mapping[str, int | None],
     num_train: int,
     flops_per_example: tuple[int, int],
 ) -> dict[str, Any]:
     """A peer's figures.
 
     Args:
-      turns: those after the first.
+      turns: seconds of each to "train" and to "predict", those of the starts left out.
       cold: the start that had to compile everything.
       cached: the start that found what the first had compiled.
+      memory: what the second start's process has held at most, in the end.
       num_train: training examples of a turn.
       flops_per_example: floating-point operations to train on one and to predict one.
     """
-    train = statistics.median(turn.train_seconds for turn in turns)
-    predict = statistics.median(turn.predict_seconds for turn in turns)
+    train, predict = (statistics.median(turns[word]) for word in ("train", "predict"))
     train_flops, predict_flops = flops_per_example
     scale = EPOCH / num_train
 
-    def compiling(first: Turn) -> float:
+    def compiling(first: Start) -> float:
         return max(first.train_seconds + first.predict_seconds - train - predict, 0.0)
 
-    everything = [cold.turn, cached.turn, *turns]
+    def most(kind: str) -> int | None:
+        return max(held[kind] or 0 for held in (cold.memory, memory)) or None
+
     return {
         "epoch_seconds": train * scale,
-        "epoch_seconds_of_each_turn": [turn.train_seconds * scale for turn in turns],
+        "epoch_seconds_of_each_turn": [turn * scale for turn in turns["train"]],
         "predict_10000_seconds": predict,
-        "predict_10000_seconds_of_each_turn": [turn.predict_seconds for turn in turns],
+        "predict_10000_seconds_of_each_turn": list(turns["predict"]),
         "examples_per_second": num_train / train,
-        "compile_seconds": compiling(cold.turn),
-        "compile_seconds_cached": compiling(cached.turn),
+        "compile_seconds": compiling(cold),
+        "compile_seconds_cached": compiling(cached),
         # Measured with the examples of a turn; the rest of the epoch is added.
         "start_to_first_epoch_seconds": cold.seconds_to_trained + train * (scale - 1),
         "start_to_first_epoch_seconds_cached": cached.seconds_to_trained + train * (scale - 1),
-        "peak_rss_bytes": max(turn.peak_rss_bytes for turn in everything),
-        "device_peak_bytes": max(turn.device_peak_bytes or 0 for turn in everything) or None,
+        "peak_rss_bytes": most("peak_rss_bytes"),
+        "device_peak_bytes": most("device_peak_bytes"),
         "train_gflop_per_second": num_train * train_flops / train / 1e9,
         "predict_gflop_per_second": 10_000 * predict_flops / predict / 1e9,
     }

@@ -21,12 +21,15 @@ def to_markdown(record: Mapping[str, Any]) -> str:
         ratios = [_ratio(rows, key) for key in ("epoch_seconds", "predict_10000_seconds")]
         times = [f"{rows[name]['epoch_seconds']:.3g}" if name in rows else "-" for name in peers]
         cells.append([f"`{result['net']}`", str(result["batch_size"]), *times, *ratios])
-    turns = len(record["results"][0]["peers"]["ours"]["epoch_seconds_of_each_turn"])
+    ours = record["results"][0]["peers"]["ours"]
+    turns = len(ours["epoch_seconds_of_each_turn"])
+    predictions = len(ours.get("predict_10000_seconds_of_each_turn", ())) or turns
     note = (
         f"Seconds for an epoch of 60,000 examples, medians of {turns} interleaved turns of "
-        f"{_examples(record)} examples each, compiling left out. Ours / best peer: beside the one "
-        "of the smallest median, turn by turn, their median and in brackets their range, where "
-        f"each turn was kept; {tables.source(record)}"
+        f"{_examples(record)} examples each, compiling left out; {predictions} of predicting "
+        "10,000, whose work no training batch changes. Ours / best peer: beside the one of the "
+        "smallest median, turn by turn, their median and in brackets their range, where each turn "
+        f"was kept; {tables.source(record)}"
     )
     return tables.markdown(header, cells, note)
 

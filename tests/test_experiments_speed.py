@@ -23,6 +23,10 @@ def num_params(net):
     return sum(layer.num_params for layer in models.build(config, 10).layers())
 
 
+def held(peak_rss_bytes):
+    return {"peak_rss_bytes": peak_rss_bytes, "device_peak_bytes": None}
+
+
 def test_a_worker_does_what_it_is_asked(tmp_path):
     with worker.spawn(TINY, tmp_path) as process:
         for word in ("train", "predict", "train"):
@@ -57,18 +61,20 @@ def test_measuring_goes_on_without_the_peers_that_fail(monkeypatch):
     assert found["failed"] == {"nobody": "ValueError: nobody"}
     (row,) = found["peers"].values()
     assert len(row["epoch_seconds_of_each_turn"]) == 2
+    assert len(row["predict_10000_seconds_of_each_turn"]) == 2 * speed.PREDICTIONS
     assert row["start_to_first_epoch_seconds"] > row["epoch_seconds"]
     json.dumps(found, allow_nan=False)
 
 
 def test_figures_of_turns():
-    cold = speed.Start(speed.Turn(5.0, 1.0, 7, None), seconds_to_trained=10.0)
-    cached = speed.Start(speed.Turn(2.0, 0.5, 5, None), seconds_to_trained=5.0)
-    turns = [speed.Turn(seconds, 0.5, 6, None) for seconds in (1.5, 1.0, 9.0)]
-    row = speed.row(turns, cold, cached, num_train=6_000, flops_per_example=(3_000, 1_000))
+    cold = speed.Start(5.0, 1.0, 10.0, held(7))
+    cached = speed.Start(2.0, 0.5, 5.0, held(5))
+    turns = {"train": [1.5, 1.0, 9.0], "predict": [0.5, 0.25, 0.75, 0.5]}
+    row = speed.row(turns, cold, cached, held(6), 6_000, (3_000, 1_000))
     assert row["epoch_seconds"] == 15.0  # ten times the median turn
     assert row["epoch_seconds_of_each_turn"] == [15.0, 10.0, 90.0]
     assert row["predict_10000_seconds"] == 0.5
+    assert row["predict_10000_seconds_of_each_turn"] == turns["predict"]
     assert row["examples_per_second"] == 4_000
     assert (row["compile_seconds"], row["compile_seconds_cached"]) == (4.0, 0.5)
     # The first turn is in the start, the other nine tenths of the epoch are not.
@@ -124,9 +130,10 @@ def test_a_peer_that_failed_is_a_dash():
 
 
 def test_a_record_shows_all_its_figures():
-    turn = speed.Turn(1.5, 0.5, 512_000_000, None)
-    cold, cached = speed.Start(turn._replace(train_seconds=5.5), 10.0), speed.Start(turn, 5.0)
-    row = speed.row([turn], cold, cached, 6_000, (3_000_000, 1_000_000))
+    cold = speed.Start(5.5, 0.5, 10.0, held(512_000_000))
+    cached = speed.Start(1.5, 0.5, 5.0, held(0))
+    turns = {"train": [1.5], "predict": [0.5]}
+    row = speed.row(turns, cold, cached, held(0), 6_000, (3_000_000, 1_000_000))
     result = {"net": "mlp", "batch_size": 32, "peers": {"ours": row}, "failed": {}}
     record = {
         "device": "2 cores",
