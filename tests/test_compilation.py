@@ -61,6 +61,17 @@ def test_the_second_start_compiles_nothing_and_computes_the_same(tmp_path, first
     assert losses(tmp_path / "run") == first
 
 
+def test_another_mode_and_another_learning_rate_compile_nothing(tmp_path, first_start):
+    cache, first = first_start
+    kept = {path.name for path in cache.iterdir()}
+    keep = f"--compilation_cache={cache}"
+    other = tmp_path / "other"
+    python(*RUN, keep, "--config.optim.learning_rate=0.02", f"--workdir={other}", cwd=tmp_path)
+    assert losses(other) != first
+    python("-m", "mnist_jax.main", keep, "--mode=evaluate", f"--workdir={other}", cwd=tmp_path)
+    assert {path.name for path in cache.iterdir()} == kept
+
+
 @pytest.mark.parametrize(
     ("directory", "env", "expected"),
     [
@@ -82,14 +93,17 @@ def test_where_programs_are_kept(tmp_path, directory, env, expected):
 
 
 def test_a_damaged_program_is_compiled_again(tmp_path, first_start):
-    kept, first = first_start
-    cache = tmp_path / "programs"
-    shutil.copytree(kept, cache)
+    cache, first = first_start  # a copy would not be read: its folder is part of a program's name
+    whole = shutil.copytree(cache, tmp_path / "whole")
     for path in cache.glob("*-cache"):
         path.write_bytes(path.read_bytes()[:100])
-    run = [*RUN, f"--compilation_cache={cache}", f"--workdir={tmp_path / 'run'}"]
-    said = python(*run, cwd=tmp_path)
+    try:
+        run = [*RUN, f"--compilation_cache={cache}", f"--workdir={tmp_path / 'run'}"]
+        said = python(*run, cwd=tmp_path)
+    finally:
+        shutil.copytree(whole, cache, dirs_exist_ok=True)
     assert losses(tmp_path / "run") == first
+    assert "Error reading persistent compilation cache entry for 'jit_train_epoch'" in said
     assert "Traceback" not in said
 
 
