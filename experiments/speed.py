@@ -42,7 +42,6 @@ class Start(NamedTuple):
     train_seconds: float
     predict_seconds: float
     seconds_to_trained: float  # from before there was a process to the end of the training
-    memory: dict[str, int | None]  # so far
 
 
 def seconds(process: subprocess.Popen, word: str) -> float:
@@ -66,8 +65,7 @@ def start(
     process = stack.enter_context(worker.spawn(job, cache))
     train = seconds(process, "train")
     trained = time.perf_counter() - before
-    predict = seconds(process, "predict")
-    return process, Start(train, predict, trained, worker.ask(process, "memory"))
+    return process, Start(train, seconds(process, "predict"), trained)
 
 
 def measure(net: str, batch_size: int, num_train: int, repeats: int) -> dict[str, Any]:
@@ -86,6 +84,7 @@ def measure(net: str, batch_size: int, num_train: int, repeats: int) -> dict[str
     num_train = num_train // batch_size * batch_size
     processes: dict[str, subprocess.Popen] = {}
     starts: dict[str, tuple[Start, Start]] = {}
+    memory: dict[str, list[dict[str, int | None]]] = {}
     turns: dict[str, dict[str, list[float]]] = {
         peer: {"train": [], "predict": []} for peer in PEERS
     }
@@ -96,7 +95,8 @@ def measure(net: str, batch_size: int, num_train: int, repeats: int) -> dict[str
             cache = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             with noting(failed, peer):
                 with contextlib.ExitStack() as alone:
-                    _, cold = start(job, cache, alone)
+                    process, cold = start(job, cache, alone)
+                    memory[peer] = [worker.ask(process, "memory")]
                 processes[peer], cached = start(job, cache, stack)
                 starts[peer] = cold, cached
         for i in range(repeats):
@@ -111,8 +111,9 @@ def measure(net: str, batch_size: int, num_train: int, repeats: int) -> dict[str
             if peer in failed:
                 continue
             with noting(failed, peer):
-                memory = worker.ask(processes[peer], "memory")
-                rows[peer] = row(turns[peer], *starts[peer], memory, num_train, flops(net))
+                memory[peer].append(worker.ask(processes[peer], "memory"))
+                told = turns[peer], *starts[peer], memory[peer]
+                rows[peer] = row(*told, num_train, flops(net))
     facts = {"net": net, "batch_size": batch_size, "num_train": num_train}
     return {**facts, "peers": rows, "failed": failed}
 
@@ -132,7 +133,7 @@ def row(
     turns: Mapping[str, Sequence[float]],
     cold: Start,
     cached: Start,
-    memory: Mapping[str, int | None],
+    memory: Sequence[Mapping[str, int | None]],
     num_train: int,
     flops_per_example: tuple[int, int],
 ) -> dict[str, Any]:
@@ -142,7 +143,7 @@ def row(
       turns: seconds of each to "train" and to "predict", those of the starts left out.
       cold: the start that had to compile everything.
       cached: the start that found what the first had compiled.
-      memory: what the second start's process has held at most, in the end.
+      memory: the most that the process of each start has held.
       num_train: training examples of a turn.
       flops_per_example: floating-point operations to train on one and to predict one.
     """
@@ -154,7 +155,7 @@ def row(
         return max(first.train_seconds + first.predict_seconds - train - predict, 0.0)
 
     def most(kind: str) -> int | None:
-        return max(held[kind] or 0 for held in (cold.memory, memory)) or None
+        return max(held[kind] or 0 for held in memory) or None
 
     return {
         "epoch_seconds": train * scale,

@@ -67,10 +67,9 @@ def test_measuring_goes_on_without_the_peers_that_fail(monkeypatch):
 
 
 def test_figures_of_turns():
-    cold = speed.Start(5.0, 1.0, 10.0, held(7))
-    cached = speed.Start(2.0, 0.5, 5.0, held(5))
+    cold, cached = speed.Start(5.0, 1.0, 10.0), speed.Start(2.0, 0.5, 5.0)
     turns = {"train": [1.5, 1.0, 9.0], "predict": [0.5, 0.25, 0.75, 0.5]}
-    row = speed.row(turns, cold, cached, held(6), 6_000, (3_000, 1_000))
+    row = speed.row(turns, cold, cached, [held(7), held(6)], 6_000, (3_000, 1_000))
     assert row["epoch_seconds"] == 15.0  # ten times the median turn
     assert row["epoch_seconds_of_each_turn"] == [15.0, 10.0, 90.0]
     assert row["predict_10000_seconds"] == 0.5
@@ -130,10 +129,9 @@ def test_a_peer_that_failed_is_a_dash():
 
 
 def test_a_record_shows_all_its_figures():
-    cold = speed.Start(5.5, 0.5, 10.0, held(512_000_000))
-    cached = speed.Start(1.5, 0.5, 5.0, held(0))
+    cold, cached = speed.Start(5.5, 0.5, 10.0), speed.Start(1.5, 0.5, 5.0)
     turns = {"train": [1.5], "predict": [0.5]}
-    row = speed.row(turns, cold, cached, held(0), 6_000, (3_000_000, 1_000_000))
+    row = speed.row(turns, cold, cached, [held(512_000_000)], 6_000, (3_000_000, 1_000_000))
     result = {"net": "mlp", "batch_size": 32, "peers": {"ours": row}, "failed": {}}
     record = {
         "device": "2 cores",
