@@ -224,7 +224,8 @@ def test_where_the_result_comes_from(run):
     assert summary["git_revision"] == provenance.git_revision()
     assert summary["device"] == provenance.device()
     assert summary["backend"] == jax.default_backend()
-    assert 2**26 < summary["peak_rss_bytes"] <= memory.peak_rss_bytes()
+    # Linux counts pages on each core apart, and adds what it tells up roughly: a few MB.
+    assert 2**26 < summary["peak_rss_bytes"] <= memory.peak_rss_bytes() + 2**24
 
 
 def test_the_report_shows_the_result_and_how_to_get_it_again(run):
