@@ -140,7 +140,7 @@ def _convolve_bwd(geometry: _Geometry, saved: tuple[Array, Array], g: Array) -> 
     x, g = x.astype(jnp.float32), g.astype(jnp.float32)  # sums of a whole batch
     if depthwise:
         taps = _taps(x, kernel.shape[:2], geometry)
-        sums = jnp.stack([(tap * g).sum((0, 1, 2)) for tap in taps.values()])
+        sums = jnp.stack([channel_sums(tap * g) for tap in taps.values()])
         return x_gradient, sums.reshape(kernel.shape).astype(kernel.dtype)
     if _by_winograd(x, kernel, geometry, smallest=3):
         by_winograd = winograd.kernel_gradient(x, g, geometry.pads)
