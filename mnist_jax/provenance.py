@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -22,14 +23,17 @@ PACKAGES = (
 )
 
 
+CPUINFO = Path("/proc/cpuinfo")
+
+
 def device() -> str:
-    """The accelerators in use, or the processor and its cores: "2 cores of x86_64"."""
+    """The accelerators in use, or the processor and its cores: "2 cores of AMD EPYC 9B14"."""
     devices = jax.devices()
     if devices[0].platform == "cpu":
         # What we may use, which in a container is less than there is; macOS does not say.
         cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
         count = f"{jax.process_count()} processes, each on " if jax.process_count() > 1 else ""
-        return f"{count}{cores} cores of {platform.machine()}"
+        return f"{count}{cores} cores of {_processor()}"
     return f"{len(devices)} x {devices[0].device_kind}"
 
 
@@ -47,6 +51,13 @@ def git_revision() -> str | None:
         return _git(here.parent, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def _processor() -> str:
+    """Its model, where Linux names it; its architecture."""
+    info = CPUINFO.read_text() if CPUINFO.exists() else ""
+    model = re.search(r"^model name\s*: (.+)$", info, re.MULTILINE)
+    return model[1] if model else platform.machine()
 
 
 def _version(package: str) -> str:

@@ -91,10 +91,24 @@ def test_a_checkout_that_is_not_installed_has_versions_too(monkeypatch):
 def test_the_cores_are_those_that_we_may_use(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5})
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
-    assert provenance.device() == f"3 cores of {platform.machine()}"
+    assert provenance.device().startswith("3 cores of ")
 
 
-def test_the_cores_where_the_system_does_not_say_which_we_may_use(monkeypatch):
+@pytest.mark.parametrize(
+    ("lines", "name"),
+    [
+        ("processor\t: 0\nmodel name\t: A Chip @ 2 GHz\nmodel\t\t: 17\n", "A Chip @ 2 GHz"),
+        ("processor\t: 0\nCPU part\t: 0xd40\n", platform.machine()),
+    ],
+)
+def test_the_processor_has_its_name_where_it_says_it(tmp_path, monkeypatch, lines, name):
+    monkeypatch.setattr(provenance, "CPUINFO", tmp_path / "cpuinfo")
+    provenance.CPUINFO.write_text(lines)
+    assert provenance.device().endswith(f" cores of {name}")
+
+
+def test_the_cores_where_the_system_does_not_say_which_we_may_use(tmp_path, monkeypatch):
+    monkeypatch.setattr(provenance, "CPUINFO", tmp_path / "none")
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 10)
