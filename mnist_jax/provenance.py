@@ -21,13 +21,11 @@ PACKAGES = (
     "ml-collections",
     "numpy",
 )
-
-
 CPUINFO = Path("/proc/cpuinfo")
 
 
 def device() -> str:
-    """The accelerators in use, or the processor and its cores: "2 cores of AMD EPYC 9B14"."""
+    """The accelerators in use, or the processor and its cores: "2 cores of AMD EPYC"."""
     devices = jax.devices()
     if devices[0].platform == "cpu":
         # What we may use, which in a container is less than there is; macOS does not say.
