@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -68,6 +69,8 @@ def locked(workdir: Path) -> Iterator[None]:
 def prepare(workdir: Path, config: Mapping[str, Any], fingerprint: str, *, overwrite: bool) -> None:
     """Makes the directory this config's: new, to be resumed, or finished.
 
+    What a killed run was writing there when it was killed is removed.
+
     Args:
       workdir: is there, and locked.
       config: a plain dict.
@@ -79,14 +82,17 @@ def prepare(workdir: Path, config: Mapping[str, Any], fingerprint: str, *, overw
     """
     try:
         there = _stored(workdir)
-        if there is None and any(map(_not_ours, workdir.iterdir())):
+        aside = [path for path in workdir.iterdir() if _is_aside(path)]
+        if there is None and set(workdir.iterdir()) != set(aside):
             raise UserError(f"{workdir}: holds files but no run; give another --workdir")
         if there is not None and not overwrite:
             _check_same(workdir, there, config, fingerprint)
-            return
-        for path in (workdir / name for name in _RESULTS):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        write(workdir / CONFIG, to_json({**config, FINGERPRINT: fingerprint}))
+        for path in aside:
+            path.unlink()
+        if there is None or overwrite:
+            for path in (workdir / name for name in _RESULTS):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            write(workdir / CONFIG, to_json({**config, FINGERPRINT: fingerprint}))
     except OSError as error:
         raise _not_writable(workdir, error) from error
 
@@ -142,9 +148,10 @@ def _stored(workdir: Path) -> dict[str, Any] | None:
     return there if isinstance(there, dict) and FINGERPRINT in there else None
 
 
-def _not_ours(path: Path) -> bool:
-    """Of a directory's entries: not what `write` leaves when it is killed."""
-    return not path.name.startswith(f".{CONFIG}.")
+def _is_aside(path: Path) -> bool:
+    """Whether it is what `write` of one of a run's files leaves when it is killed."""
+    found = re.fullmatch(r"\.(.+)\.\d+", path.name)
+    return found is not None and found[1] in (CONFIG, *_RESULTS)
 
 
 def _check_same(

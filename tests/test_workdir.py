@@ -195,16 +195,34 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from mnist_jax import config, workdir
-Path.replace = lambda *_: os._exit(9)
-workdir.prepare(Path(sys.argv[1]), config.default().to_dict(), "abc", overwrite=False)
+path = Path(sys.argv[1])
+Path.replace = lambda aside, to: os.kill(os.getpid(), 9)
+workdir.prepare(path, config.default().to_dict(), "abc", overwrite=False)
+workdir.write(path / sys.argv[2], "{}")
 """
 
 
+def kill_while_it_writes(path: Path, name: str) -> None:
+    assert subprocess.run([sys.executable, "-c", KILLED, path, name]).returncode == -9
+    # Written aside, not yet in its place.
+    assert any(left.startswith(f".{name}.") for left in content(path))
+
+
 def test_a_start_killed_while_it_wrote_the_config_can_be_repeated(tmp_path):
-    assert subprocess.run([sys.executable, "-c", KILLED, tmp_path]).returncode == 9
-    assert content(tmp_path)  # written aside, not yet in its place
+    kill_while_it_writes(tmp_path, "config.json")
     prepare(tmp_path)
+    assert list(content(tmp_path)) == ["config.json"]
     assert workdir.read_config(tmp_path)[1] == "abc"
+
+
+def test_what_a_killed_run_was_writing_goes_when_it_goes_on(run):
+    fill(run, {".metrics.jsonl.swp": "mine", ".notes.txt.12": "mine", "report.html.12": "mine"})
+    before = content(run)
+    kill_while_it_writes(run, "metrics.jsonl")
+    fill(run, {f".{name}.12": "" for name in FILES if "/" not in name})
+    refusal(run, seed=1)
+    prepare(run)
+    assert content(run) == before
 
 
 @pytest.mark.parametrize("name", ["file", "file/inside"])
