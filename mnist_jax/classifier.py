@@ -107,7 +107,8 @@ def load(workdir: str | Path, echo: Echo = warnings.warn) -> Classifier:
     @functools.cache
     def program(size: int) -> jax.stages.Compiled:
         images = jax.ShapeDtypeStruct((size, 28, 28, 1), jnp.uint8)
-        return compilation.compile_lowered(evaluate.predict.lower(model, nets[0], images))
+        lowered = evaluate.predict.lower(model, nets[0], images)
+        return compilation.compile_lowered(lowered, predicts=True)
 
     def scores(
         images: UInt8[np.ndarray, "n 28 28 1"],

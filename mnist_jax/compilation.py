@@ -5,21 +5,29 @@ import platformdirs
 
 OFF = "off"
 
-# XLA hands a CPU's convolutions to YNNPACK, which takes up to twice as long as Eigen for them. Here
-# it keeps single matrix products, at which it is the quickest, and nothing else.
-# XLA also forgets `lax.optimization_barrier` before it fuses, and then computes again, in every
+# XLA on a CPU forgets `lax.optimization_barrier` before it fuses, and then computes again, in every
 # operation that reads it, what was to be computed once.
-_CPU_OPTIONS: dict[str, str | bool] = {
+_CPU_OPTIONS: dict[str, str | bool] = {"xla_disable_hlo_passes": "cse_barrier_expander"}
+
+# XLA hands convolutions to YNNPACK. Where it can take most of a net as one operation, as in
+# predicting, it is quicker than Eigen; where it gets them one by one, as in training, it takes up
+# to twice as long. There it keeps single matrix products, at which it is the quickest.
+_CPU_TRAINING_OPTIONS: dict[str, str | bool] = {
+    **_CPU_OPTIONS,
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
-    "xla_disable_hlo_passes": "cse_barrier_expander",
 }
 
 
-def compile_lowered(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
-    """Compiles `jit(f).lower(...)` for speed: what `.compile()` does, with our options."""
+def compile_lowered(lowered: jax.stages.Lowered, *, predicts: bool = False) -> jax.stages.Compiled:
+    """Compiles `jit(f).lower(...)` for speed: what `.compile()` does, with our options.
+
+    Args:
+      lowered: the program.
+      predicts: whether it applies one net and takes no gradients, for which other options are best.
+    """
     if jax.default_backend() != "cpu":
         return lowered.compile()
-    options = _CPU_OPTIONS
+    options = _CPU_OPTIONS if predicts else _CPU_TRAINING_OPTIONS
     while True:
         try:
             return lowered.compile(compiler_options=options)

@@ -38,7 +38,7 @@ def look(
 
     def score(images: UInt8[np.ndarray, "n 28 28 1"]) -> Float32[np.ndarray, "n classes"]:
         placed = parallel.put(mesh, images)
-        program = compilation.compile_lowered(predict.lower(variables, placed))
+        program = compilation.compile_lowered(predict.lower(variables, placed), predicts=True)
         return np.asarray(program(variables, placed))
 
     (images, labels), val = splits.test, splits.val

@@ -59,12 +59,7 @@ def conv2d(
     Raises:
       ValueError: "VALID" leaves no place for a kernel larger than the images.
     """
-    strides = (stride, stride)
-    sizes, sides = x.shape[1:3], kernel.shape[:2]
-    if padding == "VALID" and (sides[0] > sizes[0] or sides[1] > sizes[1]):
-        raise ValueError(f"a kernel of {sides} is larger than images of {sizes}: pad them (SAME)")
-    rows, columns = lax.padtype_to_pads(sizes, sides, strides, padding)
-    geometry = _Geometry(strides, (rows, columns))
+    geometry = _geometry(x, kernel, padding, stride)
     ours = kernel.shape[2] == x.shape[3] or _is_depthwise(x, kernel)
     if jax.default_backend() != "cpu" or not ours:
         return _native(x, kernel, geometry)
@@ -81,6 +76,36 @@ def max_pool(x: Float[Array, "n h w c"], window: int) -> Float[Array, "n h2 w2 c
     return x if window == 1 else _max_pool(x[:, :height, :width], window)
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def conv2d_max_pool(
+    x: Float[Array, "n h w cin"],
+    kernel: Float[Array, "kh kw group cout"],
+    window: int,
+    padding: str = "SAME",
+) -> Float[Array, "n h2 w2 cout"]:
+    """`max_pool(conv2d(x, kernel, padding), window)`, which is quick at predicting too."""
+    responses = conv2d(x, kernel, padding)
+    if jax.default_backend() != "cpu":
+        return max_pool(responses, window)
+    if _by_xla(x, kernel, _geometry(x, kernel, padding)):
+        return _native_max_pool(responses, window)  # XLA makes it one operation with all around it
+    if window > 2:  # too many places for one loop to make
+        return _native_max_pool(_kept(responses), window)
+    return _kept(max_pool(responses, window))
+
+
+def _conv2d_max_pool_fwd(x: Array, kernel: Array, window: int, padding: str) -> tuple:
+    return jax.vjp(lambda x, kernel: max_pool(conv2d(x, kernel, padding), window), x, kernel)
+
+
+conv2d_max_pool.defvjp(_conv2d_max_pool_fwd, lambda _, __, pull, g: pull(g))
+
+
+def _native_max_pool(x: Array, window: int) -> Array:
+    windows = (1, window, window, 1)
+    return lax.reduce_window(x, -jnp.inf, lax.max, windows, windows, "VALID") if window > 1 else x
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def spread(values: Float[Array, "c"], shape: Shape) -> Float[Array, "n h w c"]:
     """A number a channel, at every place of an array of this shape; gradient: `channel_sums`."""
@@ -95,6 +120,15 @@ def channel_sums(x: Float[Array, "n h w c"]) -> Float[Array, "c"]:
 
 spread.defvjp(lambda v, shape: (spread(v, shape), None), lambda _, __, g: (channel_sums(g),))
 channel_sums.defvjp(lambda x: (channel_sums(x), x), lambda x, g: (spread(g, x.shape),))
+
+
+def _geometry(x: Array, kernel: Array, padding: str, stride: int = 1) -> _Geometry:
+    strides = (stride, stride)
+    sizes, sides = x.shape[1:3], kernel.shape[:2]
+    if padding == "VALID" and (sides[0] > sizes[0] or sides[1] > sizes[1]):
+        raise ValueError(f"a kernel of {sides} is larger than images of {sizes}: pad them (SAME)")
+    rows, columns = lax.padtype_to_pads(sizes, sides, strides, padding)
+    return _Geometry(strides, (rows, columns))
 
 
 def _kept(x: Array) -> Array:
@@ -115,12 +149,11 @@ def _is_depthwise(x: Array, kernel: Array) -> bool:
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolve(x: Array, kernel: Array, geometry: _Geometry) -> Array:
-    if _by_winograd(x, kernel, geometry, smallest=5):
-        return winograd.convolve(x, kernel, geometry.pads)
-    kh, kw, group, _ = kernel.shape
-    if group > 1 or kh * kw > _MAX_TAPS:
+    if _by_xla(x, kernel, geometry):
         return _native(x, kernel, geometry)
-    taps = _taps(x.astype(jnp.float32), (kh, kw), geometry)
+    if kernel.shape[2] > 1:
+        return winograd.convolve(x, kernel, geometry.pads)
+    taps = _taps(x.astype(jnp.float32), kernel.shape[:2], geometry)
     weights = kernel.astype(jnp.float32)
     products = [tap * weights[None, i : i + 1, j : j + 1, 0] for (i, j), tap in taps.items()]
     return sum(products[1:], products[0]).astype(x.dtype)
@@ -155,6 +188,13 @@ def _convolve_bwd(geometry: _Geometry, saved: tuple[Array, Array], g: Array) -> 
 
 
 _convolve.defvjp(_convolve_fwd, _convolve_bwd)
+
+
+def _by_xla(x: Array, kernel: Array, geometry: _Geometry) -> bool:
+    """Whether XLA's own is the quickest convolution."""
+    if kernel.shape[2] == 1:
+        return kernel.shape[0] * kernel.shape[1] > _MAX_TAPS
+    return not _by_winograd(x, kernel, geometry, smallest=5)
 
 
 def _by_winograd(x: Array, kernel: Array, geometry: _Geometry, smallest: int) -> bool:

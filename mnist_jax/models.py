@@ -137,8 +137,8 @@ class Conv(nn.Module):
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 features"]:
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
-        x = layers.conv2d(x.astype(self.dtype), kernel.astype(self.dtype), self.padding)
-        x = layers.max_pool(x, self.pool)
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        x = layers.conv2d_max_pool(x, kernel, self.pool, self.padding)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
             x = x + layers.spread(bias.astype(self.dtype), x.shape)

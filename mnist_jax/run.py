@@ -157,7 +157,7 @@ def compile_judge(
     """Puts a split on the devices and compiles `evaluate.judge` for variables like these on it."""
     examples = parallel.put(mesh, split)
     lowered = evaluate.judge.lower(recipe.task, recipe.model, like, *examples, mesh=mesh)
-    judge = compilation.compile_lowered(lowered)
+    judge = compilation.compile_lowered(lowered, predicts=True)
     return lambda variables: judge(variables, *examples)
 
 

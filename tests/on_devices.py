@@ -81,7 +81,8 @@ def train_and_predict(folder, mesh):
     assert all(x.sharding.is_fully_replicated for x in logits.values())
     np.savez(folder / "logits.npz", **logits)
     lowered = evaluate.predict.lower(recipe.model, variables, images, BATCH, mesh)
-    (folder / "predict.hlo").write_text(compilation.compile_lowered(lowered).as_text())
+    compiled = compilation.compile_lowered(lowered, predicts=True)
+    (folder / "predict.hlo").write_text(compiled.as_text())
 
 
 def whole_run(workdir, stop=None):

@@ -25,6 +25,11 @@ def native(x, kernel, padding="SAME", stride=1):
     )
 
 
+def native_pool(x, window):
+    sides = (1, window, window, 1)
+    return lax.reduce_window(x, -jnp.inf, lax.max, sides, sides, "VALID")
+
+
 def arrays(seed, n, height, width, cin, cout, kh, kw, dtype=np.float32, group=None):
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(n, height, width, cin)).astype(np.float32)
@@ -170,14 +175,48 @@ def test_max_pool_equals_reduce_window(seed, height, width, window):
         return
     x = jnp.asarray(np.random.default_rng(seed).normal(size=(2, height, width, 3)), jnp.float32)
 
-    def native_pool(x):
-        sides = (1, window, window, 1)
-        return lax.reduce_window(x, -jnp.inf, lax.max, sides, sides, "VALID")
-
-    np.testing.assert_array_equal(layers.max_pool(x, window), native_pool(x))
+    np.testing.assert_array_equal(layers.max_pool(x, window), native_pool(x, window))
     ours = jax.grad(lambda x: (layers.max_pool(x, window) ** 2).sum())(x)
-    theirs = jax.grad(lambda x: (native_pool(x) ** 2).sum())(x)
+    theirs = jax.grad(lambda x: (native_pool(x, window) ** 2).sum())(x)
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+@KINDS
+@pytest.mark.parametrize("window", [1, 2, 3])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_convolution_and_a_pool_in_one(cin, cout, group, side, window, dtype):
+    """Predicting, and with gradients, which take another way."""
+    x, kernel = arrays(0, 3, 10, 11, cin, cout, side, side, dtype, group)
+
+    def natives(x, kernel):
+        return native_pool(native(x, kernel), window)
+
+    def ours(x, kernel):
+        return layers.conv2d_max_pool(x, kernel, window)
+
+    check_equal(
+        (ours(x, kernel), *forward_and_both_gradients(ours, x, kernel)),
+        (natives(x, kernel), *forward_and_both_gradients(natives, x, kernel)),
+    )
+
+
+def test_a_convolution_and_a_pool_by_winograd_under_vmap_and_grad_of_grad():
+    x, kernel = arrays(0, 2, 8, 8, 32, 32, 5, 5)
+    kernels = jnp.stack([kernel, -kernel]) / 100
+
+    def derivatives(convolve_and_pool):
+        def value(kernel):
+            return jnp.sin(convolve_and_pool(x, kernel)).sum()
+
+        return jax.vmap(jax.grad(lambda k: (jax.grad(value)(k) ** 2).sum()))(kernels)
+
+    def natives(x, kernel):
+        return native_pool(native(x, kernel, "VALID"), 2)
+
+    ours = partial(layers.conv2d_max_pool, window=2, padding="VALID")
+    predicted = jax.vmap(partial(ours, x))(kernels)
+    check_equal([predicted], [jax.vmap(partial(natives, x))(kernels)])
+    check_equal([derivatives(ours)], [derivatives(natives)])
 
 
 def test_of_equal_maxima_the_first_gets_the_gradient():

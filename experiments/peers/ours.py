@@ -31,7 +31,7 @@ def make(task: Task) -> Peer:
     @cache
     def forward() -> jax.stages.Compiled:
         lowered = evaluate.predict.lower(recipe.model, train.variables(state), test)
-        return compilation.compile_lowered(lowered)
+        return compilation.compile_lowered(lowered, predicts=True)
 
     def fit() -> None:
         nonlocal state

@@ -44,7 +44,7 @@ def config_file(file: str, data: Data, seed: int) -> Training:
     def predicting(size: int) -> jax.stages.Compiled:
         images = jax.ShapeDtypeStruct((size, 28, 28, 1), jnp.uint8)
         lowered = evaluate.predict.lower(recipe.model, train.variables(state), images)
-        return compilation.compile_lowered(lowered)
+        return compilation.compile_lowered(lowered, predicts=True)
 
     def predict(images: UInt8[np.ndarray, "n 28 28 1"]) -> Int[np.ndarray, " n"]:
         logits = predicting(len(images))(train.variables(state), jnp.asarray(images))
