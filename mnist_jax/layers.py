@@ -18,6 +18,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from mnist_jax import winograd
+from mnist_jax.types import PyTree
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _MAX_TAPS = 64  # sums of more shifted images take long to compile
@@ -90,8 +91,8 @@ def conv2d_max_pool(
     if _by_xla(x, kernel, _geometry(x, kernel, padding)):
         return _native_max_pool(responses, window)  # XLA makes it one operation with all around it
     if window > 2:  # too many places for one loop to make
-        return _native_max_pool(_kept(responses), window)
-    return _kept(max_pool(responses, window))
+        return _native_max_pool(kept(responses), window)
+    return kept(max_pool(responses, window))
 
 
 def _conv2d_max_pool_fwd(x: Array, kernel: Array, window: int, padding: str) -> tuple:
@@ -115,11 +116,16 @@ def spread(values: Float[Array, "c"], shape: Shape) -> Float[Array, "n h w c"]:
 @jax.custom_vjp
 def channel_sums(x: Float[Array, "n h w c"]) -> Float[Array, "c"]:
     """The sum of each channel: down the rows first, as a CPU is several times as fast."""
-    return _kept(x.sum(1, dtype=jnp.float32)).sum((0, 1)).astype(x.dtype)
+    return kept(x.sum(1, dtype=jnp.float32)).sum((0, 1)).astype(x.dtype)
 
 
 spread.defvjp(lambda v, shape: (spread(v, shape), None), lambda _, __, g: (channel_sums(g),))
 channel_sums.defvjp(lambda x: (channel_sums(x), x), lambda x, g: (spread(g, x.shape),))
+
+
+def kept(x: PyTree) -> PyTree:
+    """The same; on a CPU what reads it later does not compute it once more, fused into it."""
+    return lax.optimization_barrier(x) if jax.default_backend() == "cpu" else x
 
 
 def _geometry(x: Array, kernel: Array, padding: str, stride: int = 1) -> _Geometry:
@@ -129,11 +135,6 @@ def _geometry(x: Array, kernel: Array, padding: str, stride: int = 1) -> _Geomet
         raise ValueError(f"a kernel of {sides} is larger than images of {sizes}: pad them (SAME)")
     rows, columns = lax.padtype_to_pads(sizes, sides, strides, padding)
     return _Geometry(strides, (rows, columns))
-
-
-def _kept(x: Array) -> Array:
-    """The same; on a CPU what reads it later does not compute it once more, fused into it."""
-    return lax.optimization_barrier(x) if jax.default_backend() == "cpu" else x
 
 
 def _native(x: Array, kernel: Array, geometry: _Geometry) -> Array:
@@ -160,7 +161,7 @@ def _convolve(x: Array, kernel: Array, geometry: _Geometry) -> Array:
 
 
 def _convolve_fwd(x: Array, kernel: Array, geometry: _Geometry) -> tuple:
-    return _kept(_convolve(x, kernel, geometry)), (x, kernel)
+    return kept(_convolve(x, kernel, geometry)), (x, kernel)
 
 
 def _convolve_bwd(geometry: _Geometry, saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
@@ -232,7 +233,7 @@ def _taps(x: Array, sides: Shape, geometry: _Geometry) -> dict[Pair, Array]:
     """What each element (i, j) of a kernel is multiplied with: images, shifted and strided."""
     stride, pads, x_dilation, kernel_dilation = geometry
     inner = [(*pad, dilation - 1) for pad, dilation in zip(pads, x_dilation, strict=True)]
-    x = _kept(lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *inner, (0, 0, 0)]))
+    x = kept(lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *inner, (0, 0, 0)]))
     slices: list[list[slice]] = []
     for axis in (0, 1):
         reach = (sides[axis] - 1) * kernel_dilation[axis]
@@ -274,7 +275,7 @@ def _max_pool(x: Array, window: int) -> Array:
 
 def _max_pool_fwd(x: Array, window: int) -> tuple[Array, Array]:
     best, first = _maxima(x, window)
-    return _kept(best), _kept(first)
+    return kept(best), kept(first)
 
 
 def _maxima(x: Array, window: int) -> tuple[Array, Array]:

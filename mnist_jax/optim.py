@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from mnist_jax.types import Fields, Hparams
+from mnist_jax import layers
+from mnist_jax.types import Fields, Hparams, PyTree
 
 Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
 
@@ -68,7 +69,19 @@ def optimizer(
     }[config["name"]]
     clip = [optax.clip_by_global_norm(hparams.clip)] if config["clip"] else []
     chain = optax.chain(*clip, *direction, optax.scale(-learning_rate))
-    return optax.GradientTransformation(chain.init, loosely(chain.update))
+
+    def update(gradients: PyTree, *state: PyTree) -> tuple:
+        return chain.update(_computed_once(gradients), *state)
+
+    return optax.GradientTransformation(chain.init, loosely(update))
+
+
+def _computed_once(gradients: PyTree) -> PyTree:
+    """The same; on a CPU XLA would make each part of all passes of the optimizer that read it."""
+    if any(gradient.ndim > 2 for gradient in jax.tree.leaves(gradients)):
+        return jax.tree.map(layers.kept, gradients)
+    # Dense layers alone: no weights change before all gradients are there, or they are copied.
+    return layers.kept(gradients)
 
 
 def plateau(config: Fields) -> optax.GradientTransformationExtraArgs | None:

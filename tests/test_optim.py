@@ -158,3 +158,14 @@ def test_numbers_are_traced():
     }
     assert traces == 1
     assert len(updates) == 5
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="other backends need no barriers")
+@pytest.mark.parametrize(("kernel", "barriers"), [((3, 2), 1), ((3, 3, 1, 2), 2)])
+def test_gradients_are_there_before_they_are_used(kernel, barriers):
+    """Those of dense layers all at once, the others each for itself."""
+    params = {"kernel": jnp.ones(kernel), "bias": jnp.ones(2)}
+    c = config(name="adam")
+    adam = optim.optimizer(c, hparams(c), jnp.float32(RATE))
+    program = jax.make_jaxpr(adam.update)(params, adam.init(params), params)
+    assert str(program).count(" = optimization_barrier") == barriers
