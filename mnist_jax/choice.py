@@ -161,7 +161,7 @@ def judge(
     examples = parallel.put(group.plan.mesh, split)
     index = np.zeros(group.plan.width, np.int32)
     lowered = members.judge.lower(group.plan, variables, index, *examples)
-    compiled = compilation.compile_lowered(lowered)
+    compiled = compilation.compile_lowered(lowered, predicts=True)
     logits, reports = [], []
     for chunk in run_group.chunks(choice.places, group.plan.width):
         there = run_group.filled(chunk, group)

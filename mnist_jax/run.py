@@ -139,7 +139,8 @@ def compile_program(config: ConfigDict, splits: Splits, mesh: Mesh) -> Program:
     rate = jax.jit(train.learning_rate, static_argnums=0)
     validate = None
     if len(splits.val.labels):
-        judge = compile_judge(recipe, train.variables(state), splits.val, mesh)
+        like = train.variables(state)
+        judge = compile_judge(recipe, like, splits.val, mesh, predicts=False)
         validate = lambda state: judge(train.variables(state))[1]  # noqa: E731
     return Program(
         recipe=recipe,
@@ -152,12 +153,15 @@ def compile_program(config: ConfigDict, splits: Splits, mesh: Mesh) -> Program:
 
 
 def compile_judge(
-    recipe: train.Recipe, like: PyTree, split: Split, mesh: Mesh
+    recipe: train.Recipe, like: PyTree, split: Split, mesh: Mesh, *, predicts: bool = True
 ) -> Callable[[PyTree], tuple[Array, AnyReport]]:
-    """Puts a split on the devices and compiles `evaluate.judge` for variables like these on it."""
+    """Puts a split on the devices and compiles `evaluate.judge` for variables like these on it.
+
+    `predicts` as in `compile_lowered`; not in training, where members have the bits of one alone.
+    """
     examples = parallel.put(mesh, split)
     lowered = evaluate.judge.lower(recipe.task, recipe.model, like, *examples, mesh=mesh)
-    judge = compilation.compile_lowered(lowered, predicts=True)
+    judge = compilation.compile_lowered(lowered, predicts=predicts)
     return lambda variables: judge(variables, *examples)
 
 

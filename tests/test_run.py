@@ -130,8 +130,8 @@ def test_the_test_split_is_judged_once_and_changes_nothing(spoilt, tmp_path, mon
     other = splits.Split(examples.test.images[::-1].copy(), np.roll(examples.test.labels, 7))
     judged, compile_judge = [], run.compile_judge
 
-    def watched(model, like, split, mesh):
-        judge = compile_judge(model, like, split, mesh)
+    def watched(model, like, split, mesh, **how):
+        judge = compile_judge(model, like, split, mesh, **how)
         return lambda variables: judged.append(len(split.labels)) or judge(variables)
 
     monkeypatch.setattr(run, "compile_judge", watched)

@@ -152,8 +152,11 @@ def test_each_member_has_the_bits_of_a_run_of_its_own(folder, optimised, monkeyp
     how = {"mlp": "one a core, 2 at once", "cnn": "one after the other"}[net]
     assert f"2 members of 1 epochs, {how}" in lines
     together = logits_of(folder / f"both {net}")
+    history = rows(folder / f"both {net}", files.METRICS)
     for seed in range(2):
         alone = cli.parse([*argv, f"--config.seed={seed}"]).config
         workdir = folder / f"{net} {seed}"
         plain.run(alone, examples, workdir, echo=lambda line: None)
         np.testing.assert_array_equal(together[seed], logits_of(workdir))
+        [row] = rows(workdir, files.METRICS)
+        assert {"member": seed, **row}.items() >= history[seed].items()
