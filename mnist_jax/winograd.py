@@ -7,14 +7,18 @@ of m x m outputs have (m + r - 1)^2 points, and at each point the channels of al
 matrix product: a 5x5 kernel takes 4 multiplications an output where it has 25 elements. The way to
 the points and back is by small matrices, whose rounding costs about a decimal.
 
-Images pass through in groups, so that what is made of them stays in the cache.
+Images pass through in groups, so that what is made of them stays in the cache. XLA multiplies
+matrices as small as these on one core, but divides more than nine products that are ready among the
+cores: a group has one for each point of the columns and pair of points of the rows. A barrier keeps
+what they read until all are done: given the memory of one, the next would wait for it.
 """
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -27,6 +31,7 @@ _TILES = (6, 8)  # points that may be used: more would cost precision
 _CACHED = 2**20  # numbers that a group's images are at the points
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
+Points = list[list[Array]]  # for each of the columns', those of the rows in pairs: [2, ...]
 
 
 class Axis(NamedTuple):
@@ -63,17 +68,23 @@ def convolve(
     """
     rows, columns = _axes(x.shape[1:3], kernel.shape[:2], pads)
     down, across = matrices(rows), matrices(columns)
-    weights = jnp.einsum("ai,bj,ijco->baco", down.G, across.G, kernel)
+    weights = [
+        [jnp.einsum("ai,j,ijco->aco", pair, point, kernel) for pair in _pairs(jnp.asarray(down.G))]
+        for point in across.G
+    ]
 
     def group(x: Array) -> Array:
         seen = _at_points(x, rows, columns, pads)
-        products = jnp.einsum("bapc,baco->bapo", _flat(seen), weights)
-        products = lax.optimization_barrier(products).reshape(*seen.shape[:-1], -1)
-        out = lax.optimization_barrier(_combine(down.AT, products.swapaxes(0, 1)))
-        out = _combine(across.AT, out.swapaxes(0, 1))
+        products, _ = lax.optimization_barrier((_products("apc,aco->apo", seen, weights), seen))
+        shape = len(x), rows.tiles, columns.tiles, kernel.shape[-1]
+        halfway = [
+            _combine(down.AT, [x.reshape(shape) for pair in pairs for x in pair])
+            for pairs in products
+        ]
+        out = _combine(across.AT, lax.optimization_barrier(halfway))
         whole = rows.tiles * rows.outputs, columns.tiles * columns.outputs
         out = out.transpose(2, 3, 1, 4, 0, 5).reshape(len(x), *whole, -1)
-        return out[:, : rows.size, : columns.size]
+        return lax.optimization_barrier(out[:, : rows.size, : columns.size])
 
     channels = max(kernel.shape[2:])
     out = lax.map(group, _groups(x, rows, columns, channels))
@@ -100,10 +111,11 @@ def kernel_gradient(
         seen = _at_points(x, rows, columns, pads)
         g = lax.pad(g, jnp.zeros((), g.dtype), [(0, 0, 0), *missing, (0, 0, 0)])
         g = _combine(down.AT.T, [g[:, i :: rows.outputs] for i in range(rows.outputs)])
-        g = lax.optimization_barrier(g)
-        ends = range(columns.outputs)
-        g = _combine(across.AT.T, [g[:, :, :, i :: columns.outputs] for i in ends])
-        return total + jnp.einsum("bapc,bapo->baco", _flat(seen), _flat(g)), None
+        ends = [slice(i, None, columns.outputs) for i in range(columns.outputs)]
+        parts = _across(g, across.AT.T, ends)
+        products = _products("apc,apo->aco", seen, parts)
+        products, _ = lax.optimization_barrier((products, (seen, parts)))
+        return total + jnp.stack([jnp.concatenate(pairs) for pairs in products]), None
 
     channels = x.shape[-1], g.shape[-1]
     none = jnp.zeros((columns.tile, rows.tile, *channels), x.dtype)
@@ -144,8 +156,8 @@ def _axes(inputs: Sequence[int], sides: Sequence[int], pads: Pads) -> tuple[Axis
     return rows, columns
 
 
-def _at_points(x: Array, rows: Axis, columns: Axis, pads: Pads) -> Float[Array, "b a n p q c"]:
-    """Images at the points: column's point, row's point, image, tile, channel."""
+def _at_points(x: Array, rows: Axis, columns: Axis, pads: Pads) -> Points:
+    """Images at the points: a pair of rows' points, image, tile, channel."""
     edges = []
     for axis, inputs, (before, _) in zip((rows, columns), x.shape[1:3], pads, strict=True):
         seen = axis.outputs * (axis.tiles - 1) + axis.tile
@@ -156,22 +168,36 @@ def _at_points(x: Array, rows: Axis, columns: Axis, pads: Pads) -> Float[Array, 
         reach = axis.outputs * (axis.tiles - 1) + 1
         return [slice(i, i + reach, axis.outputs) for i in range(axis.tile)]
 
-    # The barrier: each of them is read more than once, and shall be computed once.
-    x = lax.optimization_barrier(_combine(matrices(rows).BT, [x[:, i] for i in starts(rows)]))
-    return _combine(matrices(columns).BT, [x[:, :, :, i] for i in starts(columns)])
+    x = _combine(matrices(rows).BT, [x[:, i] for i in starts(rows)])
+    return _across(x, matrices(columns).BT, starts(columns))
+
+
+def _across(
+    x: Float[Array, "a n p w c"], matrix: Float32[np.ndarray, "b tile"], starts: Sequence[slice]
+) -> Points:
+    """What is at the points of the rows, at those of the columns as well."""
+    x = lax.optimization_barrier(x)  # each is read more than once, and shall be computed once
+    pairs = [[pair[:, :, :, i] for i in starts] for pair in _pairs(x)]
+    return [[_sum(row, pair) for pair in pairs] for row in matrix]
+
+
+def _products(equation: str, left: Points, right: Points) -> Points:
+    """A matrix product at each of the points."""
+    flat = partial(jax.tree.map, lambda x: x.reshape(len(x), -1, x.shape[-1]))
+    return jax.tree.map(partial(jnp.einsum, equation), flat(left), flat(right))
 
 
 def _combine(matrix: Float32[np.ndarray, "m n"], parts: Sequence[Array] | Array) -> Array:
     """A small matrix times a long one whose rows are given; they are read where they are."""
-    rows = [
-        sum(float(factor) * part for factor, part in zip(row, parts, strict=True) if factor)
-        for row in matrix
-    ]
-    return jnp.stack(rows)
+    return jnp.stack([_sum(row, parts) for row in matrix])
 
 
-def _flat(x: Array) -> Float[Array, "b a places channels"]:
-    return x.reshape(*x.shape[:2], -1, x.shape[-1])
+def _sum(factors: Float32[np.ndarray, "n"], parts: Sequence[Array] | Array) -> Array:
+    return sum(float(factor) * x for factor, x in zip(factors, parts, strict=True) if factor)
+
+
+def _pairs(x: Float[Array, "a *_"]) -> list[Array]:
+    return [x[i : i + 2] for i in range(0, len(x), 2)]
 
 
 def _groups(x: Array, rows: Axis, columns: Axis, channels: int) -> Float[Array, "_ images h w c"]:
