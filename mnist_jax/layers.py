@@ -3,12 +3,13 @@
 XLA's own gradients of a convolution are hundreds of times slower than they could be on a CPU (jax
 issue 12868). Here both are written as what a CPU is good at, forward convolutions: of the output's
 gradient with the flipped kernel, and of the images with the output's gradient for a kernel, where
-images and channels have changed places. Large kernels of many channels, and the gradients of most
-kernels, go Winograd's way, by fewer multiplications. Convolutions of one channel into many, and
-those of each channel alone, are sums of shifted images, which XLA fuses with what comes after them.
+images and channels have changed places. Kernels of many weights, and the gradients of kernels of
+many channels, go Winograd's way, by fewer multiplications. Convolutions of one channel into many,
+and those of each channel alone, are sums of shifted images, fused with what comes after them.
 Other backends keep XLA's convolution and its gradients.
 """
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -22,7 +23,9 @@ from mnist_jax.types import PyTree
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _MAX_TAPS = 64  # sums of more shifted images take long to compile
-_MANY_CHANNELS = 1024  # of images times those of responses: with fewer, Winograd's way is no gain
+_MANY_CHANNELS = 1024  # of images times those of responses: then gradients gain by Winograd's way
+_MANY_WEIGHTS = 18_000  # of a kernel: then responses do
+_VERY_MANY_WEIGHTS = 72_000  # then those of small kernels do in predicting too
 _PARTS = 4  # of the rows in the kernel's gradient: one convolution alone keeps one core busy
 
 Pair = tuple[int, int]
@@ -85,11 +88,12 @@ def conv2d_max_pool(
     padding: str = "SAME",
 ) -> Float[Array, "n h2 w2 cout"]:
     """`max_pool(conv2d(x, kernel, padding), window)`, which is quick at predicting too."""
-    responses = conv2d(x, kernel, padding)
     if jax.default_backend() != "cpu":
-        return max_pool(responses, window)
-    if _by_xla(x, kernel, _geometry(x, kernel, padding)):
-        return _native_max_pool(responses, window)  # XLA makes it one operation with all around it
+        return max_pool(conv2d(x, kernel, padding), window)
+    geometry = _geometry(x, kernel, padding)
+    if _by_xla(x, kernel, geometry, predicts=True):  # one operation with all around it
+        return _native_max_pool(_native(x, kernel, geometry), window)
+    responses = conv2d(x, kernel, padding)
     if window > 2:  # too many places for one loop to make
         return _native_max_pool(kept(responses), window)
     return kept(max_pool(responses, window))
@@ -176,7 +180,8 @@ def _convolve_bwd(geometry: _Geometry, saved: tuple[Array, Array], g: Array) -> 
         taps = _taps(x, kernel.shape[:2], geometry)
         sums = jnp.stack([channel_sums(tap * g) for tap in taps.values()])
         return x_gradient, sums.reshape(kernel.shape).astype(kernel.dtype)
-    if _by_winograd(x, kernel, geometry, smallest=3):
+    if math.prod(kernel.shape[2:]) >= _MANY_CHANNELS and _suits_winograd(x, kernel, geometry):
+        x_gradient, g = kept((x_gradient, g))  # one by one: either keeps all cores busy
         by_winograd = winograd.kernel_gradient(x, g, geometry.pads)
         return x_gradient, by_winograd.astype(kernel.dtype)
     images, kernels = x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)
@@ -191,24 +196,25 @@ def _convolve_bwd(geometry: _Geometry, saved: tuple[Array, Array], g: Array) -> 
 _convolve.defvjp(_convolve_fwd, _convolve_bwd)
 
 
-def _by_xla(x: Array, kernel: Array, geometry: _Geometry) -> bool:
-    """Whether XLA's own is the quickest convolution."""
+def _by_xla(x: Array, kernel: Array, geometry: _Geometry, predicts: bool = False) -> bool:
+    """Whether XLA's own is the quickest convolution (`experiments.layer_profile`)."""
     if kernel.shape[2] == 1:
         return kernel.shape[0] * kernel.shape[1] > _MAX_TAPS
-    return not _by_winograd(x, kernel, geometry, smallest=5)
+    side = min(kernel.shape[:2])
+    many = _VERY_MANY_WEIGHTS if predicts and side < 5 else _MANY_WEIGHTS
+    return side < 3 or kernel.size < many or not _suits_winograd(x, kernel, geometry)
 
 
-def _by_winograd(x: Array, kernel: Array, geometry: _Geometry, smallest: int) -> bool:
-    """Whether fewer multiplications are the quicker way (`experiments.layer_profile`).
+def _suits_winograd(x: Array, kernel: Array, geometry: _Geometry) -> bool:
+    """Whether fewer multiplications are a way at all.
 
     Devices that share a batch would have to exchange sums with every group of images.
     """
-    sides, (group, features) = kernel.shape[:2], kernel.shape[2:]
+    sides = kernel.shape[:2]
     return (
-        smallest <= min(sides)
+        min(sides) >= 2
         and max(sides) <= winograd.MAX_SIDE
-        and group == x.shape[3]
-        and group * features >= _MANY_CHANNELS
+        and kernel.shape[2] == x.shape[3]
         and x.dtype == jnp.float32
         and geometry == _Geometry((1, 1), geometry.pads)
         and jax.device_count() == 1

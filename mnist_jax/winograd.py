@@ -68,10 +68,10 @@ def convolve(
     """
     rows, columns = _axes(x.shape[1:3], kernel.shape[:2], pads)
     down, across = matrices(rows), matrices(columns)
-    weights = [
-        [jnp.einsum("ai,j,ijco->aco", pair, point, kernel) for pair in _pairs(jnp.asarray(down.G))]
-        for point in across.G
+    pairs = [
+        pair.swapaxes(0, 1) for pair in _pairs(lax.optimization_barrier(_combine(down.G, kernel)))
     ]
+    weights = [[_sum(point, pair) for pair in pairs] for point in across.G]
 
     def group(x: Array) -> Array:
         seen = _at_points(x, rows, columns, pads)
@@ -121,7 +121,8 @@ def kernel_gradient(
     none = jnp.zeros((columns.tile, rows.tile, *channels), x.dtype)
     x, g = (_groups(images, rows, columns, max(channels)) for images in (x, g))
     total, _ = lax.scan(add, none, (x, g))
-    return jnp.einsum("ai,bj,baco->ijco", down.G, across.G, total)
+    total = lax.optimization_barrier(_combine(across.G.T, total)).swapaxes(0, 1)
+    return _combine(down.G.T, total)
 
 
 @lru_cache

@@ -1,5 +1,7 @@
 """Winograd's convolution against sums in float64, and where it is taken."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from jax import lax
 
 from mnist_jax import layers, winograd
 
-sides = st.integers(3, winograd.MAX_SIDE)
+sides = st.integers(2, winograd.MAX_SIDE)
 shapes = st.fixed_dictionaries(
     {
         "seed": st.integers(0, 99),
@@ -111,6 +113,28 @@ def test_layers_take_it_where_there_are_channels_enough(large):
     assert not products(layers.conv2d, x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16))
     strided = jax.grad(lambda k: layers.conv2d(x, k, stride=2).sum())
     assert not products(strided, kernel)
+
+
+def test_a_group_has_more_products_than_nine(large):
+    """XLA divides no fewer among the cores."""
+    x, kernel = large
+    pads = ((0, 0), (0, 0))
+    assert products(partial(winograd.convolve, pads=pads), x, kernel) > 9
+    g = winograd.convolve(x, kernel, pads)
+    assert products(partial(winograd.kernel_gradient, pads=pads), x, g) > 9
+
+
+@pytest.mark.parametrize(
+    ("side", "channels", "trained", "predicted"),
+    [(3, 32, False, False), (3, 64, True, False), (3, 128, True, True), (5, 32, True, True)],
+)
+def test_smaller_kernels_take_it_in_training_first(side, channels, trained, predicted):
+    x = jax.ShapeDtypeStruct((2, 8, 8, channels), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((side, side, channels, channels), jnp.float32)
+    assert (products(layers.conv2d, x, kernel) > 0) == trained
+    in_one = partial(layers.conv2d_max_pool, window=2)
+    assert (products(in_one, x, kernel) > 0) == predicted
+    assert (products(lambda *args: jax.vjp(in_one, *args)[0], x, kernel) > 0) == trained
 
 
 def test_devices_that_share_a_batch_do_not_take_it(large, monkeypatch):
