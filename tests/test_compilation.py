@@ -120,7 +120,7 @@ def test_an_option_that_this_jaxlib_lacks_is_left_out(monkeypatch):
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the options are for CPUs")
 @pytest.mark.usefixtures("optimised")
 def test_convolutions_are_eigens_on_a_cpu_that_trains_and_ynnpacks_on_one_that_predicts():
-    x, kernel = jnp.ones((8, 14, 14, 32)), jnp.ones((3, 3, 32, 64))
+    x, kernel = jnp.ones((8, 14, 14, 32)), jnp.ones((3, 3, 32, 32))
     lowered = jax.jit(layers.conv2d).lower(x, kernel)
     trains, predicts = (compilation.compile_lowered(lowered, predicts=p) for p in (False, True))
     assert "ynn_fusion" not in trains.as_text()
