@@ -33,6 +33,7 @@ NETS = ("mlp_512_256", "cnn_3x3", "cnn_5x5_3x3")
 BATCHES = (32, 128, 512)
 EPOCH = 60_000
 PREDICTIONS = 4  # a turn: they are short
+TURN = 1.5e11  # floating-point operations, if not a whole epoch: less is over too soon to be timed
 TABLES = speed_report.TABLES
 
 
@@ -187,6 +188,11 @@ def flops(net: str) -> tuple[int, int]:
     return 3 * sum(layers) - layers[0], sum(layers)
 
 
+def examples_of_a_turn(net: str, at_least: int) -> int:
+    """More of a net that is quicker, up to an epoch, so that a turn is long enough to be timed."""
+    return max(at_least, min(EPOCH, int(TURN / flops(net)[0])))
+
+
 def main() -> None:
     """Measures and writes the results."""
     # On a GPU, this process must not take the memory that the workers need.
@@ -194,7 +200,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--name", default=jax.default_backend(), help="of the results' files")
     parser.add_argument("--repeats", type=int, default=5, help="turns of each peer")
-    parser.add_argument("--train-size", type=int, default=6144, help="examples of one timed turn")
+    parser.add_argument("--train-size", type=int, default=6144, help="least examples of a turn")
     parser.add_argument("--nets", nargs="+", default=NETS)
     parser.add_argument("--batches", nargs="+", type=int, default=BATCHES)
     options = parser.parse_args()
@@ -203,7 +209,7 @@ def main() -> None:
         **tables.origin("experiments.speed"),
         "gemm_gflop_per_second": gemm.peak(),
         "results": [
-            measure(net, batch_size, options.train_size, options.repeats)
+            measure(net, batch_size, examples_of_a_turn(net, options.train_size), options.repeats)
             for net, batch_size in tqdm(jobs, unit="row")
         ],
     }

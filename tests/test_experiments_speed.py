@@ -90,6 +90,12 @@ def test_flops_of_training():
     assert speed.flops("mlp_512_256") == (2 * first + 3 * (second + third), first + second + third)
 
 
+def test_a_turn_of_a_quick_net_is_a_whole_epoch():
+    turns = {net: speed.examples_of_a_turn(net, 6_144) for net in speed.NETS}
+    assert turns == {"mlp_512_256": 60_000, "cnn_3x3": 6_144, "cnn_5x5_3x3": 6_144}
+    assert speed.examples_of_a_turn("cnn_5x5_3x3", 70_000) == 70_000
+
+
 @pytest.mark.parametrize("net", speed.NETS)
 def test_the_flax_example_has_the_same_net(net):
     from experiments.peers import flax_example
