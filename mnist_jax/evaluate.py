@@ -41,7 +41,8 @@ def predict(
 
     def predict_batch(batch: tuple[Array, Array]) -> Float32[Array, "batch outputs"]:
         images, places = parallel.split(mesh, batch)
-        return model.apply(variables, inputs(images, places, corrupt))
+        pixels = inputs(images, places, corrupt)
+        return parallel.by_device(mesh, model.apply, True)(variables, pixels)
 
     outputs = lax.map(predict_batch, (batches, places))
     return parallel.gather(mesh, outputs.reshape(n + padding, -1)[:n])

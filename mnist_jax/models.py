@@ -15,7 +15,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Float32
 
-from mnist_jax import layers, nets
+from mnist_jax import layers, nets, parallel
 from mnist_jax.types import Fields, Key, Layer, PyTree
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -48,7 +48,8 @@ class Dropout(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*shape"], rate: Float32[Array, ""]) -> Array:
-        kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - rate, x.shape)
+        draw = partial(jax.random.bernoulli, self.make_rng("dropout"), 1 - rate)
+        kept = parallel.draw(draw, x.shape)
         return jnp.where(kept, x / (1 - rate).astype(x.dtype), jnp.zeros((), x.dtype))
 
 
@@ -71,7 +72,8 @@ class MLP(nn.Module):
     ) -> Float32[Array, "batch outputs"]:
         x = x.reshape(x.shape[0], -1)
         if self.standardise:  # epsilon: a pixel that is nearly always black stays small
-            plain = partial(nn.BatchNorm, use_bias=False, use_scale=False)
+            axis = parallel.BATCH if parallel.num_parts() > 1 else None
+            plain = partial(nn.BatchNorm, use_bias=False, use_scale=False, axis_name=axis)
             x = plain(rates is None, momentum=0.9, epsilon=1e-3)(x)
         for i, (width, drops) in enumerate(zip(self.widths, self.dropout, strict=True)):
             x = self.activation(nn.Dense(width, dtype=self.dtype)(x))
@@ -165,9 +167,10 @@ class BatchNorm(nn.Module):
         mean, variance = means.value, variances.value
         x = x.astype(jnp.float32)
         if not self.average:
-            count = x.size // x.shape[-1]
-            mean = layers.channel_sums(x) / count
-            variance = jnp.maximum(layers.channel_sums(x * x) / count - mean * mean, 0.0)
+            count = x.size // x.shape[-1] * parallel.num_parts()
+            mean = parallel.total(layers.channel_sums(x)) / count
+            squares = parallel.total(layers.channel_sums(x * x)) / count
+            variance = jnp.maximum(squares - mean * mean, 0.0)
             for past, now in ((means, mean), (variances, variance)):
                 past.value = 0.9 * past.value + 0.1 * now
         scale = scale * jax.lax.rsqrt(variance + 1e-5)

@@ -1,15 +1,21 @@
 """Every batch, and the members that train at once, split over one mesh of all devices.
 
 They are those of all processes. Parameters and data lie on every device whole. A program says only
-where its batch is split; XLA carries that through to the gradients and adds up over the devices
-what sums over the batch (gradients, metrics, the statistics of batch normalisation). Random numbers
-do not depend on it. One device is a mesh as well, and costs nothing: its programs are those of no
-mesh.
+where its batch is split; XLA carries that through and adds up over the devices what sums over the
+batch (the loss, metrics). A net is applied by each device to its part (`by_device`), as if there
+were no others, but for what is of the whole batch: gradients and the statistics of batch
+normalisation are added up, and random numbers are those of one device. One device is a mesh as
+well, and costs nothing: its programs are those of no mesh.
 """
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
+from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
 
 from mnist_jax.types import PyTree, UserError
 
@@ -91,3 +97,56 @@ def split(mesh: Mesh | None, tree: PyTree, axis: str = BATCH) -> PyTree:
 def gather(mesh: Mesh | None, tree: PyTree) -> PyTree:
     """In a program: has every device have arrays whole again."""
     return tree if mesh is None else jax.lax.with_sharding_constraint(tree, whole(mesh))
+
+
+def by_device(mesh: Mesh | None, apply: Callable[..., Any], outputs: PyTree) -> Callable[..., Any]:
+    """In a program: `apply(variables, batch, *others)` by every device to its part of the batch.
+
+    Args:
+      mesh: None: the one device does it all.
+      apply: where it sums over the batch or draws for it, by `total` and `draw`.
+      outputs: for what it returns, whether that has the batch's axis or is of all of it (a prefix
+        of its tree).
+    """
+    if mesh is None or mesh.size == 1:
+        return apply
+    whole, part = PartitionSpec(), PartitionSpec(BATCH)
+
+    def applied(variables: PyTree, batch: Array, *others: PyTree) -> Any:
+        mapped = jax.shard_map(
+            apply,
+            mesh=mesh,
+            in_specs=(whole, part, *(whole for _ in others)),
+            out_specs=jax.tree.map(lambda split: part if split else whole, outputs),
+            check_vma=False,
+        )
+        return mapped(variables, batch, *others)
+
+    return applied
+
+
+def is_part() -> bool:
+    """Whether what is traced is one device's part, that of `by_device`."""
+    return BATCH in jax.sharding.get_abstract_mesh().manual_axes
+
+
+def num_parts() -> int:
+    """How many parts a batch has, of which what is traced is one; 1 outside of `by_device`."""
+    return lax.axis_size(BATCH) if is_part() else 1
+
+
+def total(x: Array) -> Array:
+    """Of a part's sums: those of the whole batch."""
+    return x if num_parts() == 1 else lax.psum(x, BATCH)
+
+
+def draw(sample: Callable[[tuple[int, ...]], Array], shape: tuple[int, ...]) -> Array:
+    """Random numbers for a part of a batch: of those that `sample` draws for all of it.
+
+    Each device draws all: what an example gets does not depend on how many devices there are.
+    """
+    devices = num_parts()
+    if devices == 1:
+        return sample(shape)
+    whole = sample((shape[0] * devices, *shape[1:]))
+    return lax.dynamic_slice_in_dim(whole, lax.axis_index(BATCH) * shape[0], shape[0])

@@ -116,9 +116,8 @@ def train_step(
     def loss(params: PyTree) -> tuple[Array, tuple[Array, PyTree]]:
         variables = {"params": params, "batch_stats": state.batch_stats}
         dropout_key = stream(root, "dropout", state.step)
-        logits, batch_stats = recipe.model.apply_train(
-            variables, pixels, dropout_key, hparams.dropout
-        )
+        apply = parallel.by_device(recipe.mesh, recipe.model.apply_train, (True, False))
+        logits, batch_stats = apply(variables, pixels, dropout_key, hparams.dropout)
         losses = recipe.task.loss(logits, targets, hparams.label_smoothing)
         if weights is None:
             return losses.mean(), (logits, batch_stats)

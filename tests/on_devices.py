@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from mnist_jax import compilation, evaluate, parallel, progress, run, splits, train
+from mnist_jax import compilation, evaluate, layers, parallel, progress, run, splits, train
 from mnist_jax import config as configs
 
 BATCH = 24  # of no other meaning in the programs below
@@ -85,6 +85,24 @@ def train_and_predict(folder, mesh):
     (folder / "predict.hlo").write_text(compiled.as_text())
 
 
+def convolve(folder, mesh):
+    """The gradient of a kernel that is large enough for Winograd's way, in two layers."""
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((BATCH, 8, 8, 32), np.float32)
+    kernel = rng.standard_normal((5, 5, 32, 32), np.float32) / 30
+
+    def net(kernel, images):
+        return layers.conv2d(layers.conv2d(images, kernel), kernel)
+
+    def loss(kernel, images):
+        return (parallel.by_device(mesh, net, True)(kernel, images) ** 2).mean()
+
+    on_devices = parallel.put(mesh, (kernel, images))
+    compiled = compilation.compile_lowered(jax.jit(jax.grad(loss)).lower(*on_devices))
+    (folder / "convolve.hlo").write_text(compiled.as_text())
+    np.savez(folder / "convolve.npz", kernel=compiled(*on_devices))
+
+
 def whole_run(workdir, stop=None):
     """A run to its end, or until an epoch; goes on with what is in the workdir."""
     config = make_config(MLP)
@@ -103,5 +121,6 @@ if __name__ == "__main__":
     folder, workdir = (Path(argument) for argument in sys.argv[1:])
     folder.mkdir()
     train_and_predict(folder, parallel.make_mesh())
+    convolve(folder, parallel.make_mesh())
     whole_run(workdir, None if workdir.exists() else STOPPED)
     (folder / "judged.json").write_text(json.dumps(run.evaluate_run(workdir, "test")))

@@ -1,12 +1,11 @@
-"""This package: an epoch is one program."""
+"""This package: an epoch is one program, of all devices ($JAX_NUM_CPU_DEVICES of a CPU)."""
 
 from functools import cache
 
 import jax
-import jax.numpy as jnp
 
 from experiments.peers import Peer, Task
-from mnist_jax import compilation, evaluate, train
+from mnist_jax import compilation, evaluate, parallel, train
 from mnist_jax import config as configs
 from mnist_jax.memory import jax_peak_bytes
 
@@ -17,10 +16,12 @@ def make(task: Task) -> Peer:
     for field, value in task.net.items():  # lists, where they came as JSON
         config.model[field] = tuple(value) if isinstance(value, list) else value
     config.train.batch_size = task.batch_size
-    recipe = train.make_recipe(config, 10, len(task.train_labels))
+    mesh = parallel.make_mesh()
+    recipe = train.make_recipe(config, 10, len(task.train_labels), mesh)
     hparams, root = train.make_hparams(config), jax.random.key(0)
-    images, labels, test = map(jnp.asarray, task[2:])
-    state = jax.jit(train.init_state, static_argnums=0)(recipe, hparams, root)
+    images, labels, test = parallel.put(mesh, task[2:])
+    init = jax.jit(train.init_state, static_argnums=0, out_shardings=parallel.whole(mesh))
+    state = init(recipe, hparams, root)
 
     # Compiled when they are first called, for that is when the others compile.
     @cache
@@ -30,7 +31,7 @@ def make(task: Task) -> Peer:
 
     @cache
     def forward() -> jax.stages.Compiled:
-        lowered = evaluate.predict.lower(recipe.model, train.variables(state), test)
+        lowered = evaluate.predict.lower(recipe.model, train.variables(state), test, mesh=mesh)
         return compilation.compile_lowered(lowered, predicts=True)
 
     def fit() -> None:
