@@ -8,38 +8,43 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments import figures, tables
-from experiments.peers import PEERS
+from experiments.peers import OURS, PEERS, THEIRS
 
 
 def to_markdown(record: Mapping[str, Any]) -> str:
     """A row for each net and batch: seconds an epoch, and ours over the best of the others."""
     peers = _peers(record)
-    header = ["net", "batch", *peers, "ours / best peer", "predicting: ours / best peer"]
+    ours = [name for name in OURS if name in peers]
+    header = ["net", "batch", *peers, *(f"{name} / best peer" for name in ours)]
+    header += ["predicting: ours / best peer"]
     cells = []
     for result in record["results"]:
         rows = result["peers"]
-        ratios = [_ratio(rows, key) for key in ("epoch_seconds", "predict_10000_seconds")]
+        ratios = [_ratio(rows, name, "epoch_seconds") for name in ours]
+        ratios += [_ratio(rows, "ours", "predict_10000_seconds")]
         times = [f"{rows[name]['epoch_seconds']:.3g}" if name in rows else "-" for name in peers]
         cells.append([f"`{result['net']}`", str(result["batch_size"]), *times, *ratios])
-    ours = record["results"][0]["peers"]["ours"]
-    turns = len(ours["epoch_seconds_of_each_turn"])
-    predictions = len(ours.get("predict_10000_seconds_of_each_turn", ())) or turns
+    first = record["results"][0]["peers"]["ours"]
+    turns = len(first["epoch_seconds_of_each_turn"])
+    predictions = len(first.get("predict_10000_seconds_of_each_turn", ())) or turns
     note = (
         f"Seconds for an epoch of 60,000 examples, medians of {turns} interleaved turns of "
         f"{_examples(record)} examples each, compiling left out; {predictions} of predicting "
-        "10,000, whose work no training batch changes. Ours / best peer: beside the one of the "
-        "smallest median, turn by turn, their median and in brackets their range, where each turn "
-        f"was kept; {tables.source(record)}"
+        "10,000, whose work no training batch changes. "
+        + "By core: every core is a device, and takes its part of each batch. "
+        * (len(ours) > 1)
+        + "Ours / best peer: beside the one of the smallest median, turn by turn, their median "
+        f"and in brackets their range, where each turn was kept; {tables.source(record)}"
     )
     return tables.markdown(header, cells, note)
 
 
-def _ratio(rows: Mapping[str, Mapping[str, Any]], key: str) -> str:
-    """Ours over the best peer's: the median of the turns' ratios, and from where to where."""
-    others = [row for name, row in rows.items() if name != "ours"]
-    if not others:
+def _ratio(rows: Mapping[str, Mapping[str, Any]], name: str, key: str) -> str:
+    """One of ours over the best peer's: the turns' median ratio, and from where to where."""
+    others = [rows[name] for name in THEIRS if name in rows]
+    if not others or name not in rows:
         return "-"
-    ours, best = rows["ours"], min(others, key=lambda row: row[key])
+    ours, best = rows[name], min(others, key=lambda row: row[key])
     turns = f"{key}_of_each_turn"
     if turns not in ours:  # in earlier records of predicting
         return f"{ours[key] / best[key]:.2f}"

@@ -49,6 +49,10 @@ def spawn(job: Job, cache: Path) -> Iterator[subprocess.Popen]:
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     }
+    if job.peer == "ours by core":
+        from mnist_jax import groups  # not in the worker, where it would bring JAX to every peer
+
+        variables["JAX_NUM_CPU_DEVICES"] = str(groups.cores())
     process = subprocess.Popen(
         [sys.executable, "-m", "experiments.worker", json.dumps(job)],
         stdin=subprocess.PIPE,
@@ -92,10 +96,10 @@ def make(job: Job) -> peers.Peer:
         test_images=rng.integers(0, 256, (job.num_test, 28, 28, 1), np.uint8),
     )
     match job.peer:
-        case "ours":
+        case "ours" | "ours by core":
             from experiments.peers import ours
 
-            return ours.make(task)
+            return ours.make(task, by_core=job.peer == "ours by core")
         case "flax example":
             from experiments.peers import flax_example
 

@@ -8,7 +8,7 @@ import pytest
 
 from experiments import figures, speed, speed_report, tables, worker
 from mnist_jax import config as configs
-from mnist_jax import models, nets
+from mnist_jax import groups, models, nets
 
 TINY = worker.Job("ours", {"name": "linear"}, batch_size=32, num_train=64, num_test=32)
 
@@ -53,6 +53,37 @@ def test_a_worker_that_is_killed_has_failed(tmp_path):
         process.kill()
         with pytest.raises(worker.Failed, match="ended with exit code -9"):
             worker.ask(process, "train")
+
+
+def test_by_core_every_core_is_a_device(tmp_path, monkeypatch):
+    """A batch that they cannot share is told of; one that they can is trained on."""
+    monkeypatch.setattr(groups, "cores", lambda: 4)
+    by_core = TINY._replace(peer="ours by core")
+    with worker.spawn(by_core, tmp_path) as process:
+        assert worker.ask(process, "train")["seconds"] > 0
+    odd = by_core._replace(batch_size=30, num_train=60)
+    with (
+        worker.spawn(odd, tmp_path) as process,
+        pytest.raises(worker.Failed, match="30 is no multiple of the 4 devices"),
+    ):
+        worker.ask(process, "train")
+
+
+def test_both_of_ours_are_compared_with_others_only():
+    cold, cached = speed.Start(5.5, 0.5, 10.0), speed.Start(1.5, 0.5, 5.0)
+
+    def row(seconds):
+        turns = {"train": [seconds], "predict": [seconds]}
+        return speed.row(turns, cold, cached, [held(1)], 60_000, (1, 1))
+
+    rows = {"ours": row(3.0), "pytorch": row(4.0), "keras": row(8.0), "ours by core": row(1.0)}
+    result = {"net": "mlp", "batch_size": 32, "num_train": 60_000, "peers": rows, "failed": {}}
+    record = {"device": "2 cores", "jax": "0", "command": "python", "results": [result]}
+    header, _, line, *_ = speed_report.to_markdown(record).splitlines()
+    shown = dict(zip(header.split(" | "), line.split(" | "), strict=True))
+    assert shown["ours / best peer"] == "0.75 (0.75-0.75)"
+    assert shown["ours by core / best peer"] == "0.25 (0.25-0.25)"
+    assert list(shown)[2:6] == ["ours", "pytorch", "keras", "ours by core"]
 
 
 def test_measuring_goes_on_without_the_peers_that_fail(monkeypatch):

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int32, UInt8
 
-PEERS = ("ours", "flax example", "pytorch", "pytorch compiled", "keras", "keras compiled")
+OURS = ("ours", "ours by core")  # on a CPU: one device of all cores, or each a device
+THEIRS = ("flax example", "pytorch", "pytorch compiled", "keras", "keras compiled")
+PEERS = (OURS[0], *THEIRS, OURS[1])
 
 
 class Task(NamedTuple):

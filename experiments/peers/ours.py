@@ -1,4 +1,4 @@
-"""This package: an epoch is one program, of all devices ($JAX_NUM_CPU_DEVICES of a CPU)."""
+"""This package: an epoch is one program of all devices."""
 
 from functools import cache
 
@@ -10,13 +10,21 @@ from mnist_jax import config as configs
 from mnist_jax.memory import jax_peak_bytes
 
 
-def make(task: Task) -> Peer:
-    """The net, to be trained by `train.train_epoch`."""
+def make(task: Task, *, by_core: bool = False) -> Peer:
+    """The net, to be trained by `train.train_epoch`.
+
+    Raises:
+      RuntimeError: `by_core` on anything but a CPU, of which $JAX_NUM_CPU_DEVICES makes devices.
+      UserError: the devices cannot share a batch.
+    """
+    if by_core and jax.default_backend() != "cpu":
+        raise RuntimeError("it is for CPUs")
     config = configs.default()
     for field, value in task.net.items():  # lists, where they came as JSON
         config.model[field] = tuple(value) if isinstance(value, list) else value
     config.train.batch_size = task.batch_size
     mesh = parallel.make_mesh()
+    parallel.check_batch_size(task.batch_size, mesh.size)
     recipe = train.make_recipe(config, 10, len(task.train_labels), mesh)
     hparams, root = train.make_hparams(config), jax.random.key(0)
     images, labels, test = parallel.put(mesh, task[2:])
