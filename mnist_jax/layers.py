@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from mnist_jax import parallel, winograd
+from mnist_jax import winograd
 from mnist_jax.types import PyTree
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -206,10 +206,7 @@ def _by_xla(x: Array, kernel: Array, geometry: _Geometry, predicts: bool = False
 
 
 def _suits_winograd(x: Array, kernel: Array, geometry: _Geometry) -> bool:
-    """Whether fewer multiplications are a way at all.
-
-    XLA, where it splits the images among devices, would have these exchange every group's sums.
-    """
+    """Whether fewer multiplications are a way at all."""
     sides = kernel.shape[:2]
     return (
         min(sides) >= 2
@@ -217,7 +214,6 @@ def _suits_winograd(x: Array, kernel: Array, geometry: _Geometry) -> bool:
         and kernel.shape[2] == x.shape[3]
         and x.dtype == jnp.float32
         and geometry == _Geometry((1, 1), geometry.pads)
-        and (jax.device_count() == 1 or parallel.is_part())
     )
 
 

@@ -125,14 +125,9 @@ def by_device(mesh: Mesh | None, apply: Callable[..., Any], outputs: PyTree) -> 
     return applied
 
 
-def is_part() -> bool:
-    """Whether what is traced is one device's part, that of `by_device`."""
-    return BATCH in jax.sharding.get_abstract_mesh().manual_axes
-
-
 def num_parts() -> int:
-    """How many parts a batch has, of which what is traced is one; 1 outside of `by_device`."""
-    return lax.axis_size(BATCH) if is_part() else 1
+    """How many parts a batch has where what is traced is one, that of `by_device`; elsewhere 1."""
+    return lax.axis_size(BATCH) if BATCH in jax.sharding.get_abstract_mesh().manual_axes else 1
 
 
 def total(x: Array) -> Array:

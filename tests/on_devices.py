@@ -88,8 +88,8 @@ def train_and_predict(folder, mesh):
 def convolve(folder, mesh):
     """The gradient of a kernel that is large enough for Winograd's way, in two layers."""
     rng = np.random.default_rng(0)
-    images = rng.standard_normal((BATCH, 8, 8, 32), np.float32)
-    kernel = rng.standard_normal((5, 5, 32, 32), np.float32) / 30
+    images = rng.standard_normal((BATCH, 8, 8, 48), np.float32)
+    kernel = rng.standard_normal((3, 3, 48, 48), np.float32) / 20
 
     def net(kernel, images):
         return layers.conv2d(layers.conv2d(images, kernel), kernel)

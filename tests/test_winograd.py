@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from mnist_jax import layers, parallel, winograd
+from mnist_jax import layers, winograd
 
 sides = st.integers(2, winograd.MAX_SIDE)
 shapes = st.fixed_dictionaries(
@@ -135,15 +135,6 @@ def test_smaller_kernels_take_it_in_training_first(side, channels, trained, pred
     in_one = partial(layers.conv2d_max_pool, window=2)
     assert (products(in_one, x, kernel) > 0) == predicted
     assert (products(lambda *args: jax.vjp(in_one, *args)[0], x, kernel) > 0) == trained
-
-
-def test_images_that_xla_splits_do_not_take_it(large, monkeypatch):
-    """Sums of its groups would have to be exchanged; not so where each device has its part."""
-    x, kernel = large
-    monkeypatch.setattr(jax, "device_count", lambda: 2)
-    assert not products(jax.grad(lambda k: layers.conv2d(x, k).sum()), kernel)
-    monkeypatch.setattr(parallel, "is_part", lambda: True)
-    assert products(jax.grad(lambda k: layers.conv2d(x, k).sum()), kernel)
 
 
 def test_gradients_of_layers(large):
