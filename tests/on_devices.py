@@ -34,6 +34,13 @@ EVERYTHING = {
     "optim.clip": 1.0,
     "optim.ema": 0.9,
 }
+# Flax's own batch normalisation, of the inputs.
+STANDARDISED = {
+    "data.name": "digits",
+    "train.batch_size": BATCH,
+    "model.name": "linear",
+    "model.standardise": True,
+}
 # A run to the end: quick to compile, and with a state beside the parameters.
 MLP = {
     "data.name": "digits",
@@ -57,9 +64,9 @@ def make_config(overrides):
     return config
 
 
-def train_and_predict(folder, mesh):
-    """An epoch and some logits: programs and results."""
-    config = make_config(EVERYTHING)
+def epoch(folder, name, overrides, mesh):
+    """An epoch: the program and the results; what comes of it."""
+    config = make_config(overrides)
     examples = splits.load(config)
     recipe = train.make_recipe(config, 10, TRAIN, mesh)
     data = parallel.put(mesh, tuple(x[:TRAIN] for x in examples.train))
@@ -68,11 +75,18 @@ def train_and_predict(folder, mesh):
     state = init(recipe, *numbers)
     lowered = train.train_epoch.lower(recipe, state, *data, *numbers)
     compiled = compilation.compile_lowered(lowered)
-    (folder / "epoch.hlo").write_text(compiled.as_text())
+    (folder / f"{name}.hlo").write_text(compiled.as_text())
     state, sums = compiled(state, *data, *numbers)
     assert all(x.sharding.is_fully_replicated for x in jax.tree.leaves((state, sums)))
     named, _ = jax.tree.flatten_with_path((state, sums))
-    np.savez(folder / "epoch.npz", **{jax.tree_util.keystr(k): np.asarray(v) for k, v in named})
+    np.savez(folder / f"{name}.npz", **{jax.tree_util.keystr(k): np.asarray(v) for k, v in named})
+    return recipe, state, data
+
+
+def train_and_predict(folder, mesh):
+    """An epoch of two nets and some logits of the first: programs and results."""
+    epoch(folder, "standardised", STANDARDISED, mesh)
+    recipe, state, data = epoch(folder, "epoch", EVERYTHING, mesh)
     variables, (images, _) = train.variables(state), data
     logits = {}
     for n, size in SIZES:

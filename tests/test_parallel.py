@@ -60,9 +60,9 @@ def arrays(path):
 
 
 @pytest.mark.parametrize("count", MANY)
-@pytest.mark.parametrize("name", ["epoch", "logits", "convolve"])
+@pytest.mark.parametrize("name", ["epoch", "standardised", "logits", "convolve"])
 def test_the_same_numbers(done, count, name):
-    """Parameters, moments, averages, statistics and metrics of an epoch; logits at odd sizes."""
+    """Parameters, moments, averages, statistics and metrics of epochs; logits; a gradient."""
     one, many = (arrays(done / str(n) / f"{name}.npz") for n in (1, count))
     assert one.keys() == many.keys()
     for key, value in one.items():
