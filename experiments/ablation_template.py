@@ -8,7 +8,11 @@ from pathlib import Path
 
 from configs import mlp
 from experiments import tables
-from mnist_jax import compilation, run_members, splits, stats, workdir
+from mnist_jax.analysis import stats
+from mnist_jax.data import splits
+from mnist_jax.runs import run_members
+from mnist_jax.runtime import xla
+from mnist_jax.workdir import files
 
 SETTINGS = {
     "as it is": {},
@@ -25,7 +29,7 @@ def main(dataset: str = "mnist", seeds: int = 5, folder: Path = Path("runs/ablat
     config = mlp.get_config(dataset)
     config.members.update(seeds=seeds, settings=json.dumps(list(SETTINGS.values())))
     run_members.run_members(config, splits.load(config), folder)
-    rows = workdir.read_rows(folder / workdir.MEMBERS)
+    rows = files.read_rows(folder / files.MEMBERS)
     lost = {row["seed"] for row in rows if row["status"] == "diverged"}  # a pair takes both
     rows = [row for row in rows if row["seed"] not in lost]
     values = [
@@ -42,5 +46,5 @@ def main(dataset: str = "mnist", seeds: int = 5, folder: Path = Path("runs/ablat
 
 
 if __name__ == "__main__":
-    compilation.enable_cache(None)
+    xla.enable_cache(None)
     print(main())

@@ -17,8 +17,9 @@ from tqdm import tqdm
 
 from experiments import tables
 from experiments.members_speed import EPOCH, random_examples
-from mnist_jax import compilation, parallel, run
 from mnist_jax import config as configs
+from mnist_jax.runs import loop
+from mnist_jax.runtime import sharding, xla
 
 NETS = ("cnn_3x3", "cnn_5x5_3x3")
 BATCH_SIZE = 86
@@ -31,14 +32,14 @@ AUGMENTED: dict[str, dict[str, float]] = {  # beside none
 def cost(net: str, num_train: int, repeats: int) -> dict[str, Any]:
     """Median seconds of an epoch of 60,000 examples with each augmentation, and of each turn."""
     size = num_train // BATCH_SIZE * BATCH_SIZE
-    examples, mesh = random_examples(size), parallel.make_mesh()
+    examples, mesh = random_examples(size), sharding.make_mesh()
     states, programs = {}, {}
     for name, strengths in {"none": {}, **AUGMENTED}.items():
         config = configs.default()
         config.model.name = net
         config.train.batch_size = BATCH_SIZE
         config.train.augment.update(strengths)
-        programs[name] = run.compile_program(config, examples, mesh)
+        programs[name] = loop.compile_program(config, examples, mesh)
         states[name] = programs[name].initial
     turns: dict[str, list[float]] = {name: [] for name in programs}
     for turn in range(1 + repeats):  # the first one warms up
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--train-size", type=int, default=12_000, help="examples of a timed turn")
     options = parser.parse_args(argv)
-    compilation.enable_cache()
+    xla.enable_cache()
     rows = [cost(net, options.train_size, options.repeats) for net in tqdm(NETS, unit="net")]
     origin = tables.origin("experiments.augmentation")
     record = {**origin, "repeats": options.repeats, "rows": rows}

@@ -54,10 +54,12 @@ from jaxtyping import Array, Float32, Int32, UInt8
 from tqdm import tqdm
 
 from experiments import tables
-from mnist_jax import compilation, metrics, splits
 from mnist_jax import config as configs
-from mnist_jax.augment import normalize
-from mnist_jax.splits import Splits
+from mnist_jax.analysis import metrics
+from mnist_jax.data import splits
+from mnist_jax.data.augment import normalize
+from mnist_jax.data.splits import Splits
+from mnist_jax.runtime import xla
 from mnist_jax.types import Key, UserError
 
 HIDDEN = 512
@@ -301,7 +303,7 @@ def main() -> int:
         "--quick", action="store_true", help="two seeds on the small digits; nothing is written"
     )
     options = parser.parse_args()
-    compilation.enable_cache(None)
+    xla.enable_cache(None)
     config = configs.default()
     config.data.name = "digits" if options.quick else "fashion_mnist"
     try:

@@ -19,7 +19,9 @@ from typing import Any
 
 from configs import fast
 from experiments import tables
-from mnist_jax import compilation, run_members, splits
+from mnist_jax.data import splits
+from mnist_jax.runs import run_members
+from mnist_jax.runtime import xla
 
 RECIPES: dict[str, dict[str, Any]] = {  # beside configs/fast.py
     "mnist": {},
@@ -153,7 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="three members, on digits")
     options = parser.parse_args()
-    compilation.enable_cache()
+    xla.enable_cache()
     recipes, seeds = (QUICK, 3) if options.quick else (RECIPES, 10)
     rows = [
         run(dataset, overrides, smoothing, seeds)

@@ -18,9 +18,13 @@ from jaxtyping import Float32
 
 from configs import fast
 from experiments import tables
-from mnist_jax import choice, compilation, ensemble, splits, stats, workdir
-from mnist_jax.choice import Choice
-from mnist_jax.splits import Split
+from mnist_jax.analysis import ensemble, stats
+from mnist_jax.data import splits
+from mnist_jax.data.splits import Split
+from mnist_jax.runs import choice
+from mnist_jax.runs.choice import Choice
+from mnist_jax.runtime import xla
+from mnist_jax.workdir import files
 
 RUNS = Path("runs/distil")
 
@@ -34,8 +38,8 @@ def study(dataset: str, seeds: int, folder: Path) -> dict[str, Any]:
     config = fast.get_config(dataset)
     config.members.seeds = seeds
     examples = splits.load(config)
-    with workdir.locked(folder):
-        workdir.prepare(folder, config.to_dict(), examples.fingerprint, overwrite=False)
+    with files.locked(folder):
+        files.prepare(folder, config.to_dict(), examples.fingerprint, overwrite=False)
     teachers = choice.choose(config, examples, folder / "teachers", print)
     on_train, _ = choice.judge(teachers, examples.train)
     believed = ensemble.probabilities(on_train).astype(np.float32)
@@ -90,7 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="three of each, on digits")
     options = parser.parse_args()
-    compilation.enable_cache()
+    xla.enable_cache()
     dataset, seeds = ("digits", 3) if options.quick else ("mnist", 10)
     record = {
         **tables.origin("experiments.distil"),

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from experiments import tables
-from mnist_jax.plots import PALETTE, STYLE
+from mnist_jax.report.plots import PALETTE, STYLE
 
 # One a series, in their order; ours comes first.
 COLOURS = (PALETTE["accent"], "#7a5195", "#d6455d", "#ef8a3c", "#3b6fb6", "#8d97a5", "#b8a13c")

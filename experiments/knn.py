@@ -28,10 +28,13 @@ from sklearn.neighbors import KNeighborsClassifier
 from tqdm import tqdm
 
 from experiments import knn_report, tables
-from mnist_jax import compilation, data, knn, preprocess, workdir
-from mnist_jax.data import Dataset
-from mnist_jax.knn import Metric, Neighbours, Weights
+from mnist_jax.data import datasets, preprocess
+from mnist_jax.data.datasets import Dataset
+from mnist_jax.models import knn
+from mnist_jax.models.knn import Metric, Neighbours, Weights
+from mnist_jax.runtime import xla
 from mnist_jax.types import UserError
+from mnist_jax.workdir import files
 
 RUNS = Path("runs/knn")
 FOLDS = 5
@@ -244,7 +247,7 @@ def choose(found: Dataset, train: Images, ks: Sequence[int]) -> Row:
 def fold_numbers(found: Dataset, folds: int) -> Int32[np.ndarray, " n"]:
     """In which fold each training example is held out."""
     numbers = np.empty(len(found.train_labels), np.int32)
-    for number, held_out in enumerate(data.folds(found.train_labels, folds, seed=0)):
+    for number, held_out in enumerate(datasets.folds(found.train_labels, folds, seed=0)):
         numbers[held_out] = number
     return numbers
 
@@ -266,7 +269,7 @@ def nearest(
 
 def compile_nearest(queries: Array, references: Array, k: int, **options: Any) -> Callable:
     """`knn.nearest` for arrays like these."""
-    return compilation.compile_lowered(knn.nearest.lower(queries, references, k, **options))
+    return xla.compile_lowered(knn.nearest.lower(queries, references, k, **options))
 
 
 def prepare(images: Images, upright: bool, sigma: float) -> Array:
@@ -290,7 +293,7 @@ def finish(name: str, dataset: str | None = None) -> Row:
       UserError: the data cannot be had.
     """
     own, do = ROWS[name]
-    found = data.load(dataset or own)
+    found = datasets.load(dataset or own)
     row = {"data": found.name, **do(found), **tables.origin("experiments.knn")}
     row.pop("decided", None)
     return row
@@ -309,11 +312,11 @@ def main() -> int:
             if options.quick:
                 rows[name] = finish(name, "digits")
             elif path.exists():
-                rows[name] = workdir.read_json(path)
+                rows[name] = files.read_json(path)
             else:
                 rows[name] = finish(name)
                 RUNS.mkdir(parents=True, exist_ok=True)
-                workdir.write(path, workdir.to_json(rows[name]))
+                files.write(path, files.to_json(rows[name]))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

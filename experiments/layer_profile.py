@@ -21,7 +21,8 @@ from jaxtyping import Array
 from tqdm import tqdm
 
 from experiments import gemm, tables
-from mnist_jax import compilation, layers
+from mnist_jax.models import conv
+from mnist_jax.runtime import xla
 
 REPEATS = 5
 
@@ -52,7 +53,7 @@ LAYERS = (
 
 def ours(x: Array, kernel: Array) -> Array:
     """What the package computes."""
-    return x @ kernel[0, 0] if x.shape[1] == 1 else layers.conv2d(x, kernel)
+    return x @ kernel[0, 0] if x.shape[1] == 1 else conv.conv2d(x, kernel)
 
 
 def native(x: Array, kernel: Array) -> Array:
@@ -80,7 +81,7 @@ def seconds(function: Callable[[Array, Array], Array], a: Array, b: Array, calls
         return lax.scan(call, (a, b, out), None, length=calls)[0][2]
 
     args = (a, b, jnp.zeros(out.shape, out.dtype))
-    compiled = compilation.compile_lowered(jax.jit(chain).lower(*args))
+    compiled = xla.compile_lowered(jax.jit(chain).lower(*args))
     jax.block_until_ready(compiled(*args))
     times = []
     for _ in range(REPEATS):

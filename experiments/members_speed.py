@@ -25,9 +25,13 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from experiments import figures, members_speed_report, tables, worker
-from mnist_jax import compilation, groups, members, nets, progress, run_group, splits, sweep
 from mnist_jax import config as configs
-from mnist_jax.splits import Split, Splits
+from mnist_jax.data import splits
+from mnist_jax.data.splits import Split, Splits
+from mnist_jax.models import registry
+from mnist_jax.runs import groups, run_group, space
+from mnist_jax.runtime import progress, xla
+from mnist_jax.train import trials
 
 NETS: dict[str, dict[str, Any]] = {
     "linear": {"name": "linear"},
@@ -53,9 +57,9 @@ def members_config(model: Mapping[str, Any], count: int, share_batches: bool) ->
 
 def an_epoch(config: ConfigDict, examples: Splits) -> tuple[int, Callable[[], None]]:
     """How many members train at once, and a function that trains an epoch of all of them."""
-    everyone = sweep.expand(config)
+    everyone = space.expand(config)
     group = groups.make(config, everyone, examples)
-    course = members.start(group.plan, group.members)
+    course = trials.start(group.plan, group.members)
     epoch_of = run_group.compile_epoch(group, course)
 
     def train() -> None:
@@ -86,7 +90,7 @@ def throughput(net: str, counts: Sequence[int], num_train: int, repeats: int) ->
     for count in counts:
         for share in (False, True) if count > 1 else (False,):
             ours[count, share] = an_epoch(members_config(NETS[net], count, share), examples)
-    fields = {**NETS[net], **nets.fields(NETS[net])}
+    fields = {**NETS[net], **registry.fields(NETS[net])}
     turns: dict[Any, list[float]] = {}
     with ExitStack() as stack:
         peers = {}
@@ -189,7 +193,7 @@ def cross_validation(dataset: str, epochs: int, repeats: int) -> list[dict[str, 
 def _held_out_accuracies(config: ConfigDict, examples: Splits) -> list[float]:
     """Of each fold, from a run without its refit: what `cross_val_score` does."""
     with tempfile.TemporaryDirectory() as folder:
-        everyone = sweep.expand(config)
+        everyone = space.expand(config)
         finished = run_group.run_group(
             config, everyone, examples, Path(folder, "checkpoints"), lambda line: None
         )
@@ -200,7 +204,7 @@ def _runs_of_pytorch(config: ConfigDict, num_examples: int) -> float | None:
     """Seconds of a run for each fold, one after the other; None where PyTorch cannot be had."""
     folds, size = config.members.folds, config.train.batch_size
     num_train = num_examples - -(-num_examples // folds)
-    net = {"name": config.model.name, **nets.fields(config.model)}
+    net = {"name": config.model.name, **registry.fields(config.model)}
     job = worker.Job("pytorch", net, size, num_train // size * size)
     with tempfile.TemporaryDirectory() as cache, worker.spawn(job, Path(cache)) as process:
         try:
@@ -222,7 +226,7 @@ def main() -> None:
     parser.add_argument("--dataset", default="mnist", help="of the cross-validation")
     parser.add_argument("--epochs", type=int, default=20, help="of a fold's training")
     options = parser.parse_args()
-    compilation.enable_cache(compilation.OFF)  # compiling is part of what is told
+    xla.enable_cache(xla.OFF)  # compiling is part of what is told
     measured = [
         throughput(net, options.members, options.train_size, options.repeats)
         for net in tqdm(options.nets, unit="net")

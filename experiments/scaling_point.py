@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mnist_jax import compilation, memory, train
 from mnist_jax import config as configs
+from mnist_jax import train
+from mnist_jax.runtime import memory, xla
 
 ONCE = 60_000  # more training examples than these are repetitions
 
@@ -54,7 +55,7 @@ def measure(point: Point) -> dict[str, Any]:
     num_params = sum(x.size for x in jax.tree.leaves(state.params)) // point.members
     jitted = jax.jit(epoch, donate_argnums=0)
     lowered = jitted.lower(state, images, labels, hparams, root)
-    compiled = compilation.compile_lowered(lowered)
+    compiled = xla.compile_lowered(lowered)
     seconds = []
     for _ in range(1 + point.repeats):  # the first one warms up
         start = time.perf_counter()

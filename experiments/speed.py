@@ -27,7 +27,7 @@ from tqdm import tqdm
 from experiments import figures, gemm, speed_report, tables, worker
 from experiments.peers import PEERS
 from mnist_jax import config as configs
-from mnist_jax import models, nets
+from mnist_jax.models import networks, registry
 
 NETS = ("mlp_512_256", "cnn_3x3", "cnn_5x5_3x3")
 BATCHES = (32, 128, 512)
@@ -81,7 +81,7 @@ def measure(net: str, batch_size: int, num_train: int, repeats: int) -> dict[str
     Raises:
       worker.Failed: we ourselves cannot be had; of others, the reason is in the result.
     """
-    fields = {"name": net, **nets.fields({"name": net})}
+    fields = {"name": net, **registry.fields({"name": net})}
     num_train = num_train // batch_size * batch_size
     processes: dict[str, subprocess.Popen] = {}
     starts: dict[str, tuple[Start, Start]] = {}
@@ -184,7 +184,7 @@ def flops(net: str) -> tuple[int, int]:
     """
     config = configs.default().model
     config.name = net
-    layers = [layer.flops for layer in models.build(config, 10).layers() if layer.flops]
+    layers = [layer.flops for layer in networks.build(config, 10).layers() if layer.flops]
     return 3 * sum(layers) - layers[0], sum(layers)
 
 

@@ -22,7 +22,7 @@ import jax
 from tqdm import tqdm
 
 from experiments import tables
-from mnist_jax import data
+from mnist_jax.data import datasets
 
 CONFIGS = ("linear.py:mnist", "mlp.py:mnist", "fast.py:mnist", "cnn.py:mnist")
 
@@ -52,11 +52,11 @@ def until_first_epoch(config: str, cache: Path) -> float:
 def measure(config: str, repeats: int) -> dict[str, Any]:
     """Of a config: `data_seconds`, and those to the first epoch's end, `cold` once and `warm`."""
     name = config.partition(":")[2]
-    data.load(name)
+    datasets.load(name)
     loading = []
     for _ in range(repeats):
         start = time.perf_counter()
-        data.load(name)
+        datasets.load(name)
         loading.append(time.perf_counter() - start)
     with tempfile.TemporaryDirectory() as cache:
         cold, *warm = (until_first_epoch(config, Path(cache)) for _ in range(1 + repeats))

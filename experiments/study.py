@@ -27,7 +27,10 @@ from tqdm import tqdm
 from experiments import study_page, tables
 from experiments.study_page import PARTS
 from experiments.systems.row import Outcome, Row, Settings
-from mnist_jax import compilation, progress, provenance, report, stats, workdir
+from mnist_jax.analysis import stats
+from mnist_jax.report import run_page
+from mnist_jax.runtime import progress, provenance, xla
+from mnist_jax.workdir import files
 
 DEFAULT = Path("runs/study")
 # By minutes on 2 cores, so that a bar tells when all is done: a row that is not named takes 1.
@@ -54,14 +57,14 @@ MINUTES = {
 def finished(row: Row, settings: Settings) -> bool:
     """Whether the folder has what comes of a row, of as many seeds as asked for or more."""
     path = _path(row, settings)
-    return path.exists() and workdir.read_json(path)["seeds"] >= settings.seeds
+    return path.exists() and files.read_json(path)["seeds"] >= settings.seeds
 
 
 def run(row: Row, settings: Settings) -> dict[str, Any]:
     """What comes of a row, ready for JSON; taken from the folder if it is finished there."""
     path = _path(row, settings)
     if finished(row, settings):
-        return workdir.read_json(path)
+        return files.read_json(path)
     outcomes = {part: (system := getattr(row, part)) and system(settings) for part in PARTS}
     found = {
         "name": row.name,
@@ -72,7 +75,7 @@ def run(row: Row, settings: Settings) -> dict[str, Any]:
         "gain": _gain(*outcomes.values()),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    workdir.write(path, workdir.to_json(found))
+    files.write(path, files.to_json(found))
     return found
 
 
@@ -128,7 +131,7 @@ def _constant(outcome: Mapping[str, Any] | None) -> float | None:
     if outcome is None or "confusion" not in outcome["shown"]:
         return None
     matrix, classes = (outcome["shown"][key] for key in ("confusion", "classes"))
-    found = report.majority(np.asarray(matrix), classes)
+    found = run_page.majority(np.asarray(matrix), classes)
     return found and 100 * found[1]
 
 
@@ -240,7 +243,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = [row for row in ROWS if row.name in asked]
     missing = [row for row in chosen if not finished(row, settings)]
     failed = []
-    compilation.enable_cache(None)
+    xla.enable_cache(None)
     with tqdm(total=sum(MINUTES.get(row.name, 1) for row in missing), unit="min") as bar:
         for row in missing:
             bar.set_description_str(row.name)
@@ -255,7 +258,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 failed.append(row.name)
             bar.update(MINUTES.get(row.name, 1))
     paths = {row.name: _path(row, settings) for row in ROWS}
-    found = {name: workdir.read_json(path) for name, path in paths.items() if path.exists()}
+    found = {name: files.read_json(path) for name, path in paths.items() if path.exists()}
     kept = {} if options.quick else tables.read("study")
     published = {row["name"]: row for row in kept.get("rows", [])}
     rows = [
@@ -277,7 +280,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             name: {part: outcome[part] and outcome[part]["shown"] for part in PARTS}
             for name, outcome in found.items()
         }
-        workdir.write(folder / "study.html", study_page.render(record, shown))
+        files.write(folder / "study.html", study_page.render(record, shown))
         print(f"page: {folder / 'study.html'}")
     if failed:
         print(f"failed: {', '.join(failed)}; the same command tries again", file=sys.stderr)

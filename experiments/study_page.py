@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Int
 from markupsafe import Markup
 
-from mnist_jax import diagrams, members_plots, metrics, plots, report
+from mnist_jax.analysis import metrics
+from mnist_jax.report import architecture, plots, run_page, sweep_plots
 from mnist_jax.types import Layer
 
 PARTS = {"reproduced": "Reproduced", "best": "Ours at its best"}
@@ -36,7 +37,7 @@ def render(record: Mapping[str, Any], shown: Mapping[str, Mapping[str, Any]]) ->
         for row in record["rows"]
         if row["name"] in shown
     ]
-    return report.template("study.html.jinja", Path(__file__).parent).render(
+    return run_page.template("study.html.jinja", Path(__file__).parent).render(
         rows=rows,
         command=record["command"],
         device=record["device"],
@@ -49,12 +50,12 @@ def _figures(name: str, shown: Mapping[str, Any]) -> dict[str, Any]:
     drawn = {}
     scores: list[dict[str, Any]] = []
     if "layers" in shown:
-        drawn["net"] = diagrams.architecture([Layer(**row) for row in shown["layers"]])
+        drawn["net"] = architecture.architecture([Layer(**row) for row in shown["layers"]])
     if history := shown.get("history"):
         members = sorted({row["member"] for row in history if "member" in row})
         validated = any(row["val_loss"] is not None for row in history)
         drawn["learning"] = (
-            members_plots.learning_bands(history, members, validated)
+            sweep_plots.learning_bands(history, members, validated)
             if members
             else plots.learning_curves(history)
         )

@@ -27,9 +27,12 @@ from tqdm import tqdm
 
 from experiments import figures, tables, timed_run
 from experiments.recipes import PUBLISHED, Data
-from mnist_jax import cli, data, provenance, workdir
 from mnist_jax import config as configs
+from mnist_jax.cli import flags
+from mnist_jax.data import datasets
+from mnist_jax.runtime import provenance
 from mnist_jax.types import UserError
+from mnist_jax.workdir import files
 
 RECIPES = ("configs/fast.py", "configs/mlp.py", "configs/cnn.py", *PUBLISHED)
 RUNS = Path("runs/time_to_accuracy")
@@ -47,9 +50,9 @@ def write_data(dataset: str) -> tuple[Path, dict[str, int]]:
     Raises:
       UserError: the data cannot be had.
     """
-    found = data.load(dataset)
+    found = datasets.load(dataset)
     images, labels = found.train_images, found.train_labels
-    train, val = data.split(labels, VAL_SIZE, seed=0)
+    train, val = datasets.split(labels, VAL_SIZE, seed=0)
     test = found.test_images, found.test_labels
     examples = Data(images[train], labels[train], images[val], labels[val], *test)
     path = RUNS / f"{dataset}.npz"
@@ -73,11 +76,11 @@ def run(recipe: str, seed: int, examples: Path, stop_at: float | None) -> dict[s
     """
     published = recipe in PUBLISHED
     name = recipe if published else f"{recipe}:{examples.stem}"
-    config = {} if published else cli.parse([f"--config={name}"]).config.to_dict()
+    config = {} if published else flags.parse([f"--config={name}"]).config.to_dict()
     until = f"-until-{stop_at:g}" if stop_at else ""
     path = RUNS / f"{examples.stem}-{Path(recipe).stem}{until}-s{seed}.json"
     if path.exists():
-        kept = workdir.read_json(path)
+        kept = files.read_json(path)
         if not configs.differences(kept["config"], config):
             return kept
     job = timed_run.Job(time.perf_counter(), name, seed, str(examples), stop_at)
@@ -89,8 +92,8 @@ def run(recipe: str, seed: int, examples: Path, stop_at: float | None) -> dict[s
     found = json.loads(done.stdout.splitlines()[-1])
     origin = {"device": provenance.device(), "git_revision": provenance.git_revision()}
     kept = {**found, "config": config, **origin}
-    workdir.write(path, workdir.to_json(kept))
-    return workdir.read_json(path)
+    files.write(path, files.to_json(kept))
+    return files.read_json(path)
 
 
 def summarize(

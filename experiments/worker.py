@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments import peers
-from mnist_jax import memory
+from mnist_jax.runtime import memory
 
 
 class Failed(Exception):  # noqa: N818
@@ -50,7 +50,9 @@ def spawn(job: Job, cache: Path) -> Iterator[subprocess.Popen]:
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     }
     if job.peer == "ours by core":
-        from mnist_jax import groups  # not in the worker, where it would bring JAX to every peer
+        from mnist_jax.runs import (
+            groups,  # not in the worker, where it would bring JAX to every peer
+        )
 
         variables["JAX_NUM_CPU_DEVICES"] = str(groups.cores())
     process = subprocess.Popen(

@@ -30,34 +30,34 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mnist_jax.classifier import load
     from mnist_jax.config import default as default_config
-    from mnist_jax.data import load as load_data
-    from mnist_jax.models import build as build_model
-    from mnist_jax.run import evaluate_run
-    from mnist_jax.run import run as train_run
-    from mnist_jax.run_members import run_members as train_members
-    from mnist_jax.splits import load as load_splits
+    from mnist_jax.data.datasets import load as load_data
+    from mnist_jax.data.splits import load as load_splits
+    from mnist_jax.models.networks import build as build_model
+    from mnist_jax.predict.classifier import load
+    from mnist_jax.runs.loop import evaluate_run
+    from mnist_jax.runs.loop import run as train_run
+    from mnist_jax.runs.run_members import run_members as train_members
     from mnist_jax.types import UserError
 else:
     # No name is a module's: importing a module sets the attribute of its name.
     _HOMES = {
         "UserError": "types.UserError",
-        "build_model": "models.build",
+        "build_model": "models.networks.build",
         "default_config": "config.default",
-        "evaluate_run": "run.evaluate_run",
-        "load": "classifier.load",
-        "load_data": "data.load",
-        "load_splits": "splits.load",
-        "train_members": "run_members.run_members",
-        "train_run": "run.run",
+        "evaluate_run": "runs.loop.evaluate_run",
+        "load": "predict.classifier.load",
+        "load_data": "data.datasets.load",
+        "load_splits": "data.splits.load",
+        "train_members": "runs.run_members.run_members",
+        "train_run": "runs.loop.run",
     }
 
     def __getattr__(name):
         """A name of the surface, from where it lives (PEP 562)."""
         if name not in _HOMES:
             raise AttributeError(f"module 'mnist_jax' has no attribute '{name}'")
-        module, _, attribute = _HOMES[name].partition(".")
+        module, _, attribute = _HOMES[name].rpartition(".")
         return getattr(importlib.import_module(f"mnist_jax.{module}"), attribute)
 
     def __dir__():

@@ -7,7 +7,8 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from mnist_jax import labels, nets
+from mnist_jax import labels
+from mnist_jax.models import registry
 from mnist_jax.types import UserError
 
 OPTIMIZERS = ("sgd", "momentum", "adam", "adamw")
@@ -108,9 +109,9 @@ def validate(config: ConfigDict) -> None:
     """
     _same_keys(config)
     data, model, train, optim = config.data, config.model, config.train, config.optim
-    _one_of("model.name", model.name, nets.NETS)
+    _one_of("model.name", model.name, registry.NETS)
     _one_of("model.dtype", model.dtype, DTYPES)
-    nets.fields(model)
+    registry.fields(model)
     labels.check(config.task)
     _range("model.init_scale", model.init_scale, 0)
     _one_of("train.augment.fill", train.augment.fill, FILLS)
@@ -177,7 +178,7 @@ def _validate_folds(config: ConfigDict) -> None:
             raise UserError(
                 f"config.{key}: watches validation, which config.members.folds keeps for the end"
             )
-    net = nets.fields(config.model)
+    net = registry.fields(config.model)
     if members.share_batches and (net.get("batch_norm") or net.get("standardise")):
         raise UserError(
             "config.members.share_batches: batch normalisation would see the held-out examples; "

@@ -3,7 +3,8 @@
 import sys
 from collections.abc import Sequence
 
-from mnist_jax import cli, exits
+from mnist_jax.cli import flags
+from mnist_jax.runtime import exits
 
 
 @exits.command
@@ -20,18 +21,19 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _dispatch(argv: Sequence[str]) -> int:
-    options = cli.parse(argv)
+    options = flags.parse(argv)
     if options.help:
-        print(cli.help_text(options.config))
+        print(flags.help_text(options.config))
         return 0
     # Here, because JAX and what comes with it take a second: help and mistakes do without.
     if options.cluster is not None:
-        from mnist_jax import processes
+        from mnist_jax.runtime import multihost
 
-        processes.start(*options.cluster)
-    from mnist_jax import commands, compilation
+        multihost.start(*options.cluster)
+    from mnist_jax.cli import commands
+    from mnist_jax.runtime import xla
 
-    compilation.enable_cache(options.compilation_cache)
+    xla.enable_cache(options.compilation_cache)
     if options.mode == "evaluate":
         return commands.evaluate(options)
     return commands.summarize(options) if options.summary else commands.train(options)

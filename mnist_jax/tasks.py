@@ -17,10 +17,11 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Float32, Int, Num, Shaped
 
-from mnist_jax import labels, metrics, pixels
+from mnist_jax import labels
+from mnist_jax.analysis import image_quality, metrics
 from mnist_jax.types import Fields, Key
 
-AnyReport = metrics.Report | metrics.LabelsReport | pixels.Report
+AnyReport = metrics.Report | metrics.LabelsReport | image_quality.Report
 Loss = Callable[[Array, Array, float | Array], Array]  # outputs, targets, smoothing: one an example
 
 
@@ -190,8 +191,8 @@ def _denoise(loss: str, levels: int) -> Task:
             return optax.sigmoid_binary_cross_entropy(outputs, clean).mean(axis=1)
         return jnp.square(outputs - clean).mean(axis=1)
 
-    def judge(outputs: Array, clean: Array) -> pixels.Report:
-        report = pixels.compare(jnp.clip(scores(outputs), 0, 1), clean)
+    def judge(outputs: Array, clean: Array) -> image_quality.Report:
+        report = image_quality.compare(jnp.clip(scores(outputs), 0, 1), clean)
         return report._replace(loss=losses(outputs, clean, 0.0).mean())
 
     scores = jax.nn.sigmoid if loss == "logistic" else _same

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mnist_jax import checkpoint
 from mnist_jax.types import State
+from mnist_jax.workdir import checkpoint
 
 LIKE = State(
     step=jax.ShapeDtypeStruct((), jnp.int32),

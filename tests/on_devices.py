@@ -11,8 +11,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from mnist_jax import compilation, evaluate, layers, parallel, progress, run, splits, train
 from mnist_jax import config as configs
+from mnist_jax import train
+from mnist_jax.data import splits
+from mnist_jax.models import conv
+from mnist_jax.runs import loop
+from mnist_jax.runtime import progress, sharding, xla
+from mnist_jax.train import evaluate
 
 BATCH = 24  # of no other meaning in the programs below
 TRAIN = 5 * BATCH + 3  # examples, few: where a ReLU or a pool tips over, what follows is not close
@@ -69,12 +74,12 @@ def epoch(folder, name, overrides, mesh):
     config = make_config(overrides)
     examples = splits.load(config)
     recipe = train.make_recipe(config, 10, TRAIN, mesh)
-    data = parallel.put(mesh, tuple(x[:TRAIN] for x in examples.train))
+    data = sharding.put(mesh, tuple(x[:TRAIN] for x in examples.train))
     numbers = train.make_hparams(config), jax.random.key(config.seed)
-    init = jax.jit(train.init_state, static_argnums=0, out_shardings=parallel.whole(mesh))
+    init = jax.jit(train.init_state, static_argnums=0, out_shardings=sharding.whole(mesh))
     state = init(recipe, *numbers)
     lowered = train.train_epoch.lower(recipe, state, *data, *numbers)
-    compiled = compilation.compile_lowered(lowered)
+    compiled = xla.compile_lowered(lowered)
     (folder / f"{name}.hlo").write_text(compiled.as_text())
     state, sums = compiled(state, *data, *numbers)
     assert all(x.sharding.is_fully_replicated for x in jax.tree.leaves((state, sums)))
@@ -95,7 +100,7 @@ def train_and_predict(folder, mesh):
     assert all(x.sharding.is_fully_replicated for x in logits.values())
     np.savez(folder / "logits.npz", **logits)
     lowered = evaluate.predict.lower(recipe.model, variables, images, BATCH, mesh)
-    compiled = compilation.compile_lowered(lowered, predicts=True)
+    compiled = xla.compile_lowered(lowered, predicts=True)
     (folder / "predict.hlo").write_text(compiled.as_text())
 
 
@@ -106,13 +111,13 @@ def convolve(folder, mesh):
     kernel = rng.standard_normal((3, 3, 48, 48), np.float32) / 20
 
     def net(kernel, images):
-        return layers.conv2d(layers.conv2d(images, kernel), kernel)
+        return conv.conv2d(conv.conv2d(images, kernel), kernel)
 
     def loss(kernel, images):
-        return (parallel.by_device(mesh, net, True)(kernel, images) ** 2).mean()
+        return (sharding.by_device(mesh, net, True)(kernel, images) ** 2).mean()
 
-    on_devices = parallel.put(mesh, (kernel, images))
-    compiled = compilation.compile_lowered(jax.jit(jax.grad(loss)).lower(*on_devices))
+    on_devices = sharding.put(mesh, (kernel, images))
+    compiled = xla.compile_lowered(jax.jit(jax.grad(loss)).lower(*on_devices))
     (folder / "convolve.hlo").write_text(compiled.as_text())
     np.savez(folder / "convolve.npz", kernel=compiled(*on_devices))
 
@@ -126,7 +131,7 @@ def whole_run(workdir, stop=None):
             signal.raise_signal(signal.SIGTERM)
 
     try:
-        run.run(config, splits.load(config), workdir, echo=echo)
+        loop.run(config, splits.load(config), workdir, echo=echo)
     except progress.Stopped:
         assert stop
 
@@ -134,7 +139,7 @@ def whole_run(workdir, stop=None):
 if __name__ == "__main__":
     folder, workdir = (Path(argument) for argument in sys.argv[1:])
     folder.mkdir()
-    train_and_predict(folder, parallel.make_mesh())
-    convolve(folder, parallel.make_mesh())
+    train_and_predict(folder, sharding.make_mesh())
+    convolve(folder, sharding.make_mesh())
     whole_run(workdir, None if workdir.exists() else STOPPED)
-    (folder / "judged.json").write_text(json.dumps(run.evaluate_run(workdir, "test")))
+    (folder / "judged.json").write_text(json.dumps(loop.evaluate_run(workdir, "test")))

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from mnist_jax import report
+from mnist_jax.report import run_page
 from mnist_jax.types import Layer
 
 FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"]
@@ -50,7 +50,7 @@ def make_run(names=FASHION, examples=400, epochs=4, seed=0, logits=None, val=Tru
         "train": {"epochs": epochs, "augment": {"shift": 2.0}},
         "optim": {"learning_rate": 0.01, "weight_decay": 0.1},
     }
-    inside = report.Inside(
+    inside = run_page.Inside(
         layers=[Layer("Dense_0", "Dense", (len(names),), 7850, 0)],
         weights={f"unit {i}": rng.normal(size=(5, 5)).astype(np.float32) for i in range(3)},
         relevance=rng.normal(size=(min(errors, 8), 28, 28)),
@@ -65,4 +65,4 @@ def make_run(names=FASHION, examples=400, epochs=4, seed=0, logits=None, val=Tru
 
 
 def render(run: dict, **summary: Any) -> str:
-    return report.render(**{**run, "summary": run["summary"] | summary})
+    return run_page.render(**{**run, "summary": run["summary"] | summary})

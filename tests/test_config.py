@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnist_jax import cli, config, nets
+from mnist_jax import config
+from mnist_jax.cli import flags
+from mnist_jax.models import registry
 from mnist_jax.types import UserError
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -143,8 +145,8 @@ def test_members_that_contradict_each_other_are_refused(members, others, message
 @pytest.mark.parametrize(
     ("key", "value", "nearest", "known"),
     [
-        ("model.name", "mpl", "mlp", nets.NETS),
-        ("model.name", "cnn_3x4", "cnn_3x3", nets.NETS),
+        ("model.name", "mpl", "mlp", registry.NETS),
+        ("model.name", "cnn_3x4", "cnn_3x3", registry.NETS),
         ("model.dtype", "float16", "bfloat16", config.DTYPES),
         ("optim.name", "adma", "adam", config.OPTIMIZERS),
         ("optim.schedule", "cosin", "cosine", config.SCHEDULES),
@@ -267,7 +269,7 @@ STABLE_KEYS = {
 @pytest.mark.parametrize("name", ["linear", "mlp", "fast", "cnn"])
 def test_every_shipped_config(name, dataset):
     """`parse` validates it; what its keys are called is what people have typed into scripts."""
-    options = cli.parse([f"--config={CONFIGS / name}.py" + f":{dataset}" * bool(dataset)])
+    options = flags.parse([f"--config={CONFIGS / name}.py" + f":{dataset}" * bool(dataset)])
     fields = dict(config.flatten(options.config.to_dict()))
     assert fields.keys() >= STABLE_KEYS
     assert fields["data.name"] == (dataset or "mnist")

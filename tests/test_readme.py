@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from experiments import baselines, tables
-from mnist_jax import data
+from mnist_jax.data import datasets
 from tests.test_contributing import RUN
 
 ROOT = Path(__file__).parent.parent
@@ -73,9 +73,10 @@ def test_every_shipped_config_has_its_figures():
     assert rows == {f"configs/{name}": seeds for name, seeds in baselines.CONFIGS.items()}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "mnist_jax").glob("*.py")), ids=lambda p: p.name)
-def test_every_module_is_on_the_map(path):
-    assert path.name == "__init__.py" or f"`{path.name}`" in README
+def test_every_part_of_the_package_is_in_the_layout():
+    parts = [p for p in (ROOT / "mnist_jax").iterdir() if p.name[0] != "_" and p.suffix != ".typed"]
+    for part in parts:
+        assert f"`{part.name}{'/' if part.is_dir() else ''}`" in README, part
 
 
 def test_every_make_target_that_is_named_exists():
@@ -115,7 +116,7 @@ def test_every_command_runs(tmp_path):
     elsewhere = ("--coordinator", "--distributed", "make ")
     commands = [line for line in commands if not any(word in line for word in elsewhere)]
     assert len(commands) > 15
-    images = data.load("digits").test_images
+    images = datasets.load("digits").test_images
     (tmp_path / "configs").mkdir()
     for path in (ROOT / "configs").glob("*.py"):
         (tmp_path / "configs" / path.name).write_text(SMALL.format(path=str(path)))

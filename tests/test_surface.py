@@ -11,17 +11,17 @@ import pytest
 import mnist_jax
 
 PACKAGE = Path(mnist_jax.__file__).parent
-MODULES = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
+MODULES = {path.stem for path in PACKAGE.iterdir()} - {"__init__"}
 HOMES = {
     "UserError": ("types", "UserError"),
-    "build_model": ("models", "build"),
+    "build_model": ("models.networks", "build"),
     "default_config": ("config", "default"),
-    "evaluate_run": ("run", "evaluate_run"),
-    "load": ("classifier", "load"),
-    "load_data": ("data", "load"),
-    "load_splits": ("splits", "load"),
-    "train_members": ("run_members", "run_members"),
-    "train_run": ("run", "run"),
+    "evaluate_run": ("runs.loop", "evaluate_run"),
+    "load": ("predict.classifier", "load"),
+    "load_data": ("data.datasets", "load"),
+    "load_splits": ("data.splits", "load"),
+    "train_members": ("runs.run_members", "run_members"),
+    "train_run": ("runs.loop", "run"),
 }
 
 
@@ -58,20 +58,24 @@ def test_importing_it_imports_nothing_and_the_order_does_not_matter():
 import sys, mnist_jax
 heavy = {"jax", "numpy", "flax", "matplotlib", "PIL", "ml_collections"} & set(sys.modules)
 inner = [name for name in sys.modules if name.startswith("mnist_jax.")]
-import mnist_jax.train, mnist_jax.evaluate, mnist_jax.run, mnist_jax.data
+import mnist_jax.train.step, mnist_jax.runs.loop, mnist_jax.data.datasets
 from mnist_jax import *
-print(heavy or "", inner or "", load is mnist_jax.load, train_run is mnist_jax.run.run)
+print(heavy or "", inner or "", load is mnist_jax.load, train_run is mnist_jax.runs.loop.run)
 """
     assert python(code).split() == ["True", "True"]
 
 
-EXAMPLES = sorted(name for name in MODULES if ">>> " in (PACKAGE / f"{name}.py").read_text())
+EXAMPLES = sorted(
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+    for path in PACKAGE.rglob("*.py")
+    if ">>> " in path.read_text()
+)
 
 
-@pytest.mark.parametrize("name", ["__init__", *EXAMPLES])
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_examples_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    module = mnist_jax if name == "__init__" else importlib.import_module(f"mnist_jax.{name}")
+    module = importlib.import_module(name.removesuffix(".__init__"))
     results = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
     assert results.attempted > 0
     assert results.failed == 0

@@ -11,7 +11,9 @@ from sklearn.metrics import classification_report, hinge_loss, log_loss
 from sklearn.utils.multiclass import _ovr_decision_function
 
 from mnist_jax import config as configs
-from mnist_jax import evaluate, labels, metrics, tasks, train
+from mnist_jax import labels, tasks, train
+from mnist_jax.analysis import metrics
+from mnist_jax.train import evaluate
 
 EVERY = [(name, loss) for name, losses in labels.LOSSES.items() for loss in losses]
 

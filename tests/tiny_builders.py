@@ -10,7 +10,7 @@ from PIL import Image
 from tensorflow_datasets.core.download.checksums import compute_url_info
 from tensorflow_datasets.image_classification import mnist as official
 
-from mnist_jax import data
+from mnist_jax.data import datasets
 
 
 def rows(images, labels):
@@ -109,5 +109,5 @@ def published(monkeypatch, tmp_path, url):
     monkeypatch.setattr(TinyMnist, "URL", url)
     pinned = pin(tmp_path / "archives" / "tiny_mnist", url)
     monkeypatch.setattr(TinyMnist, "url_infos", pinned, raising=False)
-    load = functools.partial(data.load, "tiny_mnist", data_dir=str(tmp_path / "data"))
+    load = functools.partial(datasets.load, "tiny_mnist", data_dir=str(tmp_path / "data"))
     return functools.partial(load, archives=str(tmp_path / "archives"))

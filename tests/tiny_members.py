@@ -2,15 +2,17 @@
 
 from tiny_runs import ROOT
 
-from mnist_jax import cli, run_members, splits
-from mnist_jax import workdir as files
+from mnist_jax.cli import flags
+from mnist_jax.data import splits
+from mnist_jax.runs import run_members
+from mnist_jax.workdir import files
 
 DIGITS = f"--config={ROOT}/configs/mlp.py:digits"
 SMALL = [DIGITS, "--config.model.widths=(8,)", "--config.model.activation=tanh"]
 
 
 def parse(*argv):
-    return cli.parse([*SMALL, "--config.train.epochs=4", *argv]).config
+    return flags.parse([*SMALL, "--config.train.epochs=4", *argv]).config
 
 
 def run(config, workdir, echo=lambda line: None):

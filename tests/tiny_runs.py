@@ -10,9 +10,11 @@ import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 from test_board import scalars
 
-from mnist_jax import checkpoint, run, splits, train
 from mnist_jax import config as configs
-from mnist_jax import workdir as files
+from mnist_jax import train
+from mnist_jax.data import splits
+from mnist_jax.runs import loop
+from mnist_jax.workdir import checkpoint, files
 
 ROOT = Path(__file__).parent.parent
 LINEAR = {"data.name": "digits", "model.name": "linear", "train.epochs": 3}
@@ -28,7 +30,7 @@ def make_config(values, **overrides):
 
 def train_run(config, workdir, **options):
     """A run to its end, told to nobody."""
-    return run.run(config, splits.load(config), workdir, **{"echo": lambda line: None, **options})
+    return loop.run(config, splits.load(config), workdir, **{"echo": lambda line: None, **options})
 
 
 def recipe_of(config):

@@ -9,7 +9,7 @@ import optax
 from flax import linen as nn
 
 from experiments.peers import Peer, Task
-from mnist_jax.memory import jax_peak_bytes
+from mnist_jax.runtime.memory import jax_peak_bytes
 
 PREDICT_BATCH = 500
 

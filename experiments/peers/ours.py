@@ -5,9 +5,11 @@ from functools import cache
 import jax
 
 from experiments.peers import Peer, Task
-from mnist_jax import compilation, evaluate, parallel, train
 from mnist_jax import config as configs
-from mnist_jax.memory import jax_peak_bytes
+from mnist_jax import train
+from mnist_jax.runtime import sharding, xla
+from mnist_jax.runtime.memory import jax_peak_bytes
+from mnist_jax.train import evaluate
 
 
 def make(task: Task, *, by_core: bool = False) -> Peer:
@@ -23,24 +25,24 @@ def make(task: Task, *, by_core: bool = False) -> Peer:
     for field, value in task.net.items():  # lists, where they came as JSON
         config.model[field] = tuple(value) if isinstance(value, list) else value
     config.train.batch_size = task.batch_size
-    mesh = parallel.make_mesh()
-    parallel.check_batch_size(task.batch_size, mesh.size)
+    mesh = sharding.make_mesh()
+    sharding.check_batch_size(task.batch_size, mesh.size)
     recipe = train.make_recipe(config, 10, len(task.train_labels), mesh)
     hparams, root = train.make_hparams(config), jax.random.key(0)
-    images, labels, test = parallel.put(mesh, task[2:])
-    init = jax.jit(train.init_state, static_argnums=0, out_shardings=parallel.whole(mesh))
+    images, labels, test = sharding.put(mesh, task[2:])
+    init = jax.jit(train.init_state, static_argnums=0, out_shardings=sharding.whole(mesh))
     state = init(recipe, hparams, root)
 
     # Compiled when they are first called, for that is when the others compile.
     @cache
     def epoch() -> jax.stages.Compiled:
         lowered = train.train_epoch.lower(recipe, state, images, labels, hparams, root)
-        return compilation.compile_lowered(lowered)
+        return xla.compile_lowered(lowered)
 
     @cache
     def forward() -> jax.stages.Compiled:
         lowered = evaluate.predict.lower(recipe.model, train.variables(state), test, mesh=mesh)
-        return compilation.compile_lowered(lowered, predicts=True)
+        return xla.compile_lowered(lowered, predicts=True)
 
     def fit() -> None:
         nonlocal state

@@ -9,7 +9,10 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from experiments.recipes import Data, Training
-from mnist_jax import cli, compilation, evaluate, tasks, train
+from mnist_jax import tasks, train
+from mnist_jax.cli import flags
+from mnist_jax.runtime import xla
+from mnist_jax.train import evaluate
 from mnist_jax.types import UserError
 
 
@@ -24,7 +27,7 @@ def config_file(file: str, data: Data, seed: int) -> Training:
     Raises:
       UserError: the config is not valid, or watches the validation loss.
     """
-    config = cli.parse([f"--config={file}", f"--config.seed={seed}"]).config
+    config = flags.parse([f"--config={file}", f"--config.seed={seed}"]).config
     recipe = train.make_recipe(config, 10, len(data.train_labels))
     if recipe.plateau:
         raise UserError(f"{file}: a schedule that watches the validation loss is not followed here")
@@ -33,7 +36,7 @@ def config_file(file: str, data: Data, seed: int) -> Training:
     start = time.perf_counter()
     state = jax.jit(train.init_state, static_argnums=0)(recipe, hparams, root)
     lowered = train.train_epoch.lower(recipe, state, *examples, hparams, root)
-    epoch = compilation.compile_lowered(lowered)
+    epoch = xla.compile_lowered(lowered)
     compile_seconds = time.perf_counter() - start
 
     def train_epoch() -> None:
@@ -44,7 +47,7 @@ def config_file(file: str, data: Data, seed: int) -> Training:
     def predicting(size: int) -> jax.stages.Compiled:
         images = jax.ShapeDtypeStruct((size, 28, 28, 1), jnp.uint8)
         lowered = evaluate.predict.lower(recipe.model, train.variables(state), images)
-        return compilation.compile_lowered(lowered, predicts=True)
+        return xla.compile_lowered(lowered, predicts=True)
 
     def predict(images: UInt8[np.ndarray, "n 28 28 1"]) -> Int[np.ndarray, " n"]:
         logits = predicting(len(images))(train.variables(state), jnp.asarray(images))

@@ -9,9 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, UInt8
 
-from mnist_jax import evaluate, quantize, restore, splits
-from mnist_jax import workdir as files
-from mnist_jax.augment import Affine, affine_matrix, normalize, resample
+from mnist_jax.data import splits
+from mnist_jax.data.augment import Affine, affine_matrix, normalize, resample
+from mnist_jax.models import quantize
+from mnist_jax.runs import restore
+from mnist_jax.train import evaluate
+from mnist_jax.workdir import files
 
 # Ways to move an image, whose accuracies are averaged: zoom, degrees, pixels down and right.
 DISPLACED: Mapping[str, list[tuple[float, float, float, float]]] = {

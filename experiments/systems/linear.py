@@ -13,8 +13,10 @@ from experiments.systems import nets, out_of_fold
 from experiments.systems.out_of_fold import PRECISION
 from experiments.systems.row import OUT_OF_FOLD, Outcome, Settings, System, confusion
 from mnist_jax import config as configs
-from mnist_jax import data, run_members, splits, thresholds
-from mnist_jax import workdir as files
+from mnist_jax.analysis import thresholds
+from mnist_jax.data import datasets, splits
+from mnist_jax.runs import run_members
+from mnist_jax.workdir import files
 
 Odds = tuple[Float[np.ndarray, " n"], Bool[np.ndarray, " n"]]  # of a yes, and which are one
 
@@ -46,7 +48,7 @@ def ranked(name: str, overrides: Mapping[str, Any]) -> System:
 
 def folds_of_a_5(yes: Bool[np.ndarray, " n"]) -> tuple[Int[np.ndarray, " _"], ...]:
     """Who is held out in each fold, of a run too."""
-    return data.folds(yes.astype(np.int32), _FOLDS, configs.default().seed)
+    return datasets.folds(yes.astype(np.int32), _FOLDS, configs.default().seed)
 
 
 def odds_of_a_5(settings: Settings) -> Odds:

@@ -12,8 +12,9 @@ from experiments.systems import nets
 from experiments.systems.references import load
 from experiments.systems.row import OUT_OF_FOLD, Outcome, Settings, System, of_seed
 from mnist_jax import config as configs
-from mnist_jax import pictures, splits
-from mnist_jax.data import Dataset
+from mnist_jax.data import splits
+from mnist_jax.data.datasets import Dataset
+from mnist_jax.report import pictures
 
 _SHOWN = 8  # of denoised images
 

@@ -16,8 +16,12 @@ from configs import cnn, mlp
 from experiments.systems import afterwards
 from experiments.systems.row import Outcome, Settings, System, of_seed
 from mnist_jax import config as configs
-from mnist_jax import data, evaluate, models, run, splits, tasks
-from mnist_jax import workdir as files
+from mnist_jax import tasks
+from mnist_jax.data import datasets, splits
+from mnist_jax.models import networks
+from mnist_jax.runs import loop
+from mnist_jax.train import evaluate
+from mnist_jax.workdir import files
 
 KAGGLE = "csv"  # stands for the file that `kaggle` writes
 _COUNT = 42_000
@@ -59,7 +63,7 @@ def _train(name: str, make: Callable[[], ConfigDict], dataset: str, settings: Se
     values, seconds, facts, each = [], [], [], []
     for config.seed in range(settings.seeds):
         workdir = settings.folder / f"{name}-s{config.seed}"
-        summary = run.run(config, splits.load(config), workdir, echo=lambda line: None)
+        summary = loop.run(config, splits.load(config), workdir, echo=lambda line: None)
         values.append(100 * summary["test_accuracy"])
         seconds.append(summary["train_seconds"])
         each.append(right(workdir))
@@ -92,7 +96,7 @@ def shown(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 def layers(config: ConfigDict, classes: int) -> list[dict[str, Any]]:
     """What a config's net consists of, as `shown` wants it."""
     outputs = tasks.build(config.task, classes).num_outputs
-    return [layer._asdict() for layer in models.build(config.model, outputs).layers()]
+    return [layer._asdict() for layer in networks.build(config.model, outputs).layers()]
 
 
 def data_name(dataset: str, settings: Settings) -> str:
@@ -106,8 +110,8 @@ def kaggle(folder: Path) -> Path:
     path = folder / "digits.csv.gz"
     if path.exists():
         return path
-    mnist = data.load("mnist")
-    _, drawn = data.split(mnist.train_labels, _COUNT, seed=0)
+    mnist = datasets.load("mnist")
+    _, drawn = datasets.split(mnist.train_labels, _COUNT, seed=0)
     pixels = mnist.train_images[drawn].reshape(_COUNT, -1)
     table = np.column_stack([mnist.train_labels[drawn], pixels])
     header = ",".join(["label", *(f"pixel{i}" for i in range(784))])
@@ -129,7 +133,7 @@ def denoise(settings: Settings) -> tuple[Outcome, np.ndarray, np.ndarray]:
     values, seconds, facts = [], [], []
     for config.seed in range(settings.seeds):
         workdir = settings.folder / f"denoise-s{config.seed}"
-        summary = run.run(config, splits.load(config), workdir, echo=lambda line: None)
+        summary = loop.run(config, splits.load(config), workdir, echo=lambda line: None)
         values.append(summary["test_psnr"])
         seconds.append(summary["train_seconds"])
         facts.append((summary["test_ssim"], summary["test_pixel_error"]))

@@ -6,7 +6,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int32, UInt8
 
 from experiments.systems.row import confusion
-from mnist_jax import errors, errors_plots, plots, threshold_plots, thresholds
+from mnist_jax.analysis import error_analysis, thresholds
+from mnist_jax.report import error_plots, plots, threshold_plots
 
 PRECISION = 0.9
 PAIR = 3, 5  # the classes whose confusion the study looks into
@@ -78,20 +79,20 @@ def of_classes(
         labels: as given.
         class_names: one a class.
     """
-    decisions = errors.decide(scores)
+    decisions = error_analysis.decide(scores)
     matrix = confusion(labels, decisions.predicted, class_names)["confusion"]
-    shares = errors.confusion_shares(np.asarray(matrix))
+    shares = error_analysis.confusion_shares(np.asarray(matrix))
     first, second = (class_names[k] for k in PAIR)
     figures = {
-        "Kinds of error, in percent of the row's class": errors_plots.confusion_shares(
+        "Kinds of error, in percent of the row's class": error_plots.confusion_shares(
             shares, class_names
         ),
-        f"{first} and {second}, the surest of each": errors_plots.galleries(
+        f"{first} and {second}, the surest of each": error_plots.galleries(
             images, decisions, labels, PAIR, class_names
         ),
     }
-    found = errors.suspects(thresholds.probability(thresholds.log_odds(scores)), labels)
+    found = error_analysis.suspects(thresholds.probability(thresholds.log_odds(scores)), labels)
     if len(found.indices):
         caption = f"Suspected wrong labels, the most suspect of {len(found.indices):,}"
-        figures[caption] = errors_plots.suspects(images, found, labels, class_names)
+        figures[caption] = error_plots.suspects(images, found, labels, class_names)
     return {key: plots.svg(figure, f"{name}: {key}") for key, figure in figures.items()}

@@ -16,12 +16,12 @@ from sklearn.svm import SVC
 from experiments.systems import linear, out_of_fold
 from experiments.systems.nets import KAGGLE, data_name
 from experiments.systems.row import OUT_OF_FOLD, Outcome, Settings, confusion, of_seed
-from mnist_jax import data
+from mnist_jax.data import datasets
 
 
-def load(dataset: str, settings: Settings) -> data.Dataset:
+def load(dataset: str, settings: Settings) -> datasets.Dataset:
     """A study's data set."""
-    return data.load(data_name(dataset, settings))
+    return datasets.load(data_name(dataset, settings))
 
 
 def flat(images: Any) -> Float[np.ndarray, "n pixels"]:
@@ -103,7 +103,7 @@ forest_kaggle = partial(forest, KAGGLE)
 svc_one_vs_rest_mnist = partial(svc_one_vs_rest, "mnist", 10_000)
 
 
-def _fit_and_test(classifier: Any, found: data.Dataset) -> Outcome:
+def _fit_and_test(classifier: Any, found: datasets.Dataset) -> Outcome:
     """Test accuracy in percent, and the seconds of training."""
     start = time.perf_counter()
     classifier.fit(flat(found.train_images), found.train_labels)

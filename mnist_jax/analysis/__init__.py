@@ -1,0 +1,1 @@
+"""Metrics and statistics of predictions: pure functions of logits, labels and images."""

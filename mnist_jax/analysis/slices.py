@@ -1,0 +1,137 @@
+"""Accuracy by slice: by class, and by what image moments say of a digit's shape.
+
+A slice is a part of the examples that have something in common; where its accuracy falls short, the
+model has something to learn.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+
+from mnist_jax.analysis import stats
+
+
+class Slice(NamedTuple):
+    """How a model does on a part of the examples."""
+
+    name: str
+    total: int
+    correct: int
+    low: float  # of the accuracy's 95% interval, by Wilson
+    high: float
+
+    @property
+    def accuracy(self) -> float:
+        """The share of its examples that are right."""
+        return self.correct / self.total
+
+
+def by_class(
+    correct: Bool[np.ndarray, "N"], labels: Int[np.ndarray, "N"], class_names: Sequence[str]
+) -> list[Slice]:
+    """A slice for each class that has examples.
+
+    Args:
+        correct: whether each prediction was right.
+        labels: the true classes.
+        class_names: one a class.
+    """
+    parts = [(name, correct[labels == label]) for label, name in enumerate(class_names)]
+    return [_slice(name, part) for name, part in parts if part.size]
+
+
+def by_value(
+    correct: Bool[np.ndarray, "N"], values: Float[np.ndarray, "N"], parts: int = 5, unit: str = ""
+) -> list[Slice]:
+    """Slices of about equally many examples, from the smallest to the largest values.
+
+    Fewer than `parts` where many values are the same; an example without a finite value (a black
+    image has no slant) is in none.
+
+    Args:
+        correct: whether each prediction was right.
+        values: what to slice by, such as `slant(images)`.
+        parts: how many slices.
+        unit: of the values, for the names: "1.2 to 2.3 px".
+    """
+    finite = np.isfinite(values)
+    correct, values = correct[finite], values[finite]
+    edges = [np.quantile(values, part / parts) for part in range(1, parts) if values.size]
+    place = np.searchsorted(np.array(edges), values)
+    slices = []
+    for part in np.unique(place):
+        own = values[place == part]
+        name = f"{own.min():.3g} to {own.max():.3g} {unit}".rstrip()
+        slices.append(_slice(name, correct[place == part]))
+    return slices
+
+
+def by_shape(
+    correct: Bool[np.ndarray, "N"], images: UInt8[np.ndarray, "N H W 1"]
+) -> dict[str, list[Slice]]:
+    """Five slices each by stroke thickness, slant and size, under these names."""
+    return {
+        "stroke thickness": by_value(correct, thickness(images), unit="px"),
+        "slant": by_value(correct, slant(images), unit="°"),
+        "size": by_value(correct, size(images), unit="px"),
+    }
+
+
+def _slice(name: str, correct: Bool[np.ndarray, "n"]) -> Slice:
+    total, right = len(correct), int(correct.sum())
+    return Slice(name, total, right, *stats.wilson(right, total))
+
+
+def slant(images: UInt8[np.ndarray, "N H W 1"]) -> Float[np.ndarray, "N"]:
+    """How far each digit leans to the right, in degrees from upright; NaN for a black image.
+
+    The shear that would set it upright, from its central moments: tan(slant) = -mu11 / mu02, y
+    pointing down. It is what deskewing removes before a linear classifier (LeCun et al. 1998).
+    """
+    moments = _moments(images)
+    return np.degrees(np.arctan2(-moments.xy, moments.yy))
+
+
+def size(images: UInt8[np.ndarray, "N H W 1"]) -> Float[np.ndarray, "N"]:
+    """The radius of gyration of each digit's ink, in pixels; NaN for a black image."""
+    moments = _moments(images)
+    return np.sqrt(moments.xx + moments.yy)
+
+
+def thickness(images: UInt8[np.ndarray, "N H W 1"]) -> Float[np.ndarray, "N"]:
+    """The mean width of each digit's strokes, in pixels; NaN for a black image.
+
+    A stroke that is long beside its width has an area of its width times its length, and an edge of
+    twice its length: width = 2 area / edge. Of a grey image the area is the sum of its pixels, and
+    the edge, of all grey levels together, its total variation (the coarea formula): here the sum of
+    the gradients between every four neighbours. Brightness does not matter, but a stroke so thin
+    that no pixel lies within it comes out too wide.
+    """
+    grey = np.pad(images[..., 0], ((0, 0), (1, 1), (1, 1))).astype(np.float32)
+    right, down = np.diff(grey, axis=2), np.diff(grey, axis=1)
+    across = (right[:, 1:] + right[:, :-1]) / 2
+    along = (down[:, :, 1:] + down[:, :, :-1]) / 2
+    with np.errstate(invalid="ignore"):
+        return 2 * grey.sum(axis=(1, 2)) / np.hypot(across, along).sum(axis=(1, 2))
+
+
+class _Moments(NamedTuple):
+    """Central second moments of the ink over its mass, in square pixels; NaN without ink."""
+
+    xx: Float[np.ndarray, "N"]
+    xy: Float[np.ndarray, "N"]
+    yy: Float[np.ndarray, "N"]
+
+
+def _moments(images: UInt8[np.ndarray, "N H W 1"]) -> _Moments:
+    ink = images[..., 0].astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        ink /= ink.sum(axis=(1, 2), keepdims=True)
+    columns, rows = ink.sum(axis=1), ink.sum(axis=2)
+    x, y = np.arange(columns.shape[1]), np.arange(rows.shape[1])
+    x = x - (columns @ x)[:, None]
+    y = y - (rows @ y)[:, None]
+    xy = np.einsum("nyx,ny,nx->n", ink, y, x)
+    return _Moments((columns * x**2).sum(axis=1), xy, (rows * y**2).sum(axis=1))

@@ -1,0 +1,1 @@
+"""Comparison of finished runs: `python -m mnist_jax.compare`."""

@@ -1,0 +1,132 @@
+"""The page that shows several runs side by side."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+from markupsafe import Markup
+
+from mnist_jax import config as configs
+from mnist_jax.compare import compare_plots, comparison
+from mnist_jax.compare.comparison import Run, Versus
+from mnist_jax.report import pictures, plots, run_page
+
+EXAMPLES = 16  # how many are shown of those that one of two runs alone gets right
+_ORIGIN = ("git_revision", "device", "backend", "versions")  # what of a summary is compared too
+
+
+def render(
+    runs: Sequence[Run], found: Sequence[Versus], images: UInt8[np.ndarray, "test 28 28 1"] | None
+) -> str:
+    """The text of a self-contained HTML file.
+
+    Args:
+      runs: two or more, of the same data.
+      found: of each but the first, how it compares with that.
+      images: of the test split; None where they are not at hand.
+    """
+    names = short_names([run.name for run in runs])
+    described = [comparison.accuracy(run) for run in runs]
+    figures = {
+        "accuracies": compare_plots.accuracies(
+            names, [list(run.accuracies.values()) for run in runs], described
+        ),
+        "learning": compare_plots.learning(runs),
+    }
+    drawn = {
+        key: Markup(plots.svg(figure, key.capitalize())) if figure else ""
+        for key, figure in figures.items()
+    }
+    differ, same = keys(runs)
+    replaced = (s for run in runs if (s := run.summary)["dataset"] != s["requested_dataset"])
+    return run_page.template("compare.html.jinja").render(
+        summary=next(replaced, runs[0].summary),
+        runs=[
+            {
+                "name": name,
+                "colour": compare_plots.colour(place),
+                "accuracy": one,
+                "alone": run.alone,
+                "members": len(run.logits),
+                "flattery": comparison.flattery(run),
+                "summary": run.summary,
+            }
+            for place, (name, run, one) in enumerate(zip(names, runs, described, strict=True))
+        ],
+        folds=runs[0].folds,
+        versus=[
+            _versus(runs[0], run, one, images) for run, one in zip(runs[1:], found, strict=True)
+        ],
+        differ=differ,
+        config_rows=same,
+        pictured=images is not None,
+        **drawn,
+    )
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """The last part of each path where that tells all of them apart, else the whole paths."""
+    last = [Path(name).resolve().name for name in names]
+    return last if len(set(last)) == len(set(names)) else list(names)
+
+
+def keys(runs: Sequence[Run]) -> tuple[list[tuple[str, list[Any]]], list[tuple[str, Any]]]:
+    """The keys of the configs in which runs differ, each with every run's value; and the others.
+
+    What is not of the config but may explain a difference, revision, device and versions, is among
+    the former where it differs.
+    """
+    tables = [{**run.config, "run": {key: run.summary[key] for key in _ORIGIN}} for run in runs]
+    differ = sorted({key for other in tables for key in configs.differences(tables[0], other)})
+    flat = [dict(configs.flatten(table)) for table in tables]
+    same = [
+        (key, value)
+        for key, value in configs.flatten(runs[0].config)
+        if all(table.get(key) == value for table in flat)
+    ]
+    return [(key, [table.get(key, "–") for table in flat]) for key in differ], same
+
+
+def _versus(
+    first: Run, other: Run, found: Versus, images: UInt8[np.ndarray, "test 28 28 1"] | None
+) -> Mapping[str, Any]:
+    """What the page says of one run beside the first."""
+    right = [comparison.correct(run) for run in (first, other)]
+    return {
+        "verdict": comparison.verdict(found.compared),
+        "compared": found.compared,
+        "decisions": found.decisions,
+        "both": int((right[0] & right[1]).sum()),
+        "neither": int((~right[0] & ~right[1]).sum()),
+        "gained": [] if images is None else _examples(first, other, ~right[0] & right[1], images),
+        "lost": [] if images is None else _examples(first, other, right[0] & ~right[1], images),
+    }
+
+
+def _examples(
+    first: Run,
+    other: Run,
+    wanted: Bool[np.ndarray, " test"],
+    images: UInt8[np.ndarray, "test 28 28 1"],
+) -> list[dict[str, Any]]:
+    """Some of the wanted test examples, those first on whose true class the runs disagree most."""
+    names, labels = first.summary["class_names"], first.labels
+    believed = [comparison.probabilities(run) for run in (first, other)]
+    decided = [comparison.decisions(run) for run in (first, other)]
+    of_true = [np.take_along_axis(p, labels[:, None], axis=1)[:, 0] for p in believed]
+    index = np.flatnonzero(wanted)
+    order = np.argsort(-abs(of_true[1] - of_true[0])[index], kind="stable")[:EXAMPLES]
+    return [
+        {
+            "index": i,
+            "image": pictures.png(images[i]),
+            "true": names[labels[i]],
+            "seen": [
+                (names[classes[i]], float(p[i, classes[i]]) if run.probable else None)
+                for run, classes, p in zip((first, other), decided, believed, strict=True)
+            ],
+        }
+        for i in index[order].tolist()
+    ]

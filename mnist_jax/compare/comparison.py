@@ -1,0 +1,185 @@
+"""Finished runs, read from their workdirs, and what statistics say of two of them.
+
+Members of the same seed and fold are pairs; two single trainings share their test examples, which
+McNemar's test looks at.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int, Int32, UInt8
+from ml_collections import ConfigDict
+
+from mnist_jax import config as configs
+from mnist_jax.analysis import ensemble, stats
+from mnist_jax.data import splits
+from mnist_jax.types import UserError
+from mnist_jax.workdir import files
+
+_SURE = 0.05  # a smaller p-value is called a difference
+
+
+class Run(NamedTuple):
+    """A finished run; of a sweep, its chosen setting."""
+
+    name: str
+    config: dict[str, Any]
+    fingerprint: str  # of its data
+    summary: dict[str, Any]
+    history: list[dict[str, Any]]  # rows of metrics.jsonl
+    # Test accuracies by seed, or where there are folds those of the held-out ones by all that says
+    # which examples they are; what is under the same key in two runs makes a pair.
+    accuracies: dict[tuple[int, ...], float]
+    logits: Float32[np.ndarray, "members test classes"]
+    labels: Int32[np.ndarray, " test"]
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is one training, judged on the test split."""
+        return len(self.accuracies) == 1 and not self.folds
+
+    @property
+    def probable(self) -> bool:
+        """Whether the softmax of its logits are probabilities; those of a hinge are not."""
+        return self.summary.get("test", self.summary)["ece"] is not None
+
+    @property
+    def folds(self) -> int:
+        """Of its cross-validation; 0: none."""
+        return self.config["members"]["folds"]
+
+
+class Versus(NamedTuple):
+    """What another run is worth beside the first one."""
+
+    compared: stats.Comparison  # by pairs of members, or example by example
+    decisions: (
+        stats.McNemar
+    )  # what each decides on the test split, with its committee if it has one
+
+
+def read(workdir: Path) -> Run:
+    """A finished run.
+
+    Raises:
+      UserError: there is none.
+    """
+    config, fingerprint = files.read_config(workdir)
+    summary = files.read_summary(workdir)
+    if "confusion_matrix" not in summary:
+        raise UserError(f"{workdir}: decides for no classes; only runs that do can be compared")
+    history = files.read_rows(workdir / files.METRICS)
+    with np.load(workdir / files.PREDICTIONS) as stored:
+        logits, labels = stored["logits"], stored["labels"]
+    accuracies: dict[tuple[int, ...], float] = {}
+    if "members" in summary:
+        folds = summary["folds"]
+        rows = files.read_rows(workdir / files.MEMBERS)
+        own = {row["member"]: row for row in rows if row["setting"] == summary["chosen"]}
+        history = [row for row in history if row["member"] in own]
+        for row in own.values():
+            accuracy = row.get("val_accuracy" if folds else "test_accuracy")
+            pair = (row["seed"], row["fold"], folds, summary["seed"]) if folds else (row["seed"],)
+            if accuracy is not None:
+                accuracies[pair] = accuracy
+    else:
+        accuracies[summary["seed"],] = summary["test_accuracy"]
+        logits = logits[None]
+    return Run(
+        str(workdir), config.to_dict(), fingerprint, summary, history, accuracies, logits, labels
+    )
+
+
+def accuracy(run: Run) -> stats.Described:
+    """Its members' accuracies; of a single training the interval is Wilson's, over test examples.
+
+    With folds they are those of the held-out examples, else those of the test split.
+    """
+    found = stats.describe(list(run.accuracies.values()), _folds(run, run.accuracies))
+    if run.alone:
+        right = correct(run)
+        low, high = stats.wilson(int(right.sum()), len(right))
+        found = found._replace(low=low, high=high)
+    return found
+
+
+def flattery(run: Run) -> str:
+    """What to bear in mind where the same held-out folds chose a setting and judge it; else ""."""
+    count = len(run.summary.get("settings", ()))
+    if not run.folds or count < 2:
+        return ""
+    return (
+        f"the same folds chose its setting among {count}, and so flatter it; "
+        "config.members.outer_folds judges such a choice by others"
+    )
+
+
+def probabilities(run: Run) -> Float[np.ndarray, "test classes"]:
+    """What it believes of the test examples: the mean over its members."""
+    return ensemble.probabilities(run.logits.astype(np.float64))
+
+
+def decisions(run: Run) -> Int[np.ndarray, " test"]:
+    """The classes that it decides for; of several members their committee."""
+    return run.logits[0].argmax(-1) if len(run.logits) == 1 else probabilities(run).argmax(-1)
+
+
+def correct(run: Run) -> Bool[np.ndarray, " test"]:
+    """Which test examples it gets right."""
+    return decisions(run) == run.labels
+
+
+def versus(first: Run, other: Run) -> Versus:
+    """How another run compares with the first one.
+
+    Raises:
+      UserError: they have other data or classes, or nothing in common that makes pairs.
+    """
+    if first.fingerprint != other.fingerprint:
+        raise UserError(f"{other.name}: has other data than {first.name}; nothing can be compared")
+    if first.summary["class_names"] != other.summary["class_names"]:
+        raise UserError(f"{other.name}: has other classes than {first.name}; give runs of one task")
+    right = correct(first), correct(other)
+    decided = stats.mcnemar(*right)
+    if first.alone and other.alone:
+        by_example = stats.paired(*(r.astype(np.float64).tolist() for r in right))
+        if not decided.only_a + decided.only_b:  # an interval without width would be too sure
+            by_example = by_example._replace(low=None, high=None)
+        return Versus(by_example._replace(p_value=decided.p_value), decided)
+    pairs = sorted(first.accuracies.keys() & other.accuracies.keys())
+    folds = _folds(first, pairs)
+    if len(set(pairs if folds is None else folds)) < 2:
+        raise UserError(
+            f"{other.name}: has fewer than two seeds or folds in common with {first.name}; train "
+            "both with the same config.seed, config.members.seeds and config.members.folds"
+        )
+    ours, theirs = ([run.accuracies[pair] for pair in pairs] for run in (first, other))
+    by_member = stats.paired(ours, theirs, folds)
+    if by_member.p_value is None:  # the same in all: again an interval without width
+        by_member = by_member._replace(low=None, high=None)
+    return Versus(by_member, decided)
+
+
+def _folds(run: Run, pairs: Iterable[tuple[int, ...]]) -> list[int] | None:
+    """Of each key of `Run.accuracies` the fold; None where there are none."""
+    return [fold for _, fold, *_ in pairs] if run.folds else None
+
+
+def verdict(compared: stats.Comparison) -> str:
+    """In a word or two, and the difference in points."""
+    points = f"{100 * compared.difference:+.2f} points"
+    if compared.p_value is None or compared.p_value >= _SURE:
+        return f"no clear difference ({points})"
+    return f"{'better' if compared.difference > 0 else 'worse'} ({points})"
+
+
+def test_images(run: Run) -> UInt8[np.ndarray, "test 28 28 1"] | None:
+    """The images of its test split; None where its data is not at hand."""
+    config = configs.default().to_dict() | run.config  # earlier code's configs have no task
+    try:
+        found = splits.load(ConfigDict(config))
+    except UserError:
+        return None
+    return found.test.images if found.fingerprint == run.fingerprint else None

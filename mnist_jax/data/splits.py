@@ -1,0 +1,77 @@
+"""The examples that a config's run learns from and is judged by."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Shaped, UInt8
+from ml_collections import ConfigDict
+
+from mnist_jax import labels as known
+from mnist_jax.data import datasets
+from mnist_jax.types import UserError
+
+
+class Split(NamedTuple):
+    """Examples on the host."""
+
+    images: UInt8[np.ndarray, "n 28 28 1"]
+    # Classes; for a multilabel task rows of 0s and 1s; to learn from also probabilities of classes.
+    labels: Shaped[np.ndarray, "n ..."]
+
+
+class Splits(NamedTuple):
+    """What a run learns from and is judged by."""
+
+    name: str  # the data set really used
+    class_names: tuple[str, ...]
+    fingerprint: str
+    train: Split
+    val: Split  # of no examples when config.data.val_size is 0
+    test: Split
+
+
+def load(config: ConfigDict, echo: Callable[[str], object] = lambda line: None) -> Splits:
+    """Loads a config's data set for its task and splits validation off, by the config's seed.
+
+    Raises:
+      UserError: the data cannot be had, or the config asks for more of it than there is.
+    """
+    found = datasets.load(
+        config.data.name,
+        data_dir=config.data.data_dir,
+        archives=config.data.archives,
+        echo=echo,
+    )
+    images, classes = found.train_images, found.train_labels
+    # In cross-validation every example is held out once: by members, not here.
+    val_size = 0 if config.members.folds else config.data.val_size
+    train_index, val_index = datasets.split(classes, val_size, config.seed)
+    if config.train.batch_size > len(train_index):
+        raise UserError(
+            f"config.train.batch_size: {config.train.batch_size} is more than the "
+            f"{len(train_index):,} training examples of {found.name}"
+        )
+    labels, class_names = known.relabel(config.task, classes, found.class_names)
+    test_labels, _ = known.relabel(config.task, found.test_labels, found.class_names)
+    return Splits(
+        name=found.name,
+        class_names=class_names,
+        fingerprint=found.fingerprint,
+        train=Split(images[train_index], labels[train_index]),
+        val=Split(images[val_index], labels[val_index]),
+        test=Split(found.test_images, test_labels),
+    )
+
+
+def outer_folds(splits: Splits, count: int, seed: int) -> Iterator[Splits]:
+    """Each fold of the training examples once as the test split, the others to learn from.
+
+    Raises:
+      DataError: there are more folds than examples of a class.
+    """
+    images, labels = splits.train
+    for held_out in datasets.folds(labels, count, seed):
+        rest = np.delete(np.arange(len(labels)), held_out)
+        train, test = (Split(images[index], labels[index]) for index in (rest, held_out))
+        yield splits._replace(train=train, test=test)

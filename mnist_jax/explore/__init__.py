@@ -1,0 +1,1 @@
+"""A data set on one page: `python -m mnist_jax.explore`."""

@@ -1,0 +1,1 @@
+"""Networks as pure functions, and the convolutions that make them fast on a CPU."""

@@ -1,0 +1,323 @@
+"""Networks as pure functions: `build(config.model, ...) -> Model(init, apply, ...)`.
+
+The only file that knows Flax. Linen modules, because their `init` and `apply` are stateless and so
+can be jitted, vmapped over members and differentiated like any other function.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float, Float32
+
+from mnist_jax.models import conv, registry
+from mnist_jax.runtime import sharding
+from mnist_jax.types import Fields, Key, Layer, PyTree
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+class Rates(NamedTuple):
+    """Rates of dropout, traced: changing one never recompiles, and members may differ."""
+
+    conv: Float32[Array, "*members stages"]  # after each stage of a CNN
+    dense: Float32[Array, "*members layers"]  # after each hidden layer
+
+
+class Model(NamedTuple):
+    """A network as pure functions of its variables.
+
+    `variables` are {"params": ...} and, with batch normalisation, {"batch_stats": ...}.
+    """
+
+    init: Callable[[Key], PyTree]  # key -> variables, float32
+    apply: Callable[[PyTree, Float32[Array, "batch 28 28 1"]], Float32[Array, "batch classes"]]
+    apply_train: Callable[[PyTree, Array, Key, Rates], tuple[Array, PyTree]]  # logits, batch_stats
+    layers: Callable[[], list[Layer]]  # what the net consists of, in order
+
+
+class Dropout(nn.Module):
+    """Zeroes a share of the values at random and scales the others up (Srivastava et al. 2014).
+
+    Flax's own, but that the rate may be traced.
+    """
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*shape"], rate: Float32[Array, ""]) -> Array:
+        draw = partial(jax.random.bernoulli, self.make_rng("dropout"), 1 - rate)
+        kept = sharding.draw(draw, x.shape)
+        return jnp.where(kept, x / (1 - rate).astype(x.dtype), jnp.zeros((), x.dtype))
+
+
+class MLP(nn.Module):
+    """Dense layers of the given widths, each with activation and dropout, then the logits.
+
+    No widths: softmax regression.
+    """
+
+    widths: Sequence[int]
+    dropout: Sequence[bool]  # after each hidden layer: whether it is compiled in
+    activation: Callable[[Array], Array]
+    num_outputs: int
+    dtype: Any
+    standardise: bool = False
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch ..."], rates: Rates | None
+    ) -> Float32[Array, "batch outputs"]:
+        x = x.reshape(x.shape[0], -1)
+        if self.standardise:  # epsilon: a pixel that is nearly always black stays small
+            axis = sharding.BATCH if sharding.num_parts() > 1 else None
+            plain = partial(nn.BatchNorm, use_bias=False, use_scale=False, axis_name=axis)
+            x = plain(rates is None, momentum=0.9, epsilon=1e-3)(x)
+        for i, (width, drops) in enumerate(zip(self.widths, self.dropout, strict=True)):
+            x = self.activation(nn.Dense(width, dtype=self.dtype)(x))
+            if rates is not None and drops:  # named: what others draw does not depend on it
+                x = Dropout(name=f"Dropout_{i}")(x, rates.dense[i])
+        return nn.Dense(self.num_outputs, dtype=self.dtype)(x).astype(jnp.float32)
+
+
+class FourierFeatures(nn.Module):
+    """Random features of unit variance, for a linear model of them to be a kernel machine.
+
+    Their inner products, divided by their number, approximate exp(-gamma |x - y|^2) (Rahimi and
+    Recht 2007). They are drawn with the initial weights and stay.
+    """
+
+    features: int
+    gamma: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n pixels"]) -> Float32[Array, "n features"]:
+        def frequencies() -> Array:
+            drawn = jax.random.normal(self.make_rng("params"), (x.shape[-1], self.features))
+            return math.sqrt(2 * self.gamma) * drawn
+
+        def phases() -> Array:
+            return jax.random.uniform(self.make_rng("params"), (self.features,), maxval=2 * math.pi)
+
+        w = self.variable("batch_stats", "frequencies", frequencies).value
+        b = self.variable("batch_stats", "phases", phases).value
+        return math.sqrt(2) * jnp.cos(x @ w + b[None])
+
+
+class RBF(nn.Module):
+    """A linear model of random Fourier features."""
+
+    features: int
+    gamma: float
+    head: MLP
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "n h w c"], rates: Rates | None
+    ) -> Float32[Array, "n outputs"]:
+        x = FourierFeatures(self.features, self.gamma)(x.reshape(x.shape[0], -1))
+        return self.head(x, rates)
+
+
+class Conv(nn.Module):
+    """Convolution, max-pooling, bias: in this order, which is the cheapest.
+
+    A maximum commutes with adding a bias and with a monotonic activation, so that pooling first
+    gives the same numbers from a quarter of the work.
+    """
+
+    features: int
+    kernel: int
+    pool: int
+    padding: str
+    use_bias: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 features"]:
+        shape = (self.kernel, self.kernel, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        x = conv.conv2d_max_pool(x, kernel, self.pool, self.padding)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+            x = x + conv.spread(bias.astype(self.dtype), x.shape)
+        return x
+
+
+class BatchNorm(nn.Module):
+    """Gives each channel of a batch mean 0 and variance 1, then a mean and scale that are learnt.
+
+    Ioffe and Szegedy 2015; evaluation takes averages over past batches. Flax's own, but that a
+    CPU is quick at its sums.
+    """
+
+    average: bool  # whether to take the averages
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+        channels = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, channels)
+        bias = self.param("bias", nn.initializers.zeros, channels)
+        means = self.variable("batch_stats", "mean", jnp.zeros, channels)
+        variances = self.variable("batch_stats", "var", jnp.ones, channels)
+        mean, variance = means.value, variances.value
+        x = x.astype(jnp.float32)
+        if not self.average:
+            count = x.size // x.shape[-1] * sharding.num_parts()
+            mean = sharding.total(conv.channel_sums(x)) / count
+            squares = sharding.total(conv.channel_sums(x * x)) / count
+            variance = jnp.maximum(squares - mean * mean, 0.0)
+            for past, now in ((means, mean), (variances, variance)):
+                past.value = 0.9 * past.value + 0.1 * now
+        scale = scale * jax.lax.rsqrt(variance + 1e-5)
+        x = x * conv.spread(scale, x.shape) + conv.spread(bias - mean * scale, x.shape)
+        return x.astype(self.dtype)
+
+
+class CNN(nn.Module):
+    """Stages of convolution, pool, batch normalisation or bias, activation, dropout; then an MLP.
+
+    Batch normalisation comes after pooling too, where there is less to normalise.
+    """
+
+    channels: Sequence[int]
+    kernels: Sequence[int]
+    pools: Sequence[int]  # 1: none
+    conv_dropout: Sequence[bool]  # after each stage: whether it is compiled in
+    padding: str
+    batch_norm: bool
+    head: MLP
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "n h w c"], rates: Rates | None
+    ) -> Float32[Array, "n outputs"]:
+        dtype = self.head.dtype
+        stages = zip(self.channels, self.kernels, self.pools, self.conv_dropout, strict=True)
+        for i, (features, kernel, pool, drops) in enumerate(stages):
+            x = Conv(features, kernel, pool, self.padding, not self.batch_norm, dtype)(x)
+            if self.batch_norm:
+                x = BatchNorm(rates is None, dtype)(x)
+            x = self.head.activation(x)
+            if rates is not None and drops:
+                x = Dropout(name=f"Dropout_{i}")(x, rates.conv[i])
+        return self.head(x, rates)
+
+
+def read_rates(config: Fields) -> Rates:
+    """The rates of dropout of the net that `config.model` names."""
+    net = registry.fields(config)
+    rates = (net.get(field, ()) for field in ("conv_dropout", "dropout"))
+    return Rates(*(jnp.asarray(rate, jnp.float32) for rate in rates))
+
+
+def build(config: Fields, num_outputs: int) -> Model:
+    """The net that `config.model` names.
+
+    Args:
+      config: `config.model`: a name in `nets.NETS`, a dtype, fields that override the net's own;
+        of dropout's rates only which are above 0 counts here.
+      num_outputs: logits for each image.
+
+    Raises:
+      UserError: a field that the net lacks or cannot have.
+    """
+    net = registry.fields(config)
+    for field in ("dropout", "conv_dropout"):
+        net[field] = tuple(rate > 0 for rate in net.get(field, ()))
+    dtype = DTYPES[config["dtype"]]
+    widths, dropout = net.get("widths", ()), net["dropout"]
+    activation = getattr(nn, net.get("activation", "relu"))
+    standardise = net.get("standardise", False)
+    head = MLP(widths, dropout, activation, num_outputs, dtype, standardise)
+    if "features" in net:
+        return from_module(RBF(net["features"], net["gamma"], head))
+    if "channels" not in net:
+        return from_module(head)
+    stages = ("channels", "kernels", "pools", "conv_dropout", "padding", "batch_norm")
+    return from_module(CNN(**{field: net[field] for field in stages}, head=head))
+
+
+def from_module(module: nn.Module) -> Model:
+    """Any Linen module called as `module(images, rates)`, as a Model; no rates: it evaluates."""
+    example = jnp.zeros((1, 28, 28, 1))
+
+    def init(key: Key) -> PyTree:
+        return module.init(key, example, None)
+
+    def apply(variables: PyTree, images: Array) -> Any:
+        return module.apply(variables, images, None)
+
+    def apply_train(
+        variables: PyTree, images: Array, key: Key, rates: Rates
+    ) -> tuple[Array, PyTree]:
+        logits, updated = module.apply(
+            variables, images, rates, rngs={"dropout": key}, mutable=["batch_stats"]
+        )
+        return logits, updated.get("batch_stats", {})
+
+    return Model(init, apply, apply_train, lambda: _layers(module, example))
+
+
+def first_weights(model: Model, variables: PyTree) -> Float32[np.ndarray, "units h w"] | None:
+    """What the units of the first layer weigh the pixels of an image of one channel by.
+
+    Those of a dense layer cover the image, those of a convolution its kernel; None where the first
+    layer has no such weights.
+    """
+    first = next(layer for layer in model.layers() if layer.kind != "BatchNorm")
+    layer = variables["params"]
+    for name in filter(None, first.path.split("/")):
+        layer = layer.get(name, {})
+    kernel = np.asarray(layer.get("kernel", 0.0))
+    side = math.isqrt(len(kernel)) if kernel.ndim == 2 else 0
+    if side and side * side == len(kernel):
+        kernel = kernel.reshape(side, side, 1, -1)
+    return kernel[:, :, 0].transpose(2, 0, 1) if kernel.ndim == 4 else None
+
+
+def _layers(module: nn.Module, example: Array) -> list[Layer]:
+    rows: list[Layer] = []
+
+    def record(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
+        out = call(*args, **kwargs)
+        layer = context.module
+        params = layer.variables.get("params", {})
+        own = {name: p for name, p in params.items() if not isinstance(p, Mapping)}
+        told = own or isinstance(layer, nn.BatchNorm | FourierFeatures)
+        if told and context.method_name == "__call__":
+            path, kind = "/".join(layer.path), type(layer).__name__
+            again = any(row.path == path for row in rows)  # it shares its weights with itself
+            num_params = 0 if again else sum(p.size for p in own.values())
+            shape = jax.tree.leaves(out)[0].shape  # parts of others' layers return several arrays
+            flops = _flops(layer, args, shape)
+            rows.append(Layer(path, kind, shape[1:], num_params, flops, _detail(layer)))
+        return out
+
+    with nn.intercept_methods(record):
+        jax.eval_shape(lambda: module.init(jax.random.key(0), example, None))
+    return rows
+
+
+def _detail(layer: nn.Module) -> str:
+    if not isinstance(layer, Conv):
+        return ""
+    return f"{layer.kernel}×{layer.kernel}" + (f", pool {layer.pool}" if layer.pool > 1 else "")
+
+
+def _flops(layer: nn.Module, args: tuple, out: tuple[int, ...]) -> int:
+    """Of a product with a kernel, wherever the layer applies it; what has none counts as 0."""
+    if isinstance(layer, FourierFeatures):
+        return 2 * args[0].shape[-1] * layer.features
+    if not isinstance(layer, Conv | nn.Conv | nn.Dense):
+        return 0
+    places = out[1:-1]
+    if isinstance(layer, Conv):  # before pooling
+        lost = layer.kernel - 1 if layer.padding == "VALID" else 0
+        places = tuple(side - lost for side in args[0].shape[1:-1])
+    return 2 * layer.variables["params"]["kernel"].size * math.prod(places)

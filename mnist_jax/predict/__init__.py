@@ -1,0 +1,1 @@
+"""Predictions for your own pictures: `python -m mnist_jax.predict`."""

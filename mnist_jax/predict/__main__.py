@@ -1,0 +1,154 @@
+"""What a trained net sees in your pictures: `python -m mnist_jax.predict --workdir=RUN IMAGES...`.
+
+One figure a picture: drawn or photographed, dark on light or light on dark, with paper around it.
+"""
+
+import argparse
+import glob
+import os
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mnist_jax.runtime import exits
+from mnist_jax.types import UserError
+from mnist_jax.workdir import files
+
+STDOUT = "-"
+
+
+@exits.command
+def main(argv: Sequence[str]) -> int:
+    """Says what the pictures show; returns the exit code.
+
+    0: done; 1: done, but for pictures that could not be used; 2: a mistake, told in one line.
+    """
+    options = _parser().parse_args(argv)
+    command = shlex.join(["python", "-m", "mnist_jax.predict", *argv])
+    return _predict(options, _readable(command))
+
+
+def _predict(options: argparse.Namespace, command: str) -> int:
+    """Reads the pictures, asks the net, and writes what was asked for."""
+    if options.top < 1:
+        raise UserError(f"--top={options.top}: must be 1 or more")
+    if options.json == options.csv == STDOUT:
+        raise UserError("--json=- --csv=-: only one of them can have the standard output")
+    # Here, because JAX and what comes with it take a second: help and mistakes do without.
+    from mnist_jax.data import photos
+    from mnist_jax.predict import classifier, predict_page
+    from mnist_jax.runtime import xla
+
+    xla.enable_cache()
+    net = classifier.load(options.workdir, _warn)
+    paths, failed = find(options.images)
+    images = {}
+    for path in paths:
+        try:
+            images[path] = net.read(path)
+        except photos.PictureError as error:
+            failed.append(_readable(str(error)))
+    for message in failed:
+        _warn(message)
+    answer = net.answer(np.array([*images.values()], np.uint8).reshape(-1, 28, 28, 1))
+    seen = [
+        predict_page.Seen(_readable(str(path)), image, probabilities, bool(strange))
+        for (path, image), probabilities, strange in zip(images.items(), *answer, strict=True)
+    ]
+    names = net.class_names
+    rows = [predict_page.row(one, names) for one in seen]
+    _write(options.json, files.to_json(rows))
+    _write(options.csv, predict_page.to_csv(rows, names))
+    if options.page:
+        page = predict_page.page(
+            seen,
+            (photos.read(path) for path in images),
+            failed,
+            summary=files.read_summary(options.workdir),
+            config=files.read_config(options.workdir)[0].to_dict(),
+            command=command,
+        )
+        _write(options.page, page)
+    if STDOUT not in (options.json, options.csv):
+        shown = sys.stdout.isatty() if options.show is None else options.show
+        width = max((len(one.name) for one in seen), default=0)
+        for one in seen:
+            if shown:
+                print(predict_page.drawing(one, names, options.top))
+            else:
+                print(predict_page.line(one, names, options.top, width))
+    return 1 if failed else 0
+
+
+def find(names: Iterable[str]) -> tuple[list[Path], list[str]]:
+    """The pictures that files, folders and globs name, and a line on each that names none."""
+    kinds = {end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    paths: dict[Path, None] = {}  # in order, each once
+    failed = []
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            found, none = [], "holds no pictures"
+            try:
+                found = sorted(p for p in path.iterdir() if p.suffix.lower() in kinds)
+            except OSError as error:
+                none = f"cannot be read ({error.strerror})"
+        elif not path.exists() and set(name) & set("*?["):
+            matches = glob.glob(name, recursive=True)  # noqa: PTH207 (Path's takes no absolute ones)
+            found, none = sorted(map(Path, matches)), "matches no file"
+        else:
+            found, none = [path], ""
+        paths |= dict.fromkeys(found)
+        if not found:
+            failed.append(_readable(f"{name}: {none}"))
+    return list(paths), failed
+
+
+def _readable(text: str) -> str:
+    """A text with a file's name in it, which may be any bytes, as what can be written down."""
+    return os.fsencode(text).decode(errors="replace")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m mnist_jax.predict",
+        description="Says what a trained net sees in your pictures, one figure each: drawn or "
+        "photographed, dark on light or light on dark, with paper around it.",
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGES", help="files, folders, quoted globs")
+    parser.add_argument("--workdir", required=True, type=Path, metavar="RUN", help="a finished run")
+    parser.add_argument(
+        "--top", type=int, default=3, metavar="N", help="how many classes to name (default: 3)"
+    )
+    parser.add_argument(
+        "--show",
+        action=argparse.BooleanOptionalAction,
+        help="draw what the net saw, in half blocks (default: at a terminal)",
+    )
+    parser.add_argument(
+        "--json", metavar="FILE", help="write all probabilities as JSON; -: to stdout"
+    )
+    parser.add_argument(
+        "--csv", metavar="FILE", help="write all probabilities as CSV; -: to stdout"
+    )
+    parser.add_argument("--page", metavar="FILE", help="write a page of all pictures (HTML)")
+    return parser
+
+
+def _write(name: str | None, text: str) -> None:
+    if name == STDOUT:
+        sys.stdout.write(text)
+    elif name:
+        files.write(Path(name), text)
+
+
+def _warn(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

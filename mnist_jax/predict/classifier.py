@@ -1,0 +1,204 @@
+"""A trained net as a function: images in, probabilities out; and what noise does to its answers.
+
+No data set has to be there, but for `before_and_after`.
+"""
+
+import functools
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Float32, UInt8
+
+from mnist_jax import labels, tasks
+from mnist_jax.analysis import ensemble
+from mnist_jax.data import photos, splits
+from mnist_jax.report import pictures
+from mnist_jax.runs import restore
+from mnist_jax.runtime import xla
+from mnist_jax.runtime.progress import Echo
+from mnist_jax.train import evaluate
+from mnist_jax.types import UserError
+from mnist_jax.workdir import files
+
+_NEIGHBOUR = 10  # the tenth nearest test image says how familiar an image is
+_STRANGE = 0.01  # of the test images are called strange
+_SAMPLE = 2000  # test images that tell where that begins
+
+
+class Answer(NamedTuple):
+    """What a classifier says of images."""
+
+    probabilities: Float32[np.ndarray, "n classes"]
+    strange: Bool[np.ndarray, " n"]  # it looks like nothing that the net was trained on
+
+
+class Classifier(NamedTuple):
+    """A net, or the committee of a run's members, whose mean probability is what counts."""
+
+    model: str
+    dataset: str  # that it was trained on
+    class_names: tuple[str, ...]
+    scores: Callable[[UInt8[np.ndarray, "n 28 28 1"]], Float32[np.ndarray, "members n classes"]]
+    known: Float32[np.ndarray, "members test classes"]  # the scores of the test images
+    familiar: float  # the least familiarity of what is not strange
+
+    def __call__(
+        self, images: UInt8[np.ndarray, "n 28 28 *grey"]
+    ) -> Float32[np.ndarray, "n classes"]:
+        """The probability of each class.
+
+        Args:
+          images: like those of the data set: light on black, the last axis of one or left out.
+
+        Raises:
+          ValueError: they have another shape or type.
+        """
+        return self.answer(images).probabilities
+
+    def answer(self, images: UInt8[np.ndarray, "n 28 28 *grey"]) -> Answer:
+        """The probabilities of images as above, and which are strange: see `familiarity`."""
+        if images.dtype != np.uint8 or images.shape[1:] not in ((28, 28), (28, 28, 1)):
+            raise ValueError(
+                f"images: {images.dtype}{list(images.shape)}: give uint8, n x 28 x 28 x 1"
+            )
+        scores = self.scores(images.reshape(-1, 28, 28, 1))
+        believed = ensemble.probabilities(scores.astype(np.float64)).astype(np.float32)
+        return Answer(believed, familiarity(scores, self.known) < self.familiar)
+
+    def read(self, path: str | Path) -> UInt8[np.ndarray, "28 28 1"]:
+        """A picture made like the images of the data set, see `drawings.prepare`."""
+        return photos.prepare(Path(path), self.dataset)
+
+
+def load(workdir: str | Path, echo: Echo = warnings.warn) -> Classifier:
+    """The classifier that a finished run's test results are of.
+
+    Of a run of many members it is the committee of those that were judged on the test split.
+
+    Args:
+      workdir: of the run.
+      echo: told of damaged checkpoints.
+
+    Raises:
+      UserError: there is no finished run, its checkpoints are gone, or it does not give
+        probabilities of classes.
+    """
+    workdir = Path(workdir)
+    config, _ = files.read_config(workdir)
+    summary = files.read_summary(workdir)
+    task = tasks.build(config.task, len(summary["class_names"]))
+    if not task.probable:
+        raise UserError(
+            f"{workdir}: the scores of its task ('{config.task.name}' with the loss "
+            f"'{labels.loss(config.task)}') are no probabilities of classes; take another run"
+        )
+    model, nets = restore.judged(workdir, config, summary, echo)
+
+    @functools.cache
+    def program(size: int) -> jax.stages.Compiled:
+        images = jax.ShapeDtypeStruct((size, 28, 28, 1), jnp.uint8)
+        lowered = evaluate.predict.lower(model, nets[0], images)
+        return xla.compile_lowered(lowered, predicts=True)
+
+    def scores(
+        images: UInt8[np.ndarray, "n 28 28 1"],
+    ) -> Float32[np.ndarray, "members n classes"]:
+        # Up to a power of two, because each number of images compiles a program of its own.
+        size = 1 << max(len(images) - 1, 0).bit_length()
+        padded = jnp.pad(images, ((0, size - len(images)), (0, 0), (0, 0), (0, 0)))
+        outputs = jnp.stack([program(size)(net, padded) for net in nets])
+        return jax.device_get(task.scores(outputs))[:, : len(images)]
+
+    known = _test_scores(workdir)
+    sample = familiarity(known[:, :_SAMPLE], known)
+    return Classifier(
+        model=summary["model"],
+        dataset=summary["dataset"],
+        class_names=tuple(summary["class_names"]),
+        scores=scores,
+        known=known,
+        familiar=float(np.quantile(sample, _STRANGE)),
+    )
+
+
+def before_and_after(
+    classify: Callable[[UInt8[np.ndarray, "n 28 28 1"]], Float[np.ndarray, "n classes"]],
+    workdir: str | Path,
+) -> dict[str, float]:
+    """How often a classifier is right about the test images of a run that takes noise off.
+
+    Args:
+      classify: scores of each class, as what `load` returns gives them.
+      workdir: of a finished run of the task 'denoise', whose data has to be there.
+
+    Returns:
+      The accuracies on the "clean", the "noisy" and the "restored" images. Noisy pixels that are
+      lighter than white are white.
+
+    Raises:
+      UserError: there is no such run, or its data cannot be had or has changed.
+    """
+    workdir = Path(workdir)
+    config, fingerprint = files.read_config(workdir)
+    if config.task.name != "denoise":
+        raise UserError(f"{workdir}: takes no noise off; give a run of the task 'denoise'")
+    files.read_summary(workdir)
+    examples = splits.load(config)
+    if examples.fingerprint != fingerprint:
+        raise UserError(f"{workdir}: was trained on other data than the {examples.name} found here")
+    images, classes = examples.test
+    corrupt = tasks.build(config.task, len(examples.class_names)).corrupt
+    noisy = evaluate.inputs(jnp.asarray(images), jnp.arange(len(images)), corrupt)
+    seen = {
+        "clean": images,
+        "noisy": pictures.grey(np.asarray(noisy)),
+        "restored": pictures.grey(_test_scores(workdir).reshape(images.shape)),
+    }
+    return {
+        name: float((classify(these).argmax(axis=-1) == classes).mean())
+        for name, these in seen.items()
+    }
+
+
+def familiarity(
+    scores: Float32[np.ndarray, "members n classes"],
+    known: Float32[np.ndarray, "members test classes"],
+) -> Float32[np.ndarray, " n"]:
+    """How much images look to a net like what it knows: from -1 to 1, the members' mean.
+
+    It is the cosine between an image's scores and those of the tenth nearest test image: nearest
+    neighbours in normalised features (Sun et al. 2022, Out-of-distribution detection with deep
+    nearest neighbors), of which the scores are the last. Of drawn digits it calls about as many
+    strange as of test images; of letters, clothes and photographs a quarter to three quarters.
+    Scores of two classes that differ by one number know two directions, and nothing is strange.
+    """
+    place = -min(_NEIGHBOUR, known.shape[1])
+
+    def tenth(
+        own: Float32[np.ndarray, "n classes"], test: Float32[np.ndarray, "test classes"]
+    ) -> Float32[np.ndarray, " n"]:
+        parts = np.array_split(own, 1 + len(own) // 1000)  # all cosines at once are too many
+        near = [np.partition(part @ test.T, place, axis=1)[:, place] for part in parts]
+        return np.concatenate(near)
+
+    return np.mean(list(map(tenth, _unit(scores), _unit(known))), axis=0)
+
+
+def _unit(scores: Float32[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
+    return scores / np.maximum(np.linalg.norm(scores, axis=-1, keepdims=True), 1e-12)
+
+
+def _test_scores(workdir: Path) -> Float32[np.ndarray, "members n classes"]:
+    path = workdir / files.PREDICTIONS
+    try:
+        with np.load(path) as stored:
+            scores = stored["logits"]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: is not what the run wrote there; train it anew") from error
+    return scores if scores.ndim == 3 else scores[None]

@@ -1,0 +1,1 @@
+"""The host side of a run: which trials it has, the loop, selection, summary."""

@@ -1,0 +1,1 @@
+"""Processes and devices: keys, compilation, sharding, several hosts, provenance, progress."""

@@ -1,0 +1,330 @@
+"""Names, splits, folds, CSV files and digits; the rest is in tests/test_tfds_source.py."""
+
+import gzip
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+from sklearn.model_selection import StratifiedShuffleSplit
+
+from mnist_jax.data import datasets
+from mnist_jax.types import UserError
+
+SEEDS = st.integers(0, 2**31)
+CLASS_SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=6)
+
+
+def shuffled_labels(class_sizes, seed=0):
+    labels = np.repeat(np.arange(len(class_sizes)), class_sizes).astype(np.int32)
+    return np.random.default_rng(seed).permutation(labels)
+
+
+def message(error):
+    """What the user reads: one line."""
+    assert isinstance(error.value, UserError)
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+# --- split and folds
+
+
+@settings(deadline=None, max_examples=200)
+@given(CLASS_SIZES, st.one_of(st.floats(0.01, 0.99), st.integers(1, 120)), SEEDS)
+def test_split_is_exact_stratified_and_disjoint(class_sizes, val_size, seed):
+    labels = shuffled_labels(class_sizes)
+    n = len(labels)
+    count = int(np.ceil(val_size * n)) if val_size < 1 else val_size
+    try:
+        train, val = datasets.split(labels, val_size, seed)
+    except datasets.DataError:
+        # Only where some class has one example, or is owed less than one on either side.
+        owed = np.array(class_sizes) * count / n
+        assert count >= n or owed.min() < 1 or (class_sizes - owed).min() < 1
+        return
+    assert len(val) == count
+    assert np.array_equal(np.sort(np.concatenate([train, val])), np.arange(n))
+    assert np.all(np.diff(train) > 0)
+    assert np.all(np.diff(val) > 0)
+    for label, size in enumerate(class_sizes):
+        held_out = (labels[val] == label).sum()
+        assert abs(held_out - size * count / n) < 1
+        assert 0 < held_out < size
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.floats(0.05, 0.95), SEEDS)
+def test_split_takes_as_many_of_each_class_as_scikit_learn(val_size, seed):
+    labels = shuffled_labels([50, 70, 90])  # shares that leave no tie of remainders to chance
+    count = int(np.ceil(val_size * len(labels)))
+    remainders = [size * count % len(labels) for size in (50, 70, 90)]
+    assume(len(set(remainders)) == 3)
+    reference = StratifiedShuffleSplit(1, test_size=val_size, random_state=0)
+    expected = next(reference.split(labels, labels))[1]
+    _, val = datasets.split(labels, val_size, seed)
+    assert np.array_equal(np.bincount(labels[val]), np.bincount(labels[expected]))
+
+
+def test_split_depends_on_its_seed_alone():
+    labels = shuffled_labels([100] * 10)
+    np.random.seed(1)  # noqa: NPY002 (the global state that must not matter)
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    first = datasets.split(labels, 0.2, seed=3)
+    assert np.array_equal(before, np.random.get_state()[1])  # noqa: NPY002
+    np.random.seed(2)  # noqa: NPY002
+    again = datasets.split(labels, 0.2, seed=3)
+    other = datasets.split(labels, 0.2, seed=4)
+    assert all(map(np.array_equal, first, again))
+    assert not np.array_equal(first[1], other[1])
+    # A golden value: should it ever change, every published number's validation set has too.
+    assert datasets.split(np.arange(20) % 2, 6, seed=0)[1].tolist() == [2, 3, 8, 11, 13, 18]
+
+
+def test_no_validation():
+    train, val = datasets.split(shuffled_labels([3, 3]), 0, seed=0)
+    assert train.tolist() == [0, 1, 2, 3, 4, 5]
+    assert val.tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("class_sizes", "val_size", "says"),
+    [
+        ([5, 5], 10, "nothing of 10 examples to train on"),
+        ([5, 5], 11, "nothing of 10 examples to train on"),
+        ([5, 5], 0.99, "nothing of 10 examples to train on"),
+        ([5, 5], -0.1, "val_size=-0.1"),
+        ([5, 5], float("nan"), "val_size=nan"),
+        ([5, 5], float("inf"), "val_size=inf"),
+        ([5, 5], 2.5, "val_size=2.5"),
+        ([5, 5], 1, "leaves validation without the class 1 (it has 5 of 10 examples)"),
+        ([50, 1], 0.5, "without the class 1 (it has 1 of 51 examples)"),
+        ([50, 2], 50, "leaves training without the class 1 (it has 2 of 52 examples)"),
+    ],
+)
+def test_split_refuses(class_sizes, val_size, says):
+    with pytest.raises(datasets.DataError) as error:
+        datasets.split(shuffled_labels(class_sizes), val_size, seed=0)
+    assert says in message(error)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.integers(6, 40), min_size=1, max_size=6), st.integers(2, 6), SEEDS)
+def test_folds_are_stratified_and_hold_out_every_example_once(class_sizes, k, seed):
+    labels = shuffled_labels(class_sizes)
+    held_out = datasets.folds(labels, k, seed)
+    assert len(held_out) == k
+    assert np.array_equal(np.sort(np.concatenate(held_out)), np.arange(len(labels)))
+    counts = np.array([np.bincount(labels[fold], minlength=len(class_sizes)) for fold in held_out])
+    assert np.ptp(counts, axis=0).max() <= 1
+    assert np.ptp(counts.sum(1)) <= 1
+    assert all(map(np.array_equal, held_out, datasets.folds(labels, k, seed)))
+
+
+def test_folds_depend_on_the_seed():
+    labels = shuffled_labels([100] * 10)
+    assert not np.array_equal(datasets.folds(labels, 5, 0)[0], datasets.folds(labels, 5, 1)[0])
+
+
+@pytest.mark.parametrize(
+    ("class_sizes", "k", "says"),
+    [([5, 5], 1, "at least 2"), ([5, 3], 4, "class 1 has 3 examples"), ([], 2, "there are 0")],
+)
+def test_folds_refuse(class_sizes, k, says):
+    with pytest.raises(datasets.DataError) as error:
+        datasets.folds(shuffled_labels(class_sizes), k, seed=0)
+    assert says in message(error)
+
+
+# --- names
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("fasion_mnist", "did you mean 'fashion_mnist'?"),
+        ("MNIST", "did you mean 'mnist'?"),
+        ("digit", "did you mean 'digits'?"),
+        ("kmnst", "did you mean"),
+        ("csv:", "did you mean 'csv:PATH'?"),
+        ("train.csv", "did you mean 'csv:PATH'?"),
+        ("emnist/leters", "letters"),
+        ("mnist/letters", "the configs of mnist are: none"),
+        ("", "unknown data set ''"),
+        ("../mnist", "unknown data set '../mnist'"),
+    ],
+)
+def test_unknown_names_are_refused_with_the_nearest_one(name, says):
+    with pytest.raises(datasets.DataError) as error:
+        datasets.check_name(name)
+    assert says in message(error)
+    with pytest.raises(datasets.DataError):
+        datasets.load(name)
+
+
+def test_known_names_pass_and_cost_no_import():
+    for name in ("kmnist", "emnist/letters"):
+        datasets.check_name(name)
+    check = (
+        "import sys; from mnist_jax import data\n"
+        "for name in ('mnist', 'fashion_mnist', 'digits', 'csv:x.csv'): data.check_name(name)\n"
+        "assert not {'tensorflow_datasets', 'sklearn', 'PIL', 'requests'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", check], check=True)
+
+
+# --- digits
+
+
+def test_digits_look_like_mnist(tmp_path):
+    digits = datasets.load("digits", data_dir=str(tmp_path))
+    assert digits.name == "digits"
+    assert digits.train_images.shape == (1437, 28, 28, 1)
+    assert digits.test_images.shape == (360, 28, 28, 1)
+    assert digits.class_names == tuple("0123456789")
+    images = np.concatenate([digits.train_images, digits.test_images])
+    assert images.dtype == np.uint8
+    assert images.max() == 255
+    border = np.ones((28, 28), bool)
+    border[4:24, 4:24] = False
+    assert not images[:, border].any()
+    # The box shrunk back (5x5 pixels for 2x2 scanned ones) is the scan, up to the smoothing.
+    labels = np.concatenate([digits.train_labels, digits.test_labels])
+    back = images[:, 4:24, 4:24, 0].reshape(-1, 4, 5, 4, 5).mean((2, 4))
+    scans = load_digits()
+    small = scans.images.reshape(-1, 4, 2, 4, 2).mean((2, 4)) * 255 / 16
+    for label in range(10):
+        error = back[labels == label].mean(0) - small[scans.target == label].mean(0)
+        assert np.abs(error).max() < 16  # of 255
+    # Every class gives the test split its fifth.
+    assert np.abs(np.bincount(digits.test_labels) - 0.2 * np.bincount(labels)).max() < 1
+
+
+def test_digits_are_always_the_same(tmp_path):
+    digits = datasets.load("digits", data_dir=str(tmp_path))
+    assert (
+        digits.fingerprint == "58dbd168d46120d80562a9e54a1306fc8021cc19c9c85a612e14394e949b57b2"
+    ), "digits have changed: numbers measured on them before cannot be compared with new ones"
+
+
+def test_digits_are_kept_and_scikit_learn_is_not_waited_for(tmp_path):
+    made = datasets.load("digits", data_dir=str(tmp_path))
+    code = (
+        "import sys; from mnist_jax import data; "
+        "print(data.load('digits', data_dir=sys.argv[1]).fingerprint, 'sklearn' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"{made.fingerprint} False\n"
+
+
+# --- CSV
+
+ROWS = np.random.default_rng(0).integers(0, 256, (50, 785))
+ROWS[:, 0] = np.arange(50) % 10
+LINES = [",".join(map(str, row)) for row in ROWS]
+HEADER = "label," + ",".join(f"pixel{i}" for i in range(784))
+
+
+def write(path, lines, newline="\n"):
+    text = newline.join(lines) + newline
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return f"csv:{path}"
+
+
+@pytest.mark.parametrize(
+    ("file", "lines", "newline"),
+    [
+        ("plain.csv", LINES, "\n"),
+        ("header.csv", [HEADER, *LINES], "\n"),
+        ("numbered.csv", ["label," + ",".join(map(str, range(784))), *LINES], "\n"),
+        ("windows.csv", [HEADER, *LINES], "\r\n"),
+        ("marked.csv", ["\ufeff" + LINES[0], *LINES[1:]], "\n"),
+        ("spaced.csv", ["", *[line.replace(",", ", ") for line in LINES], "", " "], "\n"),
+        ("zipped.csv.gz", [HEADER, *LINES], "\n"),
+    ],
+)
+def test_csv_round_trip(tmp_path, file, lines, newline):
+    name = write(tmp_path / file, lines, newline)
+    dataset = datasets.load(name)
+    assert dataset.name == name
+    assert dataset.class_names == tuple("0123456789")
+    assert dataset.train_images.shape == (40, 28, 28, 1)
+    assert dataset.test_images.shape == (10, 28, 28, 1)
+    images = np.concatenate([dataset.train_images, dataset.test_images]).reshape(50, 784)
+    labels = np.concatenate([dataset.train_labels, dataset.test_labels])
+    got = sorted(np.column_stack([labels, images]).tolist())
+    assert got == sorted(ROWS.tolist())
+    assert sorted(dataset.test_labels.tolist()) == list(range(10))
+    assert dataset.fingerprint == datasets.load(name).fingerprint
+
+
+def spoiled(row, column, value):
+    lines = list(LINES)
+    fields = lines[row].split(",")
+    fields[column] = value
+    return [HEADER, *lines[:row], ",".join(fields), *lines[row + 1 :]]
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ([HEADER, LINES[0], LINES[1] + ",7", LINES[2]], "line 3: 786 columns instead of 785"),
+        ([LINES[0], "", LINES[1].rpartition(",")[0]], "line 3: 784 columns instead of 785"),
+        ([line.partition(",")[2] for line in LINES], "line 1: 784 columns instead of 785"),
+        (["this", "is no", "table"], "line 2: 1 columns instead of 785"),
+        (spoiled(0, 0, "10"), "line 2: column 1: label 10 is outside 0..9"),
+        (spoiled(3, 0, "-1"), "line 5: column 1: label -1 is outside 0..9"),
+        (spoiled(4, 7, "256"), "line 6: column 8: pixel 256 is outside 0..255"),
+        (spoiled(4, 784, "-3"), "line 6: column 785: pixel -3 is outside 0..255"),
+        (spoiled(4, 784, "99999999"), "line 6: column 785: pixel 99999999 is outside 0..255"),
+        (spoiled(5, 2, "3.0"), "line 7: column 3: pixel '3.0' is not an integer"),
+        (spoiled(5, 2, ""), "line 7: column 3: pixel '' is not an integer"),
+        (spoiled(5, 2, "1_0"), "line 7: column 3: pixel '1_0' is not an integer"),
+        (spoiled(5, 0, "seven"), "line 7: column 1: label 'seven' is not an integer"),
+        (spoiled(5, 2, "9" * 5000), "line 7: column 3: pixel '99999999999999999999' is not"),
+        (spoiled(0, 2, "x")[1:], "line 1: column 3: pixel 'x' is not an integer"),
+        ([], "holds no examples"),
+        ([HEADER], "holds no examples"),
+        (LINES[:9], "too few examples for a test split"),
+        (
+            [line for line in LINES[9:] if not line.startswith("0,")] + LINES[:1],
+            "too few examples for a test split: val_size=0.2: leaves",
+        ),
+    ],
+)
+def test_csv_refuses_by_line(tmp_path, lines, says):
+    name = write(tmp_path / "bad.csv", lines)
+    with pytest.raises(datasets.DataError) as error:
+        datasets.load(name)
+    assert says in message(error)
+    assert "bad.csv" in message(error)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("missing.csv", None),
+        ("picture.csv", b"\x89PNG\xff\xfe"),
+        ("cut.csv.gz", gzip.compress("\n".join(LINES).encode())[:5000]),
+        ("spoiled.csv.gz", gzip.compress(b"1,2,3")[:10] + b"\xff" * 30),
+    ],
+    ids=["missing", "binary", "cut", "spoiled"],  # gzip's time stamps are no names
+)
+def test_csv_refuses_unreadable_files(tmp_path, file, content):
+    if content is not None:
+        (tmp_path / file).write_bytes(content)
+    with pytest.raises(datasets.DataError) as error:
+        datasets.load(f"csv:{tmp_path / file}")
+    assert f"{tmp_path / file}: cannot be read" in message(error)
+
+
+def test_csv_of_kaggle_size(tmp_path):
+    name = write(tmp_path / "train.csv", [HEADER, *LINES * 840])
+    dataset = datasets.load(name)
+    assert len(dataset.train_labels) + len(dataset.test_labels) == 42_000

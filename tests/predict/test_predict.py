@@ -1,0 +1,251 @@
+"""`python -m mnist_jax.predict`: what it prints and writes, and how good a net's eyes are."""
+
+import csv
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+
+import draw_digits
+import numpy as np
+import prepared
+import pytest
+from pages import Page, check_self_contained
+from PIL import Image
+from shell import unread
+from tiny_runs import ROOT, compiled_in
+
+from mnist_jax.cli import flags
+from mnist_jax.data import datasets, splits
+from mnist_jax.data.splits import Split, Splits
+from mnist_jax.predict import __main__ as predict
+from mnist_jax.predict import predict_page
+from mnist_jax.runs import loop
+
+FAST = f"--config={ROOT}/configs/fast.py"
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """An epoch on a part of MNIST; on digits where there is none."""
+    folder = tmp_path_factory.mktemp("run")
+    if "MNIST_JAX_ARCHIVES" in os.environ:
+        config = flags.parse([FAST, "--config.train.epochs=1"]).config
+        images, labels = prepared.published("mnist", "train", 11_000)
+        examples = Splits(
+            name="mnist",
+            class_names=datasets.DIGITS,
+            fingerprint="of a part",
+            train=Split(images[:10_000], labels[:10_000]),
+            val=Split(images[10_000:], labels[10_000:]),
+            test=Split(*prepared.published("mnist", "t10k", 1000)),
+        )
+    else:
+        config = flags.parse([f"{FAST}:digits", "--config.train.epochs=2"]).config
+        examples = splits.load(config)
+    with compiled_in(folder / "compiled"):
+        loop.run(config, examples, folder / "run", echo=lambda line: None)
+        yield folder / "run"
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """A folder with a five, a seven on a photograph, and what is no picture."""
+    folder = tmp_path_factory.mktemp("drawn")
+    for name in ("plain-5.png", "photo-7.jpg"):
+        style, digit = re.fullmatch(r"(\w+)-(\d)\.\w+", name).groups()
+        draw_digits.draw(style, int(digit)).save(folder / name)
+    (folder / "notes.txt").write_text("no picture, and not called one")
+    (folder / "broken.png").write_text("no picture")
+    return folder
+
+
+def say(capsys, *argv):
+    code = predict.main([str(arg) for arg in argv])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_nine_of_ten_drawn_digits_are_seen_right(workdir, tmp_path, capsys):
+    prepared.archives()
+    styles = [*draw_digits.HANDS, *draw_digits.PRINT]
+    for style in styles:
+        draw_digits.save(tmp_path, style)
+    code, out, err = say(capsys, "--workdir", workdir, tmp_path, "--json=-")
+    assert (code, err) == (0, "")
+    rows = json.loads(out)
+    assert len(rows) == 10 * len(styles)
+    right = [row["class"] == row["file"].rpartition("-")[2][0] for row in rows]
+    assert np.mean(right) >= 0.9
+    assert np.mean([row["strange"] for row in rows]) < 0.1
+
+
+def test_what_is_no_digit_is_strange(workdir, tmp_path):
+    """Not all of it, but far more than the 1% of test images."""
+    prepared.archives()
+    from mnist_jax.data import photos
+    from mnist_jax.predict import classifier
+
+    garments, _ = prepared.published("fashion_mnist", "t10k", 200)
+    images = np.stack([photos.as_mnist(1 - garment / 255) for garment in garments])
+    assert classifier.load(workdir).answer(images).strange.mean() > 0.25
+
+
+def test_a_line_each_and_the_rest_is_done(workdir, drawn, capsys):
+    code, out, err = say(capsys, "--workdir", workdir, drawn, drawn / "gone.png", "--top=2")
+    assert code == 1
+    assert err.splitlines() == [
+        f"{drawn}/broken.png: is no picture that Pillow knows",
+        f"{drawn}/gone.png: cannot be read (No such file or directory)",
+    ]
+    first, second = out.splitlines()
+    assert re.match(rf"{drawn}/photo-7\.jpg  \S \d+\.\d%   \S \d+\.\d%( {{2}}\(looks|$)", first)
+    assert second.startswith(f"{drawn}/plain-5.png  ")
+
+
+def test_everything_it_writes_says_the_same(workdir, drawn, tmp_path, capsys):
+    files = {kind: tmp_path / f"out.{kind}" for kind in ("json", "csv", "page")}
+    flags = [f"--{kind}={path}" for kind, path in files.items()]
+    code, out, _ = say(capsys, "--workdir", workdir, drawn, "--show", *flags)
+    assert code == 1
+    rows = json.loads(files["json"].read_text())
+    assert [row["file"] for row in rows] == [f"{drawn}/photo-7.jpg", f"{drawn}/plain-5.png"]
+    table = list(csv.DictReader(io.StringIO(files["csv"].read_text())))
+    text = files["page"].read_text()
+    check_self_contained(text)
+    page = Page(text)
+    assert f"{drawn}/broken.png: is no picture that Pillow knows" in page.text
+    assert len(page.all("img")) == 2 * len(rows)
+    assert all(image["alt"] for image in page.all("img"))
+    for row, entry in zip(rows, table, strict=True):
+        assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-4)
+        assert row["probability"] == max(row["probabilities"].values())
+        assert row["probabilities"][row["class"]] == row["probability"]
+        for key in ("file", "class", "probability", "strange"):
+            assert entry[key] == str(row[key])
+        assert {name: float(entry[name]) for name in datasets.DIGITS} == row["probabilities"]
+        guess = f"{row['class']} {100 * row['probability']:.1f}%"
+        assert guess in page.text
+        block = out[out.index(row["file"]) :].splitlines()[:15]
+        assert guess.split() == [word for word in block[2].split() if not set(word) <= set("█▀▄")]
+
+
+def test_the_drawing_is_what_the_net_saw():
+    image = np.random.default_rng(0).integers(0, 256, (28, 28, 1)).astype(np.uint8)
+    probabilities = np.array([0.2, 0.5, 0.3], np.float32)
+    seen = predict_page.Seen("x.png", image, probabilities, True)
+    name, *lines = predict_page.drawing(seen, ("cat", "dog", "fox"), top=2).splitlines()
+    assert (name, len(lines)) == ("x.png", 14)
+    halves = {" ": (0, 0), "▄": (0, 1), "▀": (1, 0), "█": (1, 1)}
+    for y, line in enumerate(lines):
+        for x, char in enumerate(line[:28].ljust(28)):
+            assert halves[char] == tuple(image[2 * y : 2 * y + 2, x, 0] > 127)
+    assert lines[1][28:].split() == ["dog", "█" * 12, "50.0%"]
+    assert lines[2][28:].split() == ["fox", "█" * 7, "30.0%"]
+    assert lines[13][28:].strip() == "looks like nothing it was trained on"
+    assert not any(line[28:].strip() for line in (lines[0], *lines[3:13]))
+
+
+def test_the_page_escapes_what_comes_from_outside(workdir, tmp_path, capsys):
+    name = "<b>&'\".png"
+    draw_digits.draw("28x28", 3).save(tmp_path / name)
+    (tmp_path / "<i>.png").touch()
+    say(capsys, "--workdir", workdir, tmp_path, f"--page={tmp_path / 'page.html'}")
+    page = Page((tmp_path / "page.html").read_text())
+    assert str(tmp_path / "<i>.png") in page.text
+    assert page.all("code")[0]["title"] == str(tmp_path / name)
+    assert page.all("img")[0]["class"] == "pixels"
+
+
+def test_files_folders_and_globs(tmp_path):
+    for name in ("b.png", "a.JPG", "c.txt", "in/d.gif", "[x].png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (1, 1)).save(tmp_path / name, "PNG")
+    (tmp_path / "empty").mkdir()
+
+    def names(*args):
+        found, failed = predict.find([str(tmp_path / arg) for arg in args])
+        assert all(line.startswith(f"{tmp_path}/") for line in failed)
+        return [str(p.relative_to(tmp_path)) for p in found], [x.split(": ")[1] for x in failed]
+
+    assert names("") == (["[x].png", "a.JPG", "b.png"], [])
+    assert names("c.txt", "b.png", "") == (["c.txt", "b.png", "[x].png", "a.JPG"], [])
+    assert names("**/*.gif") == (["in/d.gif"], [])
+    assert names("[x].png") == (["[x].png"], [])
+    assert names("empty", "*.webp") == ([], ["holds no pictures", "matches no file"])
+    assert names("gone.png") == (["gone.png"], [])  # said when it is read
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    def refuse(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(tmp_path), "iterdir", refuse)  # root may read everything
+    assert predict.find([str(tmp_path)]) == (
+        [],
+        [f"{tmp_path}: cannot be read (Permission denied)"],
+    )
+
+
+def test_names_of_any_bytes(workdir, tmp_path):
+    """As in an old archive: shown with a mark, and nothing else is lost."""
+    folder = os.fsencode(tmp_path)
+    draw_digits.draw("28x28", 3).save(tmp_path / "plain.png")
+    for name in (b"drei-\xe9.png", b"leer-\xe9.png"):
+        with open(os.path.join(folder, name), "wb") as file:  # noqa: PTH118, PTH123 (bytes)
+            file.write((tmp_path / "plain.png").read_bytes() if name[0] == 100 else b"")
+    flags = [f"--{kind}={tmp_path}/out.{kind}" for kind in ("json", "csv", "page")]
+    done = subprocess.run(
+        [sys.executable, "-m", "mnist_jax.predict", "--workdir", workdir, tmp_path, *flags],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert done.stderr == f"{tmp_path}/leer-\ufffd.png: is no picture that Pillow knows\n"
+    assert f"{tmp_path}/drei-\ufffd.png  " in done.stdout
+    for kind in ("json", "csv", "page"):
+        assert (tmp_path / f"out.{kind}").stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--workdir=nowhere", "x.png"], "nowhere: there is no run"),
+        (["--workdir=nowhere", "x.png", "--top=0"], "--top=0: must be 1 or more"),
+        (["--workdir=nowhere", "x.png", "--csv=-", "--json=-"], "only one of them can have"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(capsys, argv, message):
+    code, out, err = say(capsys, *argv)
+    assert (code, out) == (2, "")
+    assert re.fullmatch(r"error: .+\n", err)
+    assert message in err
+
+
+def test_what_cannot_be_written_is_a_mistake_and_leaves_nothing(workdir, drawn, tmp_path, capsys):
+    code, _, err = say(capsys, "--workdir", workdir, drawn, f"--page={tmp_path}/no/page.html")
+    assert code == 2
+    assert f"error: {tmp_path}/no/page.html: cannot be written (No such file" in err
+    assert not [*tmp_path.iterdir()]
+
+
+def test_the_command_from_a_shell(workdir, drawn):
+    """Into a pipe: no drawing; wrong usage is code 2 without JAX."""
+    command = [sys.executable, "-W", "error", "-m", "mnist_jax.predict"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, "--workdir", workdir, drawn / "plain-5.png"],
+        cwd=ROOT, env=env, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{drawn}/plain-5.png  ")
+    assert done.stdout.count("\n") == 1
+    wrong = subprocess.run([*command, "x.png"], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert wrong.returncode == 2
+    assert "--workdir" in wrong.stderr
+
+
+def test_who_reads_may_stop_reading(workdir, drawn):
+    argv = ["--workdir", workdir, drawn / "plain-5.png", "--json=-"]
+    assert unread("predict", *argv) == (141, "")

@@ -1,0 +1,306 @@
+"""The report: one sound, self-contained page, whatever the run was like, true to its numbers."""
+
+import base64
+import io
+import re
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from pages import Page, check_self_contained
+from PIL import Image
+from reports import FASHION, make_run, render
+from scipy.special import softmax
+from scipy.stats import binomtest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from mnist_jax.analysis import error_analysis, thresholds
+from mnist_jax.report import formats, pictures, plots, run_page
+
+
+def test_page_is_sound_and_accessible():
+    text = render(make_run())
+    check_self_contained(text)
+    page = Page(text)
+    assert text.startswith("<!doctype html>")
+    assert page.all("html") == [{"lang": "en"}]
+    assert page.all("title")
+    assert any(meta.get("name") == "viewport" for meta in page.all("meta"))
+    assert page.all("img")
+    assert all(image.get("alt") for image in page.all("img"))
+    assert [plot["role"] for plot in page.all("svg")] == ["img"] * 7
+    assert len({plot["aria-label"] for plot in page.all("svg")}) == 7
+    assert all(cell.get("scope") in ("row", "col") for cell in page.all("th"))
+    assert len(page.all("h1")) == 1
+
+
+def test_largest_case_stays_below_three_megabytes():
+    names = [f"letter number {i}" for i in range(62)]
+    logits = np.random.default_rng(1).normal(size=(10_000, 62))  # errors in nearly every cell
+    text = render(make_run(names, 10_000, logits=logits, epochs=200))
+    check_self_contained(text)
+    assert len(text.encode()) < 3e6
+
+
+def test_same_input_same_bytes():
+    assert render(make_run()) == render(make_run())
+
+
+def test_text_from_outside_is_escaped():
+    evil = "<b>'\"&amp;</b>$x_$ {{ 7 * 7 }}"
+    run = make_run([evil + "\x00", "<script>alert(1)</script>", "お"])
+    run["command"] = "python '<b>'"
+    run["config"]["<b>field"] = "</code><b>"
+    fields = dict.fromkeys(("dataset", "model", "device", "backend", "data_fingerprint"), evil)
+    text = render(
+        run, **fields, requested_dataset="<i>", git_revision="<b>", versions={"<b>": "</p>"}
+    )
+    check_self_contained(text)
+    page = Page(text)
+    assert not page.all("script")
+    wrong = run["summary"]["test_errors"]
+    assert len(page.all("b")) == wrong + min(wrong, 8) > 0  # only the template's own
+    assert len(page.all("i")) == 3  # one bar a class
+    assert page.text.count(evil) > 10
+    for words in ("<script>alert(1)</script>", "</code><b>", "did not use <i>.", "python '<b>'"):
+        assert words in page.text
+    assert f"true {evil} , predicted お: " in page.text
+
+
+def test_banner_only_if_the_data_is_not_what_was_asked_for():
+    run = make_run()
+    assert 'role="alert"' not in render(run)
+    banner = render(run, dataset="digits").partition('role="alert"')[2].partition("</p>")[0]
+    assert "did not use fashion_mnist" in banner
+    assert "digits took its place" in banner
+
+
+def test_most_confident_mistakes_are_the_most_confident():
+    run = make_run(seed=3)
+    logits, labels = run["logits"].astype(np.float64), run["labels"]
+    probability = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    wrong = [i for i in range(len(labels)) if logits[i].argmax() != labels[i]]
+    wrong.sort(key=lambda i: -probability[i].max())
+    assert len(wrong) > run_page.MISTAKES
+    section = render(run).partition("Most confident</h3>")[2].partition("<h3>")[0]
+    figures = re.findall(r"<figure>.*?</figure>", section)
+    assert len(figures) == run_page.MISTAKES
+    for index, figure in zip(wrong, figures, strict=False):
+        names = FASHION[labels[index]], FASHION[logits[index].argmax()]
+        assert f"{names[0]} → <b>{names[1]}</b>" in figure
+        assert f"Test image {index}: {names[0]}, taken for {names[1]}" in figure
+        assert f"{probability[index].max():.1%}" in figure
+        png = base64.b64decode(re.findall(r'base64,([^"]*)"', figure)[0])
+        np.testing.assert_array_equal(Image.open(io.BytesIO(png)), run["images"][index, ..., 0])
+
+
+def test_no_mistakes():
+    run = make_run(logits=20 * np.eye(10)[make_run()["labels"]])
+    text = render(run)
+    assert "every test image was recognised" in text
+    assert "0 errors in 400 images" in Page(text).text
+    assert "Most confident" not in text
+    assert "What they rest on" not in text
+
+
+@pytest.mark.parametrize("classes", [2, 3, 16, 62])
+def test_every_class_has_its_row_and_its_errors(classes):
+    run = make_run([f"class <{i}>" for i in range(classes)], 300)
+    text = render(run)
+    table = text.partition("<tbody>")[2].partition("</tbody>")[0]
+    rows = re.findall(
+        r'<th scope="row">(.*?)</th><td>7</td><td class="bar"><i.*?</i>(\d+)</td>', table
+    )
+    matrix = np.array(run["summary"]["confusion_matrix"])
+    errors = [int(matrix[i].sum() - matrix[i, i]) for i in range(classes)]
+    assert rows == [(f"class &lt;{i}&gt;", str(errors[i])) for i in range(classes)]
+    assert "Macro mean" in text
+    assert "Weighted mean" in text
+
+
+def test_confusion_cells_tell_their_counts():
+    matrix = np.array([[90, 0, 1], [12, 80, 0], [0, 0, 0]])
+    drawing = plots.svg(plots.confusion(matrix, ["3", "5", "7"]), "Confusion")
+    assert re.findall("<title>(.*?)</title>", drawing) == [
+        "true 3, predicted 3: 90 images",
+        "true 3, predicted 7: 1 image",
+        "true 5, predicted 3: 12 images",
+        "true 5, predicted 5: 80 images",
+    ]
+    assert run_page.confusions(matrix) == [(1, 0, 12), (0, 2, 1)]
+
+
+def test_class_names_are_never_formulas():
+    drawing = plots.svg(plots.confusion(np.eye(2, dtype=int), ["$x^2$", "$"]), "Confusion")
+    assert drawing.count(">$x^2$</text>") == 2
+
+
+def test_every_class_is_ranked_against_the_rest():
+    run = make_run(examples=300)
+    labels, odds = run["labels"], thresholds.log_odds(run["logits"])
+    truth = np.eye(10)[labels]
+    expected = {
+        "auc": roc_auc_score(truth, odds, average=None),
+        "average precision": average_precision_score(truth, odds, average=None),
+    }
+    table = render(run).partition("Images</th>")[2].partition("</table>")[0]
+    cells = np.array(re.findall(r'<td class="extra">(.*?)%</td>', table), float).reshape(-1, 2)
+    for column, found in zip(expected.values(), cells.T, strict=True):
+        np.testing.assert_allclose(found[:10], 100 * column, atol=0.006)
+        weighted = np.average(column, weights=np.bincount(labels))
+        np.testing.assert_allclose(found[10:], [100 * column.mean(), 100 * weighted], atol=0.006)
+
+
+def test_a_constant_answer_is_what_to_beat():
+    run = make_run(["cat", "dog", "owl"], 200)
+    support = np.bincount(run["labels"])
+    most, share = ("cat", "dog", "owl")[support.argmax()], support.max() / 200
+    assert f"Always answering “{most}” would score {share:.2%}" in Page(render(run)).text
+
+
+def test_closest_calls_are_the_closest_and_name_the_truth():
+    run = make_run(seed=2)
+    probability = softmax(run["logits"].astype(np.float64), axis=1)
+    first_two = np.sort(probability, axis=1)[:, -2:]
+    order = np.argsort(first_two[:, 1] - first_two[:, 0])
+    section = render(run).partition("Closest calls</h2>")[2].partition("</section>")[0]
+    figures = re.findall(r"<figure>.*?</figure>", section)
+    assert len(figures) == run_page.AMBIGUOUS
+    unguessed = 0
+    for index, figure in zip(order.tolist(), figures, strict=False):
+        guesses = np.argsort(-probability[index])[:2].tolist()
+        truth = int(run["labels"][index])
+        lines = [(FASHION[k], f"{probability[index, k]:.1%}", k == truth) for k in guesses]
+        found = re.findall(r"<p( class=\"truth\")?><span>(.*?)</span> <span>(.*?)</span>", figure)
+        assert [(name, share, bool(true)) for true, name, share in found] == lines
+        assert (f'<p class="truth">{FASHION[truth]}</p>' in figure) == (truth not in guesses)
+        unguessed += truth not in guesses
+    assert unguessed
+
+
+def test_mistakes_are_explained_in_their_order():
+    run = make_run()
+    section = render(run).partition("What they rest on</h3>")[2].partition("</section>")[0]
+    worst = error_analysis.worst_mistakes(
+        error_analysis.decide(run["logits"]), run["labels"], 8
+    ).tolist()
+    assert re.findall(r'title="test image (\d+)"', section) == [str(index) for index in worst]
+    for index, relevance, uri in zip(
+        worst, run["inside"].relevance, re.findall(r'src="(.*?)"', section), strict=True
+    ):
+        assert uri == pictures.png(pictures.overlay(run["images"][index], relevance))
+
+
+def test_the_first_layer_is_shown_by_name():
+    run = make_run()
+    section = render(run).partition("The first layer</h3>")[2].partition("</section>")[0]
+    assert re.findall("<figcaption>(.*?)</figcaption>", section) == [*run["inside"].weights]
+    run["inside"] = run["inside"]._replace(weights={})
+    assert "First layer</h2>" not in render(run)
+
+
+def test_interval_is_wilsons():
+    text = Page(render(make_run(), test_errors=40)).text
+    bounds = binomtest(360, 400).proportion_ci(method="wilson")
+    assert f"95% interval {bounds.low:.2%} to {bounds.high:.2%}" in text
+
+
+@pytest.mark.parametrize("epochs", [0, 1, 120])
+@pytest.mark.parametrize("val", [True, False])
+def test_any_number_of_epochs_with_and_without_validation(epochs, val):
+    text = render(make_run(epochs=epochs, val=val))
+    check_self_contained(text)
+    assert (">validation</text>" in text) == (val and epochs > 0)
+    assert ("no validation images" in text) != val
+
+
+def test_without_a_command_nothing_is_said_of_it():
+    """A run that was started in a notebook."""
+    text = render({**make_run(), "command": ""})
+    check_self_contained(text)
+    assert "The same again" not in text
+    assert "What to try next" not in text
+
+
+def test_where_nothing_chose_an_epoch_none_is_the_best():
+    for val in (True, False):
+        assert ("best epoch (4)" in render(make_run(val=val))) == val
+
+
+def test_a_class_without_images_has_no_part_in_the_means_over_classes():
+    run = make_run(["a", "b", "c"])
+    run["labels"] = run["labels"] % 2
+    matrix = np.zeros((3, 3), int)
+    np.add.at(matrix, (run["labels"], run["logits"].argmax(1)), 1)
+    text = render(run, confusion_matrix=matrix.tolist())
+    found = [
+        thresholds.ranking(thresholds.log_odds(run["logits"])[:, k], run["labels"] == k).auc
+        for k in (0, 1)
+    ]
+    for name, weights in (("Macro", None), ("Weighted", np.bincount(run["labels"]))):
+        row = text.partition(f"{name} mean</th>")[2].partition("</tr>")[0]
+        assert f"{100 * np.average(found, weights=weights):.2f}%" in row
+    assert "Classes without test images count as 0" in text
+    assert "Classes without test images" not in render(make_run())
+
+
+def test_the_curves_are_those_of_the_history():
+    history = make_run(epochs=3)["history"]
+    loss, accuracy, rate = plots.learning_curves(history, best_epoch=2).axes
+    for axes, columns in (
+        (loss, {"train": "train_loss", "validation": "val_loss"}),
+        (accuracy, {"train": "train_accuracy", "validation": "val_accuracy"}),
+        (rate, {"learning rate": "learning_rate"}),
+    ):
+        drawn = [line for line in axes.get_lines() if not line.get_label().startswith("best")]
+        assert len(drawn) == len(columns)
+        for line, (label, column) in zip(drawn, columns.items(), strict=True):
+            assert len(columns) == 1 or line.get_label() == label
+            assert [*line.get_xdata()] == [1, 2, 3]
+            assert [*line.get_ydata()] == [row[column] for row in history]
+
+
+def test_diverged_run():
+    run = make_run(logits=np.full((400, 10), np.nan))
+    run["history"] = [row | {"train_loss": np.nan, "val_loss": None} for row in run["history"]]
+    nothing = dict.fromkeys(("test_accuracy", "test_loss", "ece", "test_errors", "best_epoch"))
+    bins = [{"low": 0.0, "high": 1.0, "count": 400, "confidence": None, "accuracy": 0.1}]
+    text = render(run, **nothing, reliability=bins, seconds_per_epoch=np.nan, macro=dict.fromkeys(
+        ("precision", "recall", "f1"), np.nan))  # fmt: skip
+    check_self_contained(text)
+    words = Page(text).text
+    assert "nan" not in words.lower()
+    assert "None" not in words
+    assert formats.NOTHING in words
+    assert "95% interval" not in words
+
+
+def test_scores_that_are_no_probabilities_are_not_shown_as_such():
+    run = make_run(["no", "yes"])
+    empty = [{"low": 0.0, "high": 1.0, "count": 0, "confidence": 0.0, "accuracy": 0.0}]
+    assert "how sure it was" in render(run)
+    text = render(run, reliability=empty, ece=None)
+    assert "Calibration" not in text
+    assert "how sure it was" not in text
+    galleries = text.partition("Mistakes</h2>")[2].partition("First layer</h2>")[0]
+    assert "%" not in galleries
+    assert "at a lower score finds more" in text
+    threshold = re.findall("90% precision on validation</th><td>(.*?)</td>", text)
+    scores = np.diff(run["logits"].astype(np.float64))[:, 0]
+    chosen = thresholds.at_precision(scores, run["labels"], 0.9)
+    assert threshold == [formats.loss(chosen)]
+
+
+def test_command_and_configuration_are_there():
+    run = make_run()
+    page = Page(render(run))
+    assert run["command"] in page.text
+    for field, value in (("train.augment.shift", "2.0"), ("optim.learning_rate", "0.01")):
+        assert f"{field} {value}" in page.text
+
+
+def test_drawing_leaves_no_global_state():
+    with mpl.rc_context({"svg.hashsalt": "mine", "font.size": 7}):
+        before = dict(mpl.rcParams)
+        render(make_run())
+        assert dict(mpl.rcParams) == before

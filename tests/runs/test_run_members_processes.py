@@ -1,0 +1,125 @@
+"""A run of many members as processes: killed, on several devices, and shared by two."""
+
+import json
+import random
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from devices import devices, outcome, start_two
+from tiny_members import SMALL, run, same_bits, summary
+from tiny_runs import ROOT, environment
+
+from mnist_jax.cli import flags
+from mnist_jax.workdir import files
+
+# The command, but that it saves after so many seconds.
+SAVING = """
+import sys
+from mnist_jax import main, run_group
+run_group._SAVE_SECONDS = float(sys.argv[1])
+sys.exit(main.main(sys.argv[2:]))
+"""
+
+
+def start(workdir, *argv):
+    return subprocess.Popen(
+        [sys.executable, "-c", SAVING, "0", *argv, f"--workdir={workdir}"],
+        cwd=ROOT,
+        env=environment(workdir.parent),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def whole_checkpoints(directory):
+    """Orbax writes `<epoch>.orbax-checkpoint-tmp` and renames it; a kill before loses the epoch."""
+    return [path for path in directory.glob("*") if path.name.isdigit()]
+
+
+def test_ten_members_killed_and_resumed_are_those_of_an_unbroken_run(folder, monkeypatch):
+    """SIGKILL in the middle of epochs, once there are checkpoints."""
+    # Long enough for the first checkpoint not to be the last one.
+    argv = [*SMALL, "--config.train.epochs=12", "--config.members.seeds=10"]
+    argv += ["--config.train.batch_size=4", "--config.model.dropout=(0.2,)"]
+    argv += ["--config.train.augment.erase=0.5", "--config.members.width=5"]
+    unbroken, workdir = folder / "unbroken", folder / "killed"
+    process = start(unbroken, *argv)
+    out, _ = process.communicate()
+    assert process.returncode == 0, out
+    process = start(workdir, *argv)
+    while process.poll() is None and not whole_checkpoints(workdir / "checkpoints/0"):
+        time.sleep(0.01)
+    time.sleep(random.uniform(0, 0.5))
+    assert process.poll() is None, "it ended before it was killed"
+    process.kill()
+    process.communicate()
+    process = start(workdir, *argv)
+    out, _ = process.communicate()
+    assert process.returncode == 0, out
+    assert "goes on after epoch" in out
+    same_bits(workdir, unbroken)
+
+
+# --- on several devices ---------------------------------------------------------------------------
+
+MANY = ["--config.train.epochs=3", "--config.members.seeds=3", "--config.members.width=3"]
+
+
+@pytest.fixture(scope="module")
+def on_one(folder):
+    config = flags.parse([*SMALL, *MANY]).config
+    run(config, folder / "one")
+    return folder / "one"
+
+
+def close(workdir, on_one):
+    ours, theirs = summary(workdir), summary(on_one)
+    assert ours["test_accuracy"] == pytest.approx(theirs["test_accuracy"], abs=0.01)
+    with np.load(workdir / files.PREDICTIONS) as a, np.load(on_one / files.PREDICTIONS) as b:
+        np.testing.assert_allclose(a["logits"], b["logits"], rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_devices_share_the_members(folder, on_one, count):
+    """Of the four places, two in a part, the last is nobody's; two of four devices share a part."""
+    workdir = folder / f"{count} devices"
+    done = subprocess.run(
+        [sys.executable, "-Werror", "-mmnist_jax.main", *SMALL, *MANY, f"--workdir={workdir}"],
+        env=devices(count),
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    assert "3 members of 3 epochs, 3 in one program\n" in done.stdout
+    close(workdir, on_one)
+
+
+def test_two_processes_share_the_members(folder, on_one):
+    """Though by the clock of one it is always time to save, by that of the other never."""
+    workdir = folder / "processes"
+    programs = [("-c", SAVING, seconds) for seconds in ("0", "1e9")]
+    first, second = start_two(folder, *SMALL, *MANY, f"--workdir={workdir}", programs=programs)
+    code, out, err = outcome(first)
+    assert (code, err) == (0, ""), out + err
+    assert outcome(second) == (0, "", "")
+    assert json.loads((workdir / files.SUMMARY).read_text())["members"] == 3
+    close(workdir, on_one)
+
+
+def test_what_follows_the_folds_is_refused_before_them(folder):
+    """Five folds fill four devices; the training after them alone would share batches of 50."""
+    workdir = folder / "refused"
+    folds = ["--config.members.folds=5", "--config.train.batch_size=50", f"--workdir={workdir}"]
+    done = subprocess.run(
+        [sys.executable, "-mmnist_jax.main", *SMALL, *folds],
+        env=devices(4),
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "50 is no multiple of the 4 devices that share it" in done.stderr
+    assert not workdir.exists()

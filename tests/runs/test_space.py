@@ -1,0 +1,156 @@
+"""Which members a config has."""
+
+import numpy as np
+import pytest
+
+from mnist_jax import config as configs
+from mnist_jax import train
+from mnist_jax.runs import space
+from mnist_jax.types import UserError
+
+GRID = '{"optim.learning_rate": [1e-3, 3e-3], "model.dropout": [0.0, [0.1, 0.2]]}'
+
+
+def make(**members):
+    config = configs.default()
+    config.update_from_flattened_dict({f"members.{key}": v for key, v in members.items()})
+    return config
+
+
+def test_a_plain_config_has_one_member():
+    config = make()
+    assert space.expand(config) == [space.Member(0, {}, 0, None)]
+    assert not space.wanted(config)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        *({"seeds": 2}, {"folds": 2}, {"grid": '{"optim.clip": [1.0]}'}, {"random": "{}"}),
+        *({"patience": 3}, {"halving": (2,)}),
+    ],
+)
+def test_more_is_wanted(members):
+    assert space.wanted(make(**members))
+
+
+def test_every_combination_of_settings_seeds_and_folds():
+    config = make(seeds=2, folds=3, grid=GRID)
+    config.seed = 5
+    members = space.expand(config)
+    assert len(members) == len(set(map(str, members))) == 4 * 2 * 3
+    assert {m.seed for m in members} == {5, 6}
+    assert {m.fold for m in members} == {0, 1, 2}
+    assert [m.setting for m in members] == sorted(m.setting for m in members)
+    own = space.config_of(config, members[-1])
+    assert (own.optim.learning_rate, own.model.dropout, own.seed) == (3e-3, (0.1, 0.2), 6)
+    assert config.optim.learning_rate == 1e-3  # untouched
+
+
+def test_the_setting_that_is_trained_once_more_is_the_chosen_one():
+    config = make(seeds=2, folds=3, grid='{"model.widths": [[8], [16]]}')  # without a default
+    whole, alone = space.refit(config, space.expand(config), 1)
+    assert whole.members.folds == 0
+    assert [(m.setting, m.seed, m.fold) for m in alone] == [(1, 0, None), (1, 1, None)]
+    assert space.config_of(whole, alone[0]).model.widths == (16,)
+    assert config.members.folds == 3  # untouched
+
+
+def test_a_number_stands_for_a_tuple_of_one():
+    config = make(grid='{"model.widths": [7, [8, 9]]}')
+    found = [space.config_of(config, m).model.widths for m in space.expand(config)]
+    assert found == [(7,), (8, 9)]
+
+
+def test_groups_are_those_of_one_program():
+    config = make(seeds=2, grid='{"model.widths": [[8], [9]], "optim.learning_rate": [0.1, 0.2]}')
+    members = space.expand(config)
+    groups = space.groups(config, members)
+    assert sorted(i for group in groups for i in group) == list(range(8))
+    assert [{members[i].overrides["model.widths"][0] for i in g} for g in groups] == [{8}, {9}]
+
+
+def test_who_clips_or_averages_is_of_another_program_than_who_does_not():
+    for key in ("optim.clip", "optim.ema"):
+        config = make(grid=f'{{"{key}": [0.0, 0.5, 0.9], "optim.momentum": [0.0, 0.9]}}')
+        assert space.groups(config, space.expand(config)) == [[0, 1], [2, 3, 4, 5]]
+
+
+def test_settings_may_be_listed():
+    config = make(settings='[{}, {"optim.clip": 1.0, "model.dropout": 0.5}]')
+    found = [space.config_of(config, m) for m in space.expand(config)]
+    assert [(c.optim.clip, c.model.dropout) for c in found] == [(0.0, None), (1.0, (0.5,))]
+
+
+@pytest.mark.parametrize("key", space.TRACED)
+def test_a_groups_program_has_what_any_of_its_members_has(key):
+    """Its recipe is that of the member with everything on."""
+    config = make()
+    config.model.name = "cnn"
+    value = {"optim.learning_rate": 0.5, "model.init_scale": 2.0}.get(key, 0.25)
+    on = space.config_of(config, space.Member(0, {key: value}, 0, None))
+    off = space.config_of(config, space.Member(0, {}, 0, None))
+    merged = space.group_config([off, on])
+    ours, theirs = (train.make_recipe(c, 10, 1000) for c in (merged, on))
+    assert str(ours.augment) == str(theirs.augment)
+    assert ours.ema == theirs.ema
+    shapes = [row.output_shape for row in ours.model.layers()]
+    assert shapes == [row.output_shape for row in theirs.model.layers()]
+    for field in ("dropout", "conv_dropout"):
+        if key == f"model.{field}":
+            assert (np.array(merged.model[field]) == value).all()
+        else:
+            assert not np.array(merged.model[field]).any()
+
+
+def test_random_settings_are_in_their_ranges_and_of_the_seed():
+    config = make(
+        random='{"optim.learning_rate": [1e-4, 1e-1, "log"], "optim.b1": [0.5, 0.9]}', samples=200
+    )
+    drawn = [m.overrides for m in space.expand(config)]
+    assert drawn == [m.overrides for m in space.expand(config)]
+    rates = np.array([d["optim.learning_rate"] for d in drawn])
+    assert len(rates) == 200
+    assert ((rates >= 1e-4) & (rates <= 1e-1)).all()
+    assert 0.35 < (rates < 10**-2.5).mean() < 0.65  # the middle of the logarithms
+    momenta = np.array([d["optim.b1"] for d in drawn])
+    assert ((momenta >= 0.5) & (momenta <= 0.9)).all()
+    config.seed = 1
+    assert drawn != [m.overrides for m in space.expand(config)]
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"grid": "{"}, "config.members.grid: is not JSON"),
+        ({"grid": "[1]"}, "config.members.grid: is not lists by keys"),
+        ({"grid": '{"optim.clip": 1}'}, "config.members.grid: is not lists by keys"),
+        ({"grid": '{"optim.clip": []}'}, "config.members.grid: is not lists by keys"),
+        ({"grid": "{}"}, "config.members.grid: is not lists by keys"),
+        ({"grid": '{"optim.lr": [1]}'}, "config.optim.lr: no such key"),
+        ({"grid": '{"learning_rate": [1]}'}, "did you mean config.optim.learning_rate"),
+        ({"grid": '{"seed": [1]}'}, "config.seed: no such key"),
+        ({"grid": '{"data.name": ["digits"]}'}, "config.data.name: no such key"),
+        ({"grid": '{"optim.learning_rate": [-1.0]}'}, "config.optim.learning_rate: -1.0 is imposs"),
+        (
+            {"grid": '{"optim.learning_rate": ["a"]}'},
+            "'a' is no value of config.optim.learning_rat",
+        ),
+        ({"grid": '{"train.epochs": [2.5]}'}, "2.5 is no value of config.train.epochs"),
+        ({"grid": '{"model.batch_norm": [1]}'}, "1 is no value of config.model.batch_norm"),
+        ({"grid": '{"model.widths": [["a"]]}'}, "config.model.widths: 'a' is not a whole number"),
+        ({"settings": "[1]"}, "config.members.settings: is not like"),
+        ({"settings": "[]"}, "config.members.settings: is not like"),
+        ({"settings": '[{"optim.lr": 1}]'}, "config.optim.lr: no such key"),
+        ({"grid": GRID, "random": GRID}, "config.members.random: stands instead of"),
+        ({"random": '{"optim.clip": [1.0, 0.5]}'}, "is not [low, high]"),
+        ({"random": '{"optim.clip": [0, 0.5, "log"]}'}, "is not [low, high]"),
+        ({"random": '{"optim.clip": [0.5]}'}, "is not [low, high]"),
+        ({"random": '{"optim.clip": [0.5, "a"]}'}, "is not [low, high]"),
+    ],
+)
+def test_impossible_members_are_refused(members, message):
+    with pytest.raises(UserError) as error:
+        space.expand(make(**members))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)

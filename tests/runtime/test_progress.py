@@ -1,0 +1,216 @@
+"""What a person sees while a run goes on, and how they stop it."""
+
+import fcntl
+import io
+import itertools
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+from pathlib import Path
+
+import jax.numpy as jnp
+import pytest
+
+from mnist_jax.runtime import progress
+
+ROOT = Path(__file__).parents[2]
+ROW = {
+    "epoch": 2,
+    "step": 20,
+    "train_loss": 0.25,
+    "train_accuracy": 0.925,
+    "val_loss": 0.125,
+    "val_accuracy": 0.9375,
+    "learning_rate": 1e-3,
+    "seconds": 1.25,
+    "examples_per_second": 43210.0,
+}
+UNJUDGED = {**ROW, "val_loss": None, "val_accuracy": None}
+LINE = "epoch 2/6  loss 0.2500 accuracy 92.50%"
+
+
+# --- lines and bars ------------------------------------------------------------------------------
+
+
+def test_an_epoch_in_one_line():
+    end = "  1.2 s  43,210 examples/s"
+    assert progress.epoch_line(ROW, 6) == f"{LINE}  val loss 0.1250 accuracy 93.75%{end}"
+    assert progress.epoch_line(UNJUDGED, 6) == LINE + end
+
+
+def test_elsewhere_than_on_a_terminal_there_are_lines(capfd):
+    lines = []
+    with progress.Bar(6, 1, 100, lines.append) as bar:
+        bar.say("epoch 2/6")
+        bar.tick()
+        bar.epoch(ROW)
+        bar.write("note")
+    assert lines == [progress.epoch_line(ROW, 6)]
+    assert capfd.readouterr() == ("", "note\n")
+
+
+ARGV = [
+    sys.executable,
+    "-m",
+    "mnist_jax.main",
+    "--config=configs/linear.py:digits",
+    "--config.train.epochs=3",
+    "--config.train.batch_size=1",  # an epoch of some tenths of a second
+]
+
+
+def on_terminal(workdir, **streams):
+    """Runs the command with a terminal in the place of its streams; what the terminal got."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 140, 0, 0))
+    streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs, **streams}
+    process = subprocess.Popen([*ARGV, f"--workdir={workdir}"], cwd=ROOT, **streams)
+    os.close(theirs)
+    shown = b""
+    try:
+        while chunk := os.read(ours, 65536):
+            shown += chunk
+    except OSError:  # how Linux says that nobody has the terminal open any more
+        pass
+    os.close(ours)
+    out = process.stdout.read().decode() if process.stdout else ""
+    if process.stdout:
+        process.stdout.close()
+    assert process.wait() == 0, shown.decode() + out
+    return shown.decode().replace("\r\n", "\n"), out
+
+
+def test_many_members_in_a_line():
+    """Mean and standard deviation; of one its own numbers; who diverged counts in no mean."""
+    row = {"epoch": 2, "train_loss": 0.5, "train_accuracy": 0.9, "val_accuracy": 0.8}
+    other = {**row, "train_accuracy": 0.94, "val_accuracy": None, "train_loss": None}
+    line, shown = progress.members_line([row, other], 3, 5, 1.25)
+    assert line == "epoch 2/5  members 2 of 3  acc 92.00 ± 2.83%  val acc 80.00%  diverged 1  1.2 s"
+    assert shown["acc"] == "92.00 ± 2.83%"
+    line, _ = progress.members_line([{**row, "val_accuracy": None}], 1, 5, 1.0)
+    assert line == "epoch 2/5  members 1  acc 90.00%  1.0 s"
+
+
+def test_a_terminal_shows_a_bar(tmp_path):
+    shown, _ = on_terminal(tmp_path / "run")
+    # What is left on the screen: of each line what was last drawn over it.
+    first, bar, headline, rest = (line.rpartition("\r")[2] for line in shown.split("\n"))
+    number, percent = r"\d\.\d{4}", r"\d+\.\d\d%"
+    metrics = f"loss={number}, acc={percent}, val acc={percent}"
+    counts = r"[\d.]+k?/3\.88k \[\d\d:\d\d<{left}, +[\d.]+k? examples/s"
+    done = counts.format(left="00:00")
+    assert re.fullmatch(rf"epoch 3/3: 100%\|█+\| {done}, {metrics}\] *", bar), bar
+    assert first.endswith(" on digits: 1,293 train, 144 val, 360 test")
+    assert headline.startswith("digits: test accuracy ")
+    assert headline.endswith(f"report: {tmp_path}/run/report.html")
+    assert rest == ""
+    # On the way: every epoch with the metrics of the one before, and the time left.
+    drawn = shown.split("\r")
+    left = counts.format(left=r"\d\d:\d\d")
+    for epoch, metrics_then in ((2, rf", {metrics}\]"), (3, rf", {metrics}\]")):
+        wanted = rf"epoch {epoch}/3: +\d+%\|.*\| {left}{metrics_then} *"
+        assert any(re.fullmatch(wanted, text) for text in drawn), drawn
+    # And the clock moves in the middle of an epoch.
+    assert sum(text.startswith("epoch 1/3:   0%|") for text in drawn) > 1
+
+
+def test_into_a_file_there_are_lines_though_errors_go_to_a_terminal(tmp_path):
+    shown, out = on_terminal(tmp_path / "run", stdout=subprocess.PIPE)
+    assert shown == ""
+    starts = [line.split("  ")[0] for line in out.splitlines()]
+    assert starts[1:4] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+
+
+# --- waiting -------------------------------------------------------------------------------------
+
+
+class Slow:
+    """An array that is ready at the n-th look."""
+
+    def __init__(self, looks):
+        self.looks = looks
+
+    def is_ready(self):
+        self.looks -= 1
+        return self.looks <= 0
+
+
+def test_waiting_ticks_until_all_is_ready():
+    ticks = itertools.count()
+    values = {"a": Slow(3), "b": [Slow(1), None, Slow(6)]}
+    progress.wait(values, lambda: next(ticks))
+    assert next(ticks) == 2 + 0 + 5
+    progress.wait(jnp.ones(3).block_until_ready(), lambda: pytest.fail("it is ready"))
+    progress.wait(None, lambda: pytest.fail("there is nothing"))
+
+
+# --- signals -------------------------------------------------------------------------------------
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """Every test leaves the handlers that it found."""
+    before = [signal.getsignal(signum) for signum in SIGNALS]
+    yield
+    assert [signal.getsignal(signum) for signum in SIGNALS] == before
+
+
+@pytest.mark.parametrize("signum", SIGNALS)
+def test_the_first_signal_asks_and_the_second_acts(signum):
+    lines = []
+    with progress.interruptible(lines.append) as asked:
+        assert asked() == 0
+        signal.raise_signal(signum)
+        assert asked() == signum
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert lines == ["stopping once this epoch is done and saved; the same again stops at once"]
+
+
+def test_an_error_brings_the_handlers_back():
+    with pytest.raises(ZeroDivisionError), progress.interruptible(lambda line: None):
+        raise ZeroDivisionError
+
+
+def test_a_signal_in_the_middle_of_a_write():
+    """Python refuses to write to a stream from within a write to it; the request stands."""
+
+    class Device(io.RawIOBase):
+        def __init__(self):
+            self.signals = 1
+
+        def writable(self):
+            return True
+
+        def write(self, data):
+            while self.signals:
+                self.signals -= 1
+                signal.raise_signal(signal.SIGTERM)
+            return len(data)
+
+    stream = io.TextIOWrapper(io.BufferedWriter(Device()), line_buffering=True)
+    with progress.interruptible(lambda line: print(line, file=stream)) as asked:
+        print("busy", file=stream)
+        assert asked() == signal.SIGTERM
+
+
+def test_off_the_main_thread_nothing_is_asked():
+    """In a notebook's or a server's thread Python allows no handlers: the run goes on without."""
+    seen = []
+
+    def work():
+        with progress.interruptible(seen.append) as asked:
+            seen.append(asked())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [0]

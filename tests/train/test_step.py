@@ -1,0 +1,321 @@
+"""Training: a golden step, an epoch as one program, and what it must be equal to."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mnist_jax import config as configs
+from mnist_jax import train
+from mnist_jax.analysis import metrics
+from mnist_jax.data import augment
+from mnist_jax.runtime.prng import stream
+
+N, BATCH = 50, 16  # 3 steps an epoch; 2 examples are left out, others each time
+
+
+SMALL = {"model.name": "mlp", "model.widths": (8,)}
+
+
+def make(**overrides):
+    config = configs.default()
+    config.update_from_flattened_dict(
+        {"train.batch_size": BATCH, **({} if "model.name" in overrides else SMALL), **overrides}
+    )
+    configs.validate(config)
+    recipe = train.make_recipe(config, 10, N)
+    hparams, root = train.make_hparams(config), jax.random.key(config.seed)
+    return recipe, hparams, root, train.init_state(recipe, hparams, root)
+
+
+EVERYTHING = {
+    "model.name": "cnn",
+    "model.channels": (2, 3),
+    "model.widths": (8,),
+    "model.dropout": (0.3,),
+    "train.augment.rotation": 10.0,
+    "train.augment.erase": 0.5,
+    "optim.name": "adamw",
+    "optim.schedule": "one_cycle",
+    "optim.weight_decay": 0.01,
+    "optim.label_smoothing": 0.1,
+    "optim.clip": 1.0,
+    "optim.ema": 0.9,
+}
+
+
+@pytest.fixture(scope="module")
+def examples():
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.integers(0, 256, (N, 28, 28, 1), dtype=np.uint8))
+    return images, jnp.asarray(rng.integers(0, 10, N, dtype=np.int32))
+
+
+on_cpu = pytest.mark.skipif(
+    jax.default_backend() != "cpu", reason="the same bits are promised on CPU alone"
+)
+
+
+def leaves_equal(a, b):
+    same = jax.tree.map(lambda x, y: bool((x == y).all()), a, b)
+    return all(jax.tree.leaves(same))
+
+
+def copy(state):
+    return jax.tree.map(jnp.copy, state)
+
+
+def test_golden_step(examples):
+    """One step of softmax regression by gradient descent, by hand."""
+    recipe, hparams, root, state = make(**{"model.name": "linear", "optim.name": "sgd"})
+    images, labels = (x[:BATCH] for x in examples)
+    after, sums = train.train_step(recipe, state, images, labels, hparams, root)
+    kernel, bias = (np.asarray(state.params["Dense_0"][k], np.float64) for k in ("kernel", "bias"))
+    x = np.asarray(images, np.float64).reshape(BATCH, -1) / 255
+    logits = x @ kernel + bias
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    error = (p - np.eye(10)[labels]) / BATCH
+    message = "the step changed: if it was meant to, say so in the commit and write it out here"
+    ours = after.params["Dense_0"]
+    np.testing.assert_allclose(
+        ours["kernel"], kernel - 1e-3 * x.T @ error, atol=1e-6, err_msg=message
+    )
+    np.testing.assert_allclose(ours["bias"], bias - 1e-3 * error.sum(0), atol=1e-6, err_msg=message)
+    nll = -np.log(p[np.arange(BATCH), np.asarray(labels)])
+    np.testing.assert_allclose(sums.loss, nll.sum(), rtol=1e-5)
+    assert int(sums.correct) == (logits.argmax(1) == np.asarray(labels)).sum()
+    assert int(sums.examples) == BATCH
+    assert int(after.step) == 1
+
+
+def test_an_epoch_is_its_steps_in_the_drawn_order(examples):
+    """The second epoch: the order is not that of the first."""
+    recipe, hparams, root, state = make(**EVERYTHING)
+    state = state._replace(step=jnp.int32(3))
+    images, labels = examples
+    expected, total = copy(state), metrics.zeros()
+    order = jax.random.permutation(stream(root, "shuffle", 1), N)
+    step = jax.jit(train.train_step, static_argnums=0)
+    for indices in order[: 3 * BATCH].reshape(3, BATCH):
+        expected, sums = step(recipe, expected, images[indices], labels[indices], hparams, root)
+        total = metrics.merge(total, sums)
+    state, sums = train.train_epoch(recipe, state, images, labels, hparams, root)
+    close = jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), state, expected
+    )
+    assert jax.tree.leaves(close) == []  # every leaf was compared, and there is the same tree
+    np.testing.assert_allclose(sums.loss, total.loss, rtol=1e-5)
+    assert int(sums.examples) == 3 * BATCH
+    assert int(state.step) == 6
+
+
+def test_each_epoch_has_its_own_order():
+    root = make()[2]
+    first, second = (
+        np.asarray(train.draw_batches(root, jnp.int32(epoch), N, BATCH)) for epoch in (0, 1)
+    )
+    assert (first != second).any()
+    assert set(first.ravel()) != set(second.ravel())  # others are left out
+    for batches in (first, second):
+        assert len(set(batches.ravel())) == 3 * BATCH
+
+
+def test_what_has_no_weight_counts_nowhere(examples):
+    """As examples that are held out have none where members share batches."""
+    recipe, hparams, root, state = make(**SMALL | {"optim.name": "sgd"})
+    images, labels = (x[:BATCH] for x in examples)
+    counted = 10
+    weights = (jnp.arange(BATCH) < counted).astype(jnp.float32)
+
+    def step(images, labels, weights=None):
+        return train.train_step(recipe, state, images, labels, hparams, root, weights)
+
+    after, sums = step(images, labels, weights)
+    others, as_many = step(images.at[counted:].set(9), labels.at[counted:].set(9), weights)
+    alone, expected = step(images[:counted], labels[:counted])
+    assert leaves_equal(after.params, others.params)
+    assert leaves_equal(sums, as_many)
+    for ours, theirs in zip(*map(jax.tree.leaves, (after.params, alone.params)), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    np.testing.assert_allclose(sums.loss, expected.loss, rtol=1e-5)
+    assert (int(sums.correct), int(sums.examples)) == (int(expected.correct), counted)
+
+
+def test_a_net_sees_what_is_corrupted_and_is_to_say_what_is_not(examples):
+    """Of black images a linear net's weights learn nothing; its biases learn the clean pixels."""
+    recipe, hparams, root, state = make(
+        **{"model.name": "linear", "optim.name": "sgd", "task.name": "denoise"}
+    )
+    black = recipe.task._replace(corrupt=lambda key, image: jnp.zeros_like(image))
+    recipe = recipe._replace(task=black)
+    images, labels = (x[:BATCH] for x in examples)
+    after, _ = train.train_step(recipe, state, images, labels, hparams, root)
+    before, after = (s.params["Dense_0"] for s in (state, after))
+    np.testing.assert_array_equal(after["kernel"], before["kernel"])
+    clean = np.asarray(images, np.float64).reshape(BATCH, -1) / 255
+    expected = before["bias"] - 1e-3 * 2 / 784 * (before["bias"] - clean.mean(0))
+    np.testing.assert_allclose(after["bias"], expected, rtol=1e-4, atol=1e-9)
+
+
+def test_what_fills_the_edges_is_what_the_config_says(examples):
+    images, labels = (x[:BATCH] for x in examples)
+    losses = []
+    for fill in ("nearest", "constant"):
+        recipe, hparams, root, state = make(
+            **{"train.augment.shift": 0.5, "train.augment.fill": fill}
+        )
+        losses.append(float(train.train_step(recipe, state, images, labels, hparams, root)[1].loss))
+    assert losses[0] != losses[1]
+
+
+@on_cpu
+def test_same_seed_same_bits_other_seed_other_bits(examples):
+    recipe, hparams, _, _ = make(**EVERYTHING)
+
+    def trained(seed):
+        root = jax.random.key(seed)
+        state = train.init_state(recipe, hparams, root)
+        return train.train_epoch(recipe, state, *examples, hparams, root)
+
+    assert leaves_equal(trained(0), trained(0))
+    assert not leaves_equal(trained(0), trained(1))
+
+
+@on_cpu
+def test_resuming_from_a_state_is_going_on(examples):
+    recipe, hparams, root, state = make(**EVERYTHING)
+    state, _ = train.train_epoch(recipe, state, *examples, hparams, root)
+    saved = jax.tree.map(np.asarray, copy(state))
+    unbroken = train.train_epoch(recipe, state, *examples, hparams, root)
+    resumed = train.train_epoch(recipe, jax.tree.map(jnp.asarray, saved), *examples, hparams, root)
+    assert leaves_equal(unbroken, resumed)
+
+
+def test_members_vmapped_equal_members_alone(examples):
+    """Seeds, rates, decay, smoothing and augmentation strengths as one vmapped axis."""
+    recipe, hparams, _, _ = make(**EVERYTHING)
+    roots = jax.random.split(jax.random.key(7), 3)
+    scale = jnp.asarray([1.0, 0.5, 2.0])
+    members = jax.tree.map(lambda value: jnp.multiply.outer(scale, value), hparams)
+
+    def trained(root, hparams):
+        state = train.init_state(recipe, hparams, root)
+        # Not the jitted function: under vmap its donation has nothing to donate to.
+        return train.train_epoch.__wrapped__(recipe, state, *examples, hparams, root)
+
+    together = jax.jit(jax.vmap(trained))(roots, members)
+    one = jax.jit(trained)
+    for i in range(3):
+        alone = one(roots[i], jax.tree.map(lambda value: value[i], members))  # noqa: B023
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a[i], b, rtol=1e-3, atol=1e-4),  # noqa: B023
+            together,
+            alone,
+        )
+
+
+def test_it_learns(examples):
+    recipe, hparams, root, state = make(
+        **SMALL | {"model.widths": (64,), "optim.learning_rate": 0.003}
+    )
+    losses = []
+    for _ in range(30):
+        state, sums = train.train_epoch(recipe, state, *examples, hparams, root)
+        losses.append(float(metrics.mean(sums)["loss"]))
+    assert losses[-1] < losses[0] / 5
+
+
+def test_the_average_of_parameters(examples):
+    recipe, hparams, root, state = make(**{"optim.ema": 0.15})
+    images, labels = (x[:BATCH] for x in examples)
+    expected = state.params
+    for t in range(3):
+        state, _ = train.train_step(recipe, state, images, labels, hparams, root)
+        decay = min(0.15, (1 + t) / (10 + t))
+        expected = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, expected, state.params)  # noqa: B023
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), state.ema_params, expected
+    )
+    assert train.variables(state)["params"] is state.ema_params
+
+
+def test_without_an_average_the_parameters_are_evaluated():
+    state = make()[3]
+    assert state.ema_params is None
+    assert train.variables(state)["params"] is state.params
+
+
+def test_plateau_lowers_the_rate(examples):
+    recipe, hparams, _, state = make(
+        **{"optim.schedule": "plateau", "optim.decay": 0.5, "optim.decay_epochs": 1}
+    )
+    rates = []
+    for loss in (1.0, 1.0, 0.5, 0.6):
+        state = train.end_epoch(recipe, state, jnp.float32(loss))
+        rates.append(float(train.learning_rate(recipe, state, hparams)))
+    np.testing.assert_allclose(rates, [1e-3, 0.5e-3, 0.5e-3, 0.25e-3], rtol=1e-6)
+
+
+def test_smoothing_changes_the_gradient_not_the_reported_loss(examples):
+    images, labels = (x[:BATCH] for x in examples)
+    results = []
+    for smoothing in (0.0, 0.3):
+        recipe, hparams, root, state = make(**{"optim.label_smoothing": smoothing})
+        results.append(train.train_step(recipe, state, images, labels, hparams, root))
+    (plain, plain_sums), (smooth, smooth_sums) = results
+    assert float(plain_sums.loss) == float(smooth_sums.loss)
+    assert not leaves_equal(plain.params, smooth.params)
+
+
+def test_augmentation_is_in_the_step(examples):
+    images, labels = (x[:BATCH] for x in examples)
+    recipe, hparams, root, state = make(**{"train.augment.shift": 0.2})
+    shifted, _ = train.train_step(recipe, state, images, labels, hparams, root)
+    plain = recipe._replace(augment=None)
+    still, _ = train.train_step(plain, state, images, labels, hparams, root)
+    assert not leaves_equal(shifted.params, still.params)
+    # A strength of nothing is no augmentation at all.
+    calm = hparams._replace(augment=jax.tree.map(jnp.zeros_like, hparams.augment))
+    unmoved, _ = train.train_step(recipe, state, images, labels, calm, root)
+    assert leaves_equal(unmoved.params, still.params)
+
+
+@pytest.mark.parametrize(
+    "noise", [{"model.dropout": (0.5,)}, {"train.augment.shift": 0.2}], ids=["dropout", "augment"]
+)
+def test_each_step_has_its_own_noise(examples, noise):
+    images, labels = (x[:BATCH] for x in examples)
+    recipe, hparams, root, state = make(**SMALL, **noise)
+    first, _ = train.train_step(recipe, state, images, labels, hparams, root)
+    later = state._replace(step=jnp.int32(1))
+    second, _ = train.train_step(recipe, later, images, labels, hparams, root)
+    assert not leaves_equal(first.params, second.params)
+
+
+def test_batch_normalisation_statistics_are_carried(examples):
+    recipe, hparams, root, state = make(**{"model.name": "cnn", "model.channels": (2,)})
+    before = jax.tree.map(np.asarray, state.batch_stats)
+    state, _ = train.train_epoch(recipe, state, *examples, hparams, root)
+    assert not leaves_equal(before, state.batch_stats)
+    assert set(train.variables(state)) == {"params", "batch_stats"}
+
+
+def test_gradient_is_the_one_of_optax_on_the_whole_batch(examples):
+    """The mean over the batch, so that the rate does not depend on its size."""
+    recipe, hparams, root, state = make(**{"optim.name": "sgd", "optim.learning_rate": 1.0})
+    images, labels = (x[:BATCH] for x in examples)
+
+    def loss(params):
+        logits = recipe.model.apply({"params": params}, augment.normalize(images))
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    gradients = jax.grad(loss)(state.params)
+    after, _ = train.train_step(recipe, state, images, labels, hparams, root)
+    jax.tree.map(
+        lambda p, g, q: np.testing.assert_allclose(p - g, q, rtol=1e-4, atol=1e-6),
+        state.params,
+        gradients,
+        after.params,
+    )
