@@ -60,7 +60,8 @@ from mnist_jax.data import splits
 from mnist_jax.data.augment import normalize
 from mnist_jax.data.splits import Splits
 from mnist_jax.runtime import xla
-from mnist_jax.types import Key, UserError
+from mnist_jax.runtime.prng import Key
+from mnist_jax.types import UserError
 
 HIDDEN = 512
 ITERATIONS = 140

@@ -11,8 +11,8 @@ from jaxtyping import Int
 from markupsafe import Markup
 
 from mnist_jax.analysis import metrics
+from mnist_jax.models.registry import Layer
 from mnist_jax.report import architecture, plots, run_page, sweep_plots
-from mnist_jax.types import Layer
 
 PARTS = {"reproduced": "Reproduced", "best": "Ours at its best"}
 

@@ -19,7 +19,8 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Num, Shaped
 
 from mnist_jax import labels
 from mnist_jax.analysis import image_quality, metrics
-from mnist_jax.types import Fields, Key
+from mnist_jax.runtime.prng import Key
+from mnist_jax.types import Fields
 
 AnyReport = metrics.Report | metrics.LabelsReport | image_quality.Report
 Loss = Callable[[Array, Array, float | Array], Array]  # outputs, targets, smoothing: one an example

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mnist_jax.types import State
+from mnist_jax.train.state import State
 from mnist_jax.workdir import checkpoint
 
 LIKE = State(

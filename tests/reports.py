@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from mnist_jax.models.registry import Layer
 from mnist_jax.report import run_page
-from mnist_jax.types import Layer
 
 FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"]
 FASHION += ["Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]

@@ -8,7 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Integer
 
-from mnist_jax.types import Metrics
+
+class Metrics(NamedTuple):
+    """Sums over examples; they add up over batches exactly as they do over examples."""
+
+    loss: Float32[Array, ""]
+    correct: Int[Array, ""]
+    examples: Int[Array, ""]
 
 
 class Scores(NamedTuple):

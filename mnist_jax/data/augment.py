@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, UInt8
 
-from mnist_jax.types import Key
+from mnist_jax.runtime.prng import Key
 
 Fill = Literal["nearest", "constant"]
 

@@ -16,8 +16,10 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Float32
 
 from mnist_jax.models import conv, registry
+from mnist_jax.models.registry import Layer
 from mnist_jax.runtime import sharding
-from mnist_jax.types import Fields, Key, Layer, PyTree
+from mnist_jax.runtime.prng import Key
+from mnist_jax.types import Fields, PyTree
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from mnist_jax.types import Fields, UserError
 
@@ -62,6 +62,17 @@ _PER_LAYER = {
 
 # Fields with one value out of a few.
 _CHOICES = {"activation": ACTIVATIONS, "padding": PADDINGS}
+
+
+class Layer(NamedTuple):
+    """A row of a net's summary."""
+
+    path: str  # as in the tree of parameters: "head/Dense_0"
+    kind: str
+    output_shape: tuple[int, ...]  # of one image
+    num_params: int
+    flops: int  # of one image's forward pass, 2 for a multiplication with its addition
+    detail: str = ""  # a convolution's kernel, and its pool if it has one
 
 
 def fields(config: Fields) -> dict[str, Any]:

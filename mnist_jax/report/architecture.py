@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
+from mnist_jax.models.registry import Layer
 from mnist_jax.report import plots
-from mnist_jax.types import Layer
 
 _STEP = 1.5  # from one layer to the next, in inches
 _TALL = 1.3  # the height of an image

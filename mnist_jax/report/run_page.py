@@ -17,8 +17,9 @@ from markupsafe import Markup
 
 from mnist_jax.analysis import error_analysis, slices, stats, thresholds
 from mnist_jax.config import flatten
+from mnist_jax.models.registry import Layer
 from mnist_jax.report import architecture, error_plots, formats, pictures, plots, threshold_plots
-from mnist_jax.types import Layer, UserError
+from mnist_jax.types import UserError
 
 MISTAKES = 32  # how many are shown
 AMBIGUOUS = 16

@@ -17,12 +17,11 @@ from ml_collections import ConfigDict
 from mnist_jax.analysis import metrics
 from mnist_jax.data.splits import Split, Splits
 from mnist_jax.runs import halving, members_results, run_group, space
-from mnist_jax.runs.results import Row
 from mnist_jax.runs.run_group import Finished
 from mnist_jax.runs.space import Member
 from mnist_jax.runtime import progress, sharding, xla
 from mnist_jax.train import trials
-from mnist_jax.types import UserError
+from mnist_jax.types import Row, UserError
 from mnist_jax.workdir import files
 
 _HINT = "try a lower config.optim.learning_rate, or config.optim.clip=1"

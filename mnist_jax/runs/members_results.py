@@ -14,7 +14,7 @@ from mnist_jax.analysis import ensemble, metrics, stats
 from mnist_jax.data.splits import Split, Splits
 from mnist_jax.report import members_page, sweep_plots
 from mnist_jax.runs import results
-from mnist_jax.runs.results import Row
+from mnist_jax.types import Row
 from mnist_jax.workdir import files
 
 _SIZES = (1, 2, 3, 5, 10, 20, 50, 100)  # of committees

@@ -14,8 +14,8 @@ from mnist_jax.data import splits as data_splits
 from mnist_jax.data.splits import Splits
 from mnist_jax.report import sweep_plots
 from mnist_jax.runs import choice
-from mnist_jax.runs.results import Row
 from mnist_jax.runtime import progress
+from mnist_jax.types import Row
 
 
 def judge(config: ConfigDict, splits: Splits, directory: Path, echo: progress.Echo) -> list[Row]:

@@ -20,9 +20,8 @@ from mnist_jax.report import run_page, task_page
 from mnist_jax.runtime import memory, provenance
 from mnist_jax.tasks import AnyReport
 from mnist_jax.train import evaluate
+from mnist_jax.types import Row
 from mnist_jax.workdir import files
-
-Row = dict[str, Any]
 
 # What a summary says of the test split without saying so in its name.
 _OF_TEST = ("ece", "confusion_matrix", "per_class", "macro", "weighted", "reliability")

@@ -14,15 +14,15 @@ from jaxtyping import Int32
 from ml_collections import ConfigDict
 
 from mnist_jax.analysis import metrics
+from mnist_jax.analysis.metrics import Metrics
 from mnist_jax.data.splits import Splits
 from mnist_jax.runs import groups, restore
 from mnist_jax.runs.groups import Group
-from mnist_jax.runs.results import Row
 from mnist_jax.runs.space import Member
 from mnist_jax.runtime import multihost, progress, sharding, xla
 from mnist_jax.train import trials
 from mnist_jax.train.trials import Course, Plan
-from mnist_jax.types import Metrics
+from mnist_jax.types import Row
 from mnist_jax.workdir.writer import Saves
 
 _SAVE_SECONDS = 2.0  # a checkpoint of all members at most so often

@@ -3,9 +3,9 @@
 import zlib
 
 import jax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Int, PRNGKeyArray
 
-from mnist_jax.types import Key
+Key = PRNGKeyArray
 
 
 def stream(root: Key, name: str, step: int | Int[Array, ""]) -> Key:

@@ -9,7 +9,8 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from mnist_jax.models import conv
-from mnist_jax.types import Fields, Hparams, PyTree
+from mnist_jax.train.state import Hparams
+from mnist_jax.types import Fields, PyTree
 
 Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
 

@@ -18,15 +18,17 @@ from ml_collections import ConfigDict
 
 from mnist_jax import tasks
 from mnist_jax.analysis import metrics
+from mnist_jax.analysis.metrics import Metrics
 from mnist_jax.data import augment
 from mnist_jax.models import networks
 from mnist_jax.models.networks import Model
 from mnist_jax.runtime import sharding
-from mnist_jax.runtime.prng import stream
+from mnist_jax.runtime.prng import Key, stream
 from mnist_jax.tasks import Task
 from mnist_jax.train import optim
 from mnist_jax.train.optim import Schedule
-from mnist_jax.types import Hparams, Key, Metrics, PyTree, State
+from mnist_jax.train.state import Hparams, State
+from mnist_jax.types import PyTree
 
 
 class Recipe(NamedTuple):

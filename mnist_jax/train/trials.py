@@ -18,11 +18,14 @@ from jaxtyping import Array, Bool, Float32, Int, Int32, Shaped, UInt8
 
 from mnist_jax import tasks, train
 from mnist_jax.analysis import metrics
+from mnist_jax.analysis.metrics import Metrics
 from mnist_jax.data import augment
 from mnist_jax.runtime import sharding
+from mnist_jax.runtime.prng import Key
 from mnist_jax.train import evaluate
+from mnist_jax.train.state import Hparams, State
 from mnist_jax.train.step import Recipe
-from mnist_jax.types import Hparams, Key, Metrics, PyTree, State
+from mnist_jax.types import PyTree
 
 
 class Folds(NamedTuple):

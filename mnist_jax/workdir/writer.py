@@ -11,9 +11,9 @@ from ml_collections import ConfigDict
 from mnist_jax.analysis import error_analysis
 from mnist_jax.config import flatten
 from mnist_jax.data.splits import Splits
-from mnist_jax.runs.results import Row
 from mnist_jax.runtime.progress import Echo
-from mnist_jax.types import PyTree, State
+from mnist_jax.train.state import State
+from mnist_jax.types import PyTree, Row
 from mnist_jax.workdir import checkpoint, files
 from mnist_jax.workdir.checkpoint import Checkpoint
 from mnist_jax.workdir.tensorboard import Board

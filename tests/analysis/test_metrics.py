@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
 from mnist_jax.analysis import metrics
-from mnist_jax.types import Metrics
+from mnist_jax.analysis.metrics import Metrics
 
 few = settings(max_examples=30)
 classification = jax.jit(metrics.classification, static_argnames="num_bins")

@@ -18,10 +18,11 @@ from tiny_runs import (
 
 from mnist_jax import train
 from mnist_jax.analysis import metrics
+from mnist_jax.analysis.metrics import Metrics
 from mnist_jax.data import splits
 from mnist_jax.runs import loop
 from mnist_jax.train import evaluate
-from mnist_jax.types import Metrics, UserError
+from mnist_jax.types import UserError
 from mnist_jax.workdir import files
 
 pytestmark = pytest.mark.usefixtures("folder")

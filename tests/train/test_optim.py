@@ -8,7 +8,7 @@ import pytest
 
 from mnist_jax import config as configs
 from mnist_jax.train import optim
-from mnist_jax.types import Hparams
+from mnist_jax.train.state import Hparams
 
 RATE, DECAY = 0.1, 0.05
 

@@ -20,7 +20,7 @@ from checkpoints import (
 )
 from jax.sharding import NamedSharding, PartitionSpec
 
-from mnist_jax.types import State
+from mnist_jax.train.state import State
 from mnist_jax.workdir import checkpoint
 from mnist_jax.workdir.checkpoint import CheckpointError
 

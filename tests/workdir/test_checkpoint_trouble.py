@@ -55,7 +55,8 @@ from pathlib import Path
 import absl.logging
 import numpy as np
 from mnist_jax import checkpoint
-from mnist_jax.types import State, UserError
+from mnist_jax.train.state import State
+from mnist_jax.types import UserError
 
 absl.logging.set_verbosity("info")  # as a run would log that is told to
 directory, trouble = Path(sys.argv[1]), sys.argv[2]
