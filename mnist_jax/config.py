@@ -20,6 +20,9 @@ FILLS = ("nearest", "constant")
 _PLACES = ("data.archives", "data.data_dir", "data.offline_fallback")
 
 
+_RENAMED = {"members": "sweep"}  # sections of earlier versions
+
+
 def default() -> ConfigDict:
     """Every key with its default; a file in configs/ starts from here."""
     return ConfigDict(
@@ -27,6 +30,7 @@ def default() -> ConfigDict:
             "seed": 0,
             "data": {
                 "name": "mnist",  # mnist, fashion_mnist, digits, csv:PATH or a tfds builder
+                "split_seed": 0,  # of the validation split and of folds: all seeds share them
                 "val_size": 0.1,  # a fraction below 1, a number of examples from 1; 0: none
                 "archives": placeholder(str),  # folder of official archives; $MNIST_JAX_ARCHIVES
                 "data_dir": placeholder(str),  # where data is prepared; tfds's own folder
@@ -84,7 +88,7 @@ def default() -> ConfigDict:
                 "b1": 0.9,  # adam, adamw
                 "b2": 0.999,
             },
-            "members": {  # many trainings in one run: all combinations of the following
+            "sweep": {  # several trials in one run: all combinations of the following
                 "seeds": 1,  # so many, from config.seed on
                 "folds": 0,  # of cross-validation, in place of data.val_size; 0: none
                 "outer_folds": 0,  # around it: nested cross-validation; 0: none
@@ -118,6 +122,7 @@ def validate(config: ConfigDict) -> None:
     _one_of("optim.name", optim.name, OPTIMIZERS)
     _one_of("optim.schedule", optim.schedule, SCHEDULES)
     _range("seed", config.seed, 0, 2**32)
+    _range("data.split_seed", data.split_seed, 0, 2**32)
     _range("data.val_size", data.val_size, 0)
     _range("train.epochs", train.epochs, 1)
     _range("train.batch_size", train.batch_size, 1)
@@ -139,19 +144,19 @@ def validate(config: ConfigDict) -> None:
             f"config.optim.label_smoothing: the loss '{labels.loss(config.task)}' of "
             f"'{config.task.name}' has none; give 0"
         )
-    members = config.members
-    _range("members.seeds", members.seeds, 1, 2**32 - config.seed, closed=True)
+    sweep = config.sweep
+    _range("sweep.seeds", sweep.seeds, 1, 2**32 - config.seed, closed=True)
     for name in ("folds", "outer_folds", "patience", "width"):
-        _range(f"members.{name}", members[name], 0)
-    _range("members.samples", members.samples, 1)
-    if members.folds or members.outer_folds:
+        _range(f"sweep.{name}", sweep[name], 0)
+    _range("sweep.samples", sweep.samples, 1)
+    if sweep.folds or sweep.outer_folds:
         _validate_folds(config)
-    for epoch in members.halving:
+    for epoch in sweep.halving:
         if type(epoch) is not int:
-            raise UserError(f"config.members.halving: {epoch!r} is no epoch; give some, as in 2,5")
-        _range("members.halving", epoch, 1, train.epochs)
-    if members.patience and data.val_size == 0:
-        raise UserError("config.members.patience: watches validation; give config.data.val_size")
+            raise UserError(f"config.sweep.halving: {epoch!r} is no epoch; give some, as in 2,5")
+        _range("sweep.halving", epoch, 1, train.epochs)
+    if sweep.patience and data.val_size == 0:
+        raise UserError("config.sweep.patience: watches validation; give config.data.val_size")
     if optim.schedule == "plateau" and data.val_size == 0:
         raise UserError(
             "config.optim.schedule: 'plateau' watches the validation loss; "
@@ -160,28 +165,28 @@ def validate(config: ConfigDict) -> None:
 
 
 def _validate_folds(config: ConfigDict) -> None:
-    members = config.members
+    sweep = config.sweep
     for key in ("folds", "outer_folds"):
-        if members[key] == 1:
-            raise UserError(f"config.members.{key}: cross-validation takes at least 2; 0 for none")
-    if not members.folds:
+        if sweep[key] == 1:
+            raise UserError(f"config.sweep.{key}: cross-validation takes at least 2; 0 for none")
+    if not sweep.folds:
         raise UserError(
-            "config.members.outer_folds: judges what inner folds choose; give config.members.folds"
+            "config.sweep.outer_folds: judges what inner folds choose; give config.sweep.folds"
         )
     # Held-out examples that decide on the training do not judge it, and the training on all
     # examples that follows has none.
     for key, watches in (
-        ("members.patience", members.patience > 0),
+        ("sweep.patience", sweep.patience > 0),
         ("optim.schedule=plateau", config.optim.schedule == "plateau"),
     ):
         if watches:
             raise UserError(
-                f"config.{key}: watches validation, which config.members.folds keeps for the end"
+                f"config.{key}: watches validation, which config.sweep.folds keeps for the end"
             )
     net = registry.fields(config.model)
-    if members.share_batches and (net.get("batch_norm") or net.get("standardise")):
+    if sweep.share_batches and (net.get("batch_norm") or net.get("standardise")):
         raise UserError(
-            "config.members.share_batches: batch normalisation would see the held-out examples; "
+            "config.sweep.share_batches: batch normalisation would see the held-out examples; "
             "take config.model.batch_norm=False, or leave each fold its own batches"
         )
 
@@ -199,6 +204,9 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
 def no_such_key(key: str, known: Iterable[str]) -> UserError:
     """What to raise for a key, dotted, that no config has; it names the nearest one."""
     known, leaf = list(known), key.rpartition(".")[2]
+    section, _, rest = key.partition(".")
+    if section in _RENAMED and f"{_RENAMED[section]}.{rest}" in known:
+        return UserError(f"config.{key}: is now config.{_RENAMED[section]}.{rest}")
     namesakes = [there for there in known if there.rpartition(".")[2] == leaf]
     near = namesakes or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     hint = f"did you mean config.{near[0]}?" if near else f"there are {', '.join(known)}"

@@ -35,7 +35,9 @@ class Task(NamedTuple):
     loss: Loss
     correct: Callable[[Array, Array], Bool[Array, "n"]] | None  # None: nothing is right or wrong
     scores: Callable[[Array], Array]  # outputs -> what predictions.npz calls logits
-    judge: Callable[[Array, Array], AnyReport]  # outputs and targets of a whole split
+    evaluate: Callable[[Array, Array], AnyReport]  # outputs and targets of a whole split
+    score_name: str  # of the score by which epochs and settings are selected; higher is better
+    score: Callable[[Array, Array, Array | None], Array]  # outputs, targets, weights of 0 and 1
     probable: bool = False  # whether the softmax of the scores are probabilities of classes
 
 
@@ -160,13 +162,29 @@ def _classify(num_outputs: int, loss: Loss, scores: Callable, probable: bool) ->
         classes = targets if targets.ndim == 1 else targets.argmax(-1)
         return decide(scores(outputs)) == classes
 
-    def judge(outputs: Array, classes: Array) -> metrics.Report:
+    def evaluate(outputs: Array, classes: Array) -> metrics.Report:
         report = metrics.classification(scores(outputs), classes)
         if not probable:
             report = metrics.without_probabilities(report)
         return report._replace(loss=loss(outputs, classes, 0.0).mean())
 
-    return Task(num_outputs, _labels, None, loss, correct, scores, judge, probable)
+    def score(outputs: Array, targets: Array, weights: Array | None) -> Array:
+        right = correct(outputs, targets)
+        counted = jnp.ones_like(right) if weights is None else weights > 0
+        return metrics.ratio((right & counted).sum(), counted.sum())
+
+    return Task(
+        num_outputs,
+        _labels,
+        None,
+        loss,
+        correct,
+        scores,
+        evaluate,
+        "accuracy",
+        score,
+        probable,
+    )
 
 
 def _multilabel(loss: str, num_labels: int) -> Task:
@@ -178,10 +196,16 @@ def _multilabel(loss: str, num_labels: int) -> Task:
     def losses(outputs: Array, answers: Array, smoothing: float | Array) -> Array:
         return questions(loss, outputs, 2 * answers - 1, smoothing)
 
-    def judge(outputs: Array, answers: Array) -> metrics.LabelsReport:
+    def evaluate(outputs: Array, answers: Array) -> metrics.LabelsReport:
         return metrics.multilabel(outputs > 0, answers, losses(outputs, answers, 0.0).mean())
 
-    return Task(num_labels, _labels, None, losses, correct, _same, judge)
+    def score(outputs: Array, answers: Array, weights: Array | None) -> Array:
+        said, truth = outputs > 0, answers > 0
+        if weights is not None:
+            said, truth = (x & (weights > 0)[:, None] for x in (said, truth))
+        return metrics.macro_f1(said, truth)
+
+    return Task(num_labels, _labels, None, losses, correct, _same, evaluate, "macro_f1", score)
 
 
 def _denoise(loss: str, levels: int) -> Task:
@@ -192,13 +216,19 @@ def _denoise(loss: str, levels: int) -> Task:
             return optax.sigmoid_binary_cross_entropy(outputs, clean).mean(axis=1)
         return jnp.square(outputs - clean).mean(axis=1)
 
-    def judge(outputs: Array, clean: Array) -> image_quality.Report:
+    def evaluate(outputs: Array, clean: Array) -> image_quality.Report:
         report = image_quality.compare(jnp.clip(scores(outputs), 0, 1), clean)
         return report._replace(loss=losses(outputs, clean, 0.0).mean())
 
     scores = jax.nn.sigmoid if loss == "logistic" else _same
     corrupt = partial(add_noise, levels=levels)
-    return Task(28 * 28, _clean, corrupt, losses, None, scores, judge)
+
+    def score(outputs: Array, clean: Array, weights: Array | None) -> Array:
+        counted = jnp.ones(len(clean)) if weights is None else weights
+        errors = jnp.square(jnp.clip(scores(outputs), 0, 1) - clean).mean(axis=1)
+        return -10 * jnp.log10((errors * counted).sum() / counted.sum())
+
+    return Task(28 * 28, _clean, corrupt, losses, None, scores, evaluate, "psnr", score)
 
 
 def _same(outputs: Array) -> Array:

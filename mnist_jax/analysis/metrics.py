@@ -111,9 +111,9 @@ def classification(
     reliability, ece = _calibration(jnp.exp(jnp.max(log_probs, axis=1)), correct, num_bins)
     return Report(
         loss=loss,
-        accuracy=_ratio(correct.sum(), total),
+        accuracy=ratio(correct.sum(), total),
         errors=jnp.sum(~correct),
-        top2_accuracy=_ratio(jnp.sum(correct | (second == labels)), total),
+        top2_accuracy=ratio(jnp.sum(correct | (second == labels)), total),
         ece=ece,
         confusion=confusion,
         support=confusion.sum(axis=1),
@@ -162,13 +162,19 @@ def multilabel(
     )
     return LabelsReport(
         loss=loss,
-        accuracy=1 - _ratio(wrong, jnp.int32(len(labels))),
+        accuracy=1 - ratio(wrong, jnp.int32(len(labels))),
         errors=wrong,
         support=support,
         per_class=per_class,
         macro=macro,
         weighted=weighted,
     )
+
+
+def macro_f1(answers: Bool[Array, "n labels"], truth: Bool[Array, "n labels"]) -> Float[Array, ""]:
+    """Mean over labels of the F1 score of their yes."""
+    hits = (answers & truth).sum(axis=0)
+    return _scores(hits, answers.sum(axis=0), truth.sum(axis=0))[1].f1
 
 
 def to_python(report: Any, class_names: Sequence[str]) -> dict[str, Any]:
@@ -209,16 +215,16 @@ def _scores(
 ) -> tuple[Scores, Scores, Scores]:
     """Precision, recall and F1: of each class, their mean, their mean weighted by support."""
     per_class = Scores(
-        precision=_ratio(true_positives, predicted),
-        recall=_ratio(true_positives, support),
-        f1=_ratio(2 * true_positives, support + predicted),
+        precision=ratio(true_positives, predicted),
+        recall=ratio(true_positives, support),
+        f1=ratio(2 * true_positives, support + predicted),
     )
-    share = _ratio(support, support.sum())
+    share = ratio(support, support.sum())
     macro = Scores(*(jnp.mean(score) for score in per_class))
     return per_class, macro, Scores(*(jnp.sum(share * score) for score in per_class))
 
 
-def _ratio(a: Int[Array, "..."], b: Int[Array, "..."]) -> Float32[Array, "..."]:
+def ratio(a: Int[Array, "..."], b: Int[Array, "..."]) -> Float32[Array, "..."]:
     """Quotient of counts; 0 where b is 0."""
     return a.astype(jnp.float32) / jnp.maximum(b, 1).astype(jnp.float32)
 
@@ -235,7 +241,7 @@ def _calibration(
     total = jnp.sum(jnp.where(inside, confidence[:, None], 0), axis=0)
     ece = jnp.sum(jnp.abs(hits.astype(jnp.float32) - total)) / len(confidence)
     mean_confidence = total / jnp.maximum(count, 1).astype(jnp.float32)
-    return Reliability(count, mean_confidence, _ratio(hits, count)), ece
+    return Reliability(count, mean_confidence, ratio(hits, count)), ece
 
 
 def _plain(x: Array | np.ndarray | np.generic) -> Any:

@@ -32,7 +32,7 @@ class Splits(NamedTuple):
 
 
 def load(config: ConfigDict, echo: Callable[[str], object] = lambda line: None) -> Splits:
-    """Loads a config's data set for its task and splits validation off, by the config's seed.
+    """Loads a config's data set for its task and splits validation off, by config.data.split_seed.
 
     Raises:
       UserError: the data cannot be had, or the config asks for more of it than there is.
@@ -44,9 +44,9 @@ def load(config: ConfigDict, echo: Callable[[str], object] = lambda line: None) 
         echo=echo,
     )
     images, classes = found.train_images, found.train_labels
-    # In cross-validation every example is held out once: by members, not here.
-    val_size = 0 if config.members.folds else config.data.val_size
-    train_index, val_index = datasets.split(classes, val_size, config.seed)
+    # In cross-validation every example is held out once, by the trials.
+    val_size = 0 if config.sweep.folds else config.data.val_size
+    train_index, val_index = datasets.split(classes, val_size, config.data.split_seed)
     if config.train.batch_size > len(train_index):
         raise UserError(
             f"config.train.batch_size: {config.train.batch_size} is more than the "

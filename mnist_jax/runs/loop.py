@@ -1,275 +1,288 @@
-"""The host loop: load, train, evaluate, save, report."""
+"""The training loop: train and validate the trials of a group, save them, stop and resume."""
 
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Sequence
+from concurrent import futures
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
-from jaxtyping import Array
-from ml_collections import ConfigDict
 
-from mnist_jax import train
-from mnist_jax.analysis import metrics
-from mnist_jax.analysis.metrics import Metrics
-from mnist_jax.data import splits as data_splits
-from mnist_jax.data.splits import Split, Splits
-from mnist_jax.runs import inside, restore, results, space
-from mnist_jax.runtime import multihost, progress, sharding, xla
-from mnist_jax.tasks import AnyReport
-from mnist_jax.train import evaluate
-from mnist_jax.train.state import State
+from mnist_jax.runs.groups import Group
+from mnist_jax.runtime import background, multihost, progress, sharding, xla
+from mnist_jax.runtime.progress import Log
+from mnist_jax.train import trials as vmapped
+from mnist_jax.train.trials import EpochMetrics, Plan, Trials, TrialState
 from mnist_jax.types import PyTree, Row, UserError
-from mnist_jax.workdir import files
-from mnist_jax.workdir.checkpoint import Checkpoint
-from mnist_jax.workdir.writer import Record
+from mnist_jax.workdir.writer import Writer
+
+_SAVE_SECONDS = 2.0  # between two checkpoints of several trials; a single one is saved every epoch
 
 
-class Program(NamedTuple):
-    """A config compiled for its data, which is on the devices."""
+class Trained(NamedTuple):
+    """A group at its end, or where it pauses."""
 
-    recipe: train.Recipe
-    initial: State
-    epoch: Callable[[State], tuple[State, Metrics]]
-    validate: Callable[[State], AnyReport] | None
-    learning_rate: Callable[[State], Array]
+    group: Group
+    states: TrialState  # of all its trials, NumPy
+    rows: list[Row]  # of each epoch and trial; "trial" is its place in the group
     compile_seconds: float
 
 
-def run(
-    config: ConfigDict,
-    splits: Splits,
-    workdir: Path,
-    *,
-    command: str = "",
-    requested_dataset: str | None = None,
-    overwrite: bool = False,
-    echo: progress.Echo = print,
-) -> dict[str, Any]:
-    """Trains a config to its end, going on from whatever is in the workdir, and reports.
+class Chunk(NamedTuple):
+    """The trials of one program; the last one fills the width up."""
+
+    places: list[int]  # in the group
+    active: list[int]  # those that still train
+    trials: Trials
+    states: TrialState
+
+
+class Programs(NamedTuple):
+    """`trials.train_epoch` and `trials.end_epoch`, compiled for the chunks of a group."""
+
+    train: Callable
+    end: Callable
+
+
+def train_group(
+    group: Group,
+    writer: Writer,
+    log: Log,
+    until: int | None = None,
+    dropped: Collection[int] = (),
+) -> Trained:
+    """Train a group, from its last checkpoint on.
 
     Args:
-      config: valid, see `config.validate`.
-      splits: from `splits.load`.
-      workdir: where everything goes; created if it is not there.
-      command: what a person types to do the run again; shown in the report.
-      requested_dataset: the data set that was asked for, where another one had to do.
-      overwrite: delete the run that is in the workdir first.
-      echo: told lines for a person.
-
-    Returns:
-      The summary, as in summary.json.
+      group: its trials.
+      writer: of its checkpoints.
+      log: prints a line.
+      until: the epoch after which to pause; None: train to the end.
+      dropped: settings that are trained no further.
 
     Raises:
-      UserError: the devices cannot share a batch, the workdir cannot be used or another run is at
-        work there, or training diverged.
+      UserError: the only trial of a run diverged, or the workdir cannot be used.
       progress.Stopped: a signal asked to stop; everything so far is saved.
     """
-    mesh = sharding.make_mesh()
-    sharding.check_batch_size(config.train.batch_size, mesh.size)
-    with ExitStack() as held:
-        finished = multihost.from_first(lambda: prepare(config, splits, workdir, overwrite, held))
-        if finished:
-            echo(f"{workdir}: is finished; --overwrite starts it anew")
-            return finished
-        parts = {name: len(getattr(splits, name).labels) for name in ("train", "val", "test")}
-        counts = ", ".join(f"{count:,} {name}" for name, count in parts.items() if count)
-        echo(f"{config.model.name} on {splits.name}: {counts}")
-        program = compile_program(config, splits, mesh)
-        record = held.enter_context(Record(workdir, restore.on_host(program.initial), echo))
-        history = _fit(config, program, mesh, splits, record, echo)
-        best = multihost.from_first(record.best)
-        variables = sharding.put(mesh, train.variables(best.state))
-        recipe = program.recipe
-        outputs, judged = compile_judge(recipe, variables, splits.test, mesh)(variables)
-        scores = np.asarray(outputs)
-        classifies = isinstance(judged, metrics.Report)
-        looked = inside.look(recipe, variables, splits, scores, mesh) if classifies else None
-
-        def publish() -> dict[str, Any]:
-            summary = results.summarize(
-                config,
-                splits,
-                requested_dataset=requested_dataset or splits.name,
-                num_params=sum(x.size for x in jax.tree.leaves(best.state.params)),
-                history=history,
-                best_epoch=best.epoch,
-                test=judged,
-                compile_seconds=program.compile_seconds,
-            )
-            record.results(best, config, summary, splits, scores if classifies else None)
-            results.publish(workdir, summary, history, config, splits, scores, looked, command)
-            return summary
-
-        return multihost.from_first(publish)
-
-
-def prepare(
-    config: ConfigDict, splits: Splits, workdir: Path, overwrite: bool, held: ExitStack
-) -> dict[str, Any] | None:
-    """Makes the workdir this run's alone while `held` is; returns its summary if it is finished."""
-    held.enter_context(files.locked(workdir))
-    files.prepare(workdir, config.to_dict(), splits.fingerprint, overwrite=overwrite)
-    summary = workdir / files.SUMMARY
-    return files.read_json(summary) if summary.exists() else None
-
-
-def compile_program(config: ConfigDict, splits: Splits, mesh: Mesh) -> Program:
-    """Puts the data on the devices and compiles an epoch of training and of validation."""
-    recipe = train.make_recipe(config, len(splits.class_names), len(splits.train.labels), mesh)
-    hparams, root = train.make_hparams(config), jax.random.key(config.seed)
-    init = jax.jit(train.init_state, static_argnums=0, out_shardings=sharding.whole(mesh))
-    state = init(recipe, hparams, root)
-    examples = sharding.put(mesh, splits.train)
-    start = time.perf_counter()
-    lowered = train.train_epoch.lower(recipe, state, *examples, hparams, root)
-    epoch = xla.compile_lowered(lowered)
-    rate = jax.jit(train.learning_rate, static_argnums=0)
-    validate = None
-    if len(splits.val.labels):
-        like = train.variables(state)
-        judge = compile_judge(recipe, like, splits.val, mesh, predicts=False)
-        validate = lambda state: judge(train.variables(state))[1]  # noqa: E731
-    return Program(
-        recipe=recipe,
-        initial=state,
-        epoch=lambda state: epoch(state, *examples, hparams, root),
-        validate=validate,
-        learning_rate=lambda state: rate(recipe, state, hparams),
-        compile_seconds=time.perf_counter() - start,
-    )
-
-
-def compile_judge(
-    recipe: train.Recipe, like: PyTree, split: Split, mesh: Mesh, *, predicts: bool = True
-) -> Callable[[PyTree], tuple[Array, AnyReport]]:
-    """Puts a split on the devices and compiles `evaluate.judge` for variables like these on it.
-
-    `predicts` as in `compile_lowered`; not in training, where members have the bits of one alone.
-    """
-    examples = sharding.put(mesh, split)
-    lowered = evaluate.judge.lower(recipe.task, recipe.model, like, *examples, mesh=mesh)
-    judge = xla.compile_lowered(lowered, predicts=predicts)
-    return lambda variables: judge(variables, *examples)
+    states: TrialState = jax.tree.map(np.array, vmapped.init(group.plan, group.trials))
+    rows: list[Row] = []
+    done = 0
+    with writer:
+        if last := multihost.from_first(lambda: writer.resume(states)):
+            states, rows, done = last.state, last.history, last.epoch
+        active = states.active & ~np.isin(group.settings, [*dropped])
+        todo = range(done + 1, (until or group.epochs) + 1)
+        if not todo or not active.any():
+            if not group.single:
+                log(f"{writer.directory}: is trained already")
+            return Trained(group, states, rows, 0.0)
+        if done:
+            log(f"{writer.workdir or writer.directory}: resumes after epoch {done}/{group.epochs}")
+        if not group.single:
+            log(introduction(group.plan, group.epochs, int(active.sum())))
+        chunks = make_chunks(group, states, np.flatnonzero(active).tolist())
+        start = time.perf_counter()
+        programs = compile_programs(group, chunks[0])
+        compile_seconds = time.perf_counter() - start
+        rows = _fit(Trained(group, states, rows, 0.0), chunks, programs, todo, writer, log)
+    return Trained(group, states, rows, compile_seconds)
 
 
 def _fit(
-    config: ConfigDict,
-    program: Program,
-    mesh: Mesh,
-    splits: Splits,
-    record: Record,
-    echo: progress.Echo,
+    trained: Trained,
+    chunks: list[Chunk],
+    programs: Programs,
+    todo: range,
+    writer: Writer,
+    log: Log,
 ) -> list[Row]:
-    """Trains the epochs that the record does not have yet; returns the rows of all."""
-    state, history = program.initial, []
-    if last := multihost.from_first(record.resume):
-        state, history = sharding.put(mesh, last.state), last.history
-    done, epochs = len(history), config.train.epochs
-    if done:
-        echo(f"{record.workdir}: goes on after epoch {done} of {epochs}")
-    bar = progress.Bar(epochs, done, len(splits.train.labels), echo)
+    """Train some epochs: update `trained.states` in place, and return the rows of all epochs."""
+    group, states, rows, _ = trained
+    size = group.data.num_train
+    bar = progress.Bar(group.epochs, todo[0] - 1, size * len(group.settings), log)
+    unsaved: Callable[[], None] | None = None
+    saved = time.monotonic()
     with bar, progress.interruptible(bar.write) as stop_signal:
-        for epoch in range(done + 1, epochs + 1):
-            bar.say(f"epoch {epoch}/{epochs}")
-            state, row, score = _train_epoch(program, state, epoch, bar.tick)
-            history = [*history, row]
-            multihost.from_first(partial(record.epoch, state, history, score))
-            bar.epoch(row)
-            # Whichever process is asked to stop, all stop after the same epoch.
+        for epoch in todo:
+            start = time.perf_counter()
+            jobs = start_epoch(group, programs, chunks, epoch)
+            if unsaved:  # the last epoch's checkpoint is written while this epoch is computed
+                multihost.from_first(unsaved)
+                unsaved = None
+            new: list[Row] = []
+            for i, (chunk, job) in enumerate(zip(chunks, jobs, strict=True)):
+                bar.describe(f"epoch {epoch}/{group.epochs}" + _position(group, len(new)))
+                while futures.wait([job], timeout=0.1).not_done:
+                    bar.tick()
+                after, measured, seconds = job.result()
+                if group.single and measured.diverged[0]:
+                    raise UserError(
+                        f"diverged: the loss of epoch {epoch} is not finite; earlier checkpoints "
+                        "are kept; try a lower config.optim.learning_rate, or config.optim.clip=1"
+                    )
+                seconds /= min(group.plan.threads, len(chunks))  # they run at the same time
+                new += make_rows(group, chunk, measured, epoch, seconds)
+                bar.add(size * len(chunk.active))
+                active = [p for p, on in zip(chunk.places, measured.active, strict=False) if on]
+                chunks[i] = chunk._replace(states=after, active=active)
+            rows = rows + new
+            bar.add(size * (len(group.settings) - len(new)))  # stopped trials count as done
+            seconds = time.perf_counter() - start
+            bar.epoch(*progress.epoch_line(new, len(group.settings), group.epochs, seconds))
+            merge(states, [chunk for chunk in chunks if not chunk.active])
+            chunks = [chunk for chunk in chunks if chunk.active]
+            # Whichever process is asked to stop, all stop after the same epoch; all save, or none.
             signum = multihost.largest(stop_signal())
-            if signum and epoch < epochs:
-                multihost.from_first(record.wait)
-                raise progress.Stopped(signum, epoch, epochs)
-    return history
+            due = multihost.largest(int(time.monotonic() - saved > _SAVE_SECONDS))
+            ends = bool(signum) or epoch == todo[-1] or not chunks
+            if ends or due or group.single:  # copies, because the next epoch overwrites the states
+                copies = [chunk._replace(states=_copy(chunk.states)) for chunk in chunks]
+                unsaved = partial(_save, writer, epoch, states, copies, rows)
+                saved = time.monotonic()
+            if ends:
+                multihost.from_first(unsaved)
+                if signum and not (group.single and epoch == group.epochs):
+                    multihost.from_first(writer.wait)
+                    raise progress.Stopped(signum, epoch, group.epochs)
+                break
+    merge(states, chunks)
+    return rows
 
 
-def _train_epoch(
-    program: Program, state: State, epoch: int, tick: Callable[[], None]
-) -> tuple[State, Row, float | None]:
-    """Trains and validates an epoch: the new state, its row of metrics, its selection score."""
-    recipe = program.recipe
-    start = time.perf_counter()
-    state, sums = program.epoch(state)
-    progress.wait(sums, tick)
-    seconds = time.perf_counter() - start
-    last_step = state._replace(step=state.step - 1)
-    judged = program.validate(state) if program.validate else None
-    progress.wait(judged, tick)
-    fetched = jax.device_get(
-        (state.step, metrics.mean(sums), program.learning_rate(last_step), judged)
-    )
-    step, means, rate, judged = fetched
-    row = {
-        "epoch": epoch,
-        "step": int(step),
-        "train_loss": float(means["loss"]),
-        "train_accuracy": float(means["accuracy"]) if recipe.task.correct else None,
-        "val_loss": None if judged is None else float(judged.loss),
-        "val_accuracy": float(judged.accuracy) if judged and recipe.task.correct else None,
-        "learning_rate": float(rate),
-        "seconds": seconds,
-        "examples_per_second": int(sums.examples) / seconds,
-    }
-    # Without validation nothing else tells of parameters that the last step spoilt.
-    after = jax.tree.leaves(state.params) if judged is None else [judged.loss]
-    if not all(np.isfinite(np.array(x)).all() for x in (means["loss"], *after)):
-        raise UserError(
-            f"diverged: the loss of epoch {epoch} is not finite; earlier checkpoints are kept; "
-            "try a lower config.optim.learning_rate, or config.optim.clip=1"
+@jax.jit
+def _copy(states: TrialState) -> TrialState:
+    return jax.tree.map(jnp.copy, states)
+
+
+def _save(
+    writer: Writer, epoch: int, states: TrialState, chunks: Sequence[Chunk], rows: list[Row]
+) -> None:
+    merge(states, chunks)
+    writer.save(epoch, states, rows)
+
+
+def merge(states: TrialState, chunks: Sequence[Chunk]) -> None:
+    """Write the states of chunks, without padding, into those of all trials, in place."""
+    for chunk in chunks:
+        for target, source in zip(
+            jax.tree.leaves(states), jax.tree.leaves(chunk.states), strict=True
+        ):
+            target[chunk.places] = np.asarray(source)[: len(chunk.places)]
+
+
+def make_chunks(group: Group, states: TrialState, places: Sequence[int]) -> list[Chunk]:
+    """Put the states of some trials on the devices, as many in a chunk as a program has."""
+    chunks = []
+    for start in range(0, len(places), group.plan.width):
+        own = list(places[start : start + group.plan.width])
+        index = np.array(own + own[-1:] * (group.plan.width - len(own)))  # padded by copies
+        on_device = sharding.put(
+            group.plan.recipe.mesh, jax.tree.map(lambda x, index=index: x[index], states)
         )
-    if judged is None:
-        return state, row, None
-    state = train.end_epoch(recipe, state, jnp.asarray(judged.loss))
-    # Fewer errors are better; of equals, the lower loss.
-    return state, row, -float(judged.errors + judged.loss / (1 + judged.loss))
+        trials = jax.tree.map(lambda x, index=index: x[index], group.trials)
+        chunks.append(Chunk(own, own, trials, on_device))
+    return chunks
 
 
-def evaluate_run(workdir: Path, split: str, echo: progress.Echo = print) -> tuple[int, Row]:
-    """Judges the best checkpoint of a run, finished or not, on a split of its data.
+def compile_programs(group: Group, chunk: Chunk) -> Programs:
+    """Compile an epoch of training and its end for the chunks of a group."""
+    plan, epoch, data = group.plan, np.int32(1), group.data
+    args = plan, chunk.states.state, chunk.trials, epoch, data
+    training = vmapped.train_epoch.lower(*args)
+    _, *measured = training.out_info
+    ending = vmapped.end_epoch.lower(plan, chunk.states, chunk.trials, tuple(measured), epoch, data)
+    return Programs(xla.compile_lowered(training), xla.compile_lowered(ending))
 
-    Args:
-      workdir: of the run.
-      split: "train", "val" or "test".
-      echo: told of damaged checkpoints.
+
+def start_epoch(
+    group: Group, programs: Programs, chunks: Sequence[Chunk], epoch: int
+) -> list[futures.Future]:
+    """Start an epoch of some chunks, whose states are donated.
 
     Returns:
-      The checkpoint's epoch, and the report as `metrics.to_python` gives it, with the number of
-      `examples`.
-
-    Raises:
-      UserError: there is no such run, its data has changed, or the split is empty.
+      For each chunk a future of its new states, its `EpochMetrics` (NumPy), and the seconds that
+      its training took.
     """
-    config, class_names, examples, best = multihost.from_first(
-        lambda: _read_run(workdir, split, echo)
-    )
-    mesh = sharding.make_mesh()
-    recipe = train.make_recipe(config, len(class_names), config.train.batch_size)
-    variables = sharding.put(mesh, train.variables(best.state))
-    _, judged = compile_judge(recipe, variables, examples, mesh)(variables)
-    found = metrics.to_python(jax.device_get(judged), class_names)
-    return best.epoch, {"examples": len(examples.labels), **found}
+    number = np.int32(epoch)
+
+    def dispatch(chunk: Chunk) -> tuple[PyTree, TrialState, EpochMetrics]:
+        state, *measured = programs.train(chunk.states.state, chunk.trials, number, group.data)
+        states = chunk.states._replace(state=state)
+        args = states, chunk.trials, tuple(measured), number, group.data
+        return measured, *programs.end(*args)
+
+    def wait(dispatched: Callable[[], tuple]) -> tuple[TrialState, EpochMetrics, float]:
+        start = time.perf_counter()
+        measured, states, metrics = dispatched()
+        jax.block_until_ready(measured)
+        seconds = time.perf_counter() - start
+        return states, jax.device_get(metrics), seconds
+
+    if group.plan.threads > 1:
+        jobs = [partial(wait, partial(dispatch, chunk)) for chunk in chunks]
+    else:
+        # Dispatched from this thread, in the same order in every process; the waiting thread
+        # tells when each is done.
+        results = [dispatch(chunk) for chunk in chunks]
+        jobs = [partial(wait, lambda result=result: result) for result in results]
+    return background.start(jobs, group.plan.threads)
 
 
-def _read_run(
-    workdir: Path, split: str, echo: progress.Echo
-) -> tuple[ConfigDict, tuple[str, ...], Split, Checkpoint]:
-    """The config, the classes, a split and the best checkpoint of a run."""
-    config, fingerprint = files.read_config(workdir)
-    if space.wanted(config):
-        raise UserError(
-            f"{workdir}: is a run of many members; what they are worth is in its report"
+def make_rows(
+    group: Group, chunk: Chunk, measured: EpochMetrics, epoch: int, seconds: float
+) -> list[Row]:
+    """Return the rows of metrics.jsonl of an epoch of a chunk; None stands for what is not finite.
+
+    A trial whose loss is not finite has no accuracy either: NaN decides for the first class, which
+    is right by chance.
+    """
+    seconds /= len(chunk.active)
+    rows = []
+    for i, place in enumerate(chunk.places):
+        if place not in chunk.active:
+            continue
+        own = jax.tree.map(lambda x, i=i: _finite(x[i]), measured)
+        train_lost = own.train_loss is None
+        lost = train_lost or own.val_loss is None
+        rows.append(
+            ({} if group.single else {"trial": place})
+            | {
+                "epoch": epoch,
+                "step": int(own.step),
+                "train_loss": own.train_loss,
+                "train_accuracy": None if train_lost else own.train_accuracy,
+                "val_loss": own.val_loss,
+                "val_accuracy": None if lost else own.val_accuracy,
+                f"val_{group.plan.recipe.task.score_name}": None if lost else own.val_score,
+                "learning_rate": own.learning_rate,
+                "gradient_norm": own.norms.gradients,
+                "parameter_norm": own.norms.params,
+                "update_norm": own.norms.updates,
+                "seconds": seconds,
+                "examples_per_second": int(own.examples) / seconds,
+            }
         )
-    splits = data_splits.load(config)
-    if splits.fingerprint != fingerprint:
-        raise UserError(f"{workdir}: was trained on other data than the {splits.name} found here")
-    examples: Split = getattr(splits, split)
-    if not len(examples.labels):
-        raise UserError(f"{workdir}: has no {split} examples (config.data.val_size is 0)")
-    recipe = train.make_recipe(config, len(splits.class_names), len(splits.train.labels))
-    return config, splits.class_names, examples, restore.best(workdir, config, recipe, echo)
+    return rows
+
+
+def introduction(plan: Plan, epochs: int, active: int) -> str:
+    """Say how many trials are trained for how many epochs, and how many at a time."""
+    if active == 1:
+        return f"1 trial of {epochs} epochs"
+    programs = min(plan.threads, -(-active // plan.width))
+    if plan.width > 1:
+        how = f"{min(plan.width, active)} in one program"
+        how += f", {programs} programs at once" if programs > 1 else ""
+    else:
+        how = f"one per core, {programs} at once" if programs > 1 else "one after the other"
+    return f"{active} trials of {epochs} epochs, {how}"
+
+
+def _position(group: Group, done: int) -> str:
+    return "" if group.single else f", trial {done + 1}/{len(group.settings)}"
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,9 +1,9 @@
-"""Which members a config's run has: every combination of settings, seeds and folds; plain data.
+"""The trials of a run: every combination of settings, seeds and folds; plain data.
 
-A setting is a set of overrides, from `config.members.settings`, which lists them, or from its
+A setting is a set of overrides, from `config.sweep.settings`, which lists them, or from its
 `grid`, of which all combinations are taken, or from its `random`, from whose ranges they are drawn:
 
-    expand(config)  # [Member(setting=0, overrides={"optim.clip": 1.0}, seed=0, fold=None), ...]
+    expand(config)  # [Trial(setting=0, overrides={"optim.clip": 1.0}, seed=0, fold=None), ...]
 
 Members whose configs differ in nothing but numbers that training reads as traced values make one
 group, and one program.
@@ -23,7 +23,7 @@ from mnist_jax import config as configs
 from mnist_jax.models import registry
 from mnist_jax.types import UserError
 
-# The keys that are `types.Hparams`: members of one program may differ in them.
+# The keys of `state.Hparams`: trials of one program may differ in them.
 TRACED = (
     "model.dropout",
     "model.conv_dropout",
@@ -43,12 +43,11 @@ TRACED = (
 )
 _SWITCHED = ("optim.clip", "optim.ema")  # of which 0 is another program
 _SOURCES = ("settings", "grid", "random")  # of settings; one of them at most
-_STOPS = ("patience", "halving")  # what plain training has not
 _SWEPT = ("model.", "train.", "optim.")  # what settings may override
 
 
-class Member(NamedTuple):
-    """One training among those of a run."""
+class Trial(NamedTuple):
+    """One training of a run."""
 
     setting: int  # which of the settings
     overrides: dict[str, Any]  # that setting's, by dotted keys
@@ -56,73 +55,73 @@ class Member(NamedTuple):
     fold: int | None  # the one held out; None: there are no folds
 
 
-def wanted(config: ConfigDict) -> bool:
-    """Whether a config asks for more than one plain training."""
-    members = config.members
-    return members.seeds > 1 or any(members[name] for name in ("folds", *_SOURCES, *_STOPS))
+def is_sweep(config: ConfigDict) -> bool:
+    """Return whether a config asks for more than one plain training."""
+    sweep = config.sweep
+    return sweep.seeds > 1 or any(sweep[name] for name in ("folds", *_SOURCES))
 
 
-def expand(config: ConfigDict) -> list[Member]:
-    """All members of a config, settings first, then seeds, then folds.
+def expand(config: ConfigDict) -> list[Trial]:
+    """List all trials of a config: settings first, then seeds, then folds.
 
     Raises:
       UserError: a setting that no run could use.
     """
-    folds = range(config.members.folds) if config.members.folds else (None,)
-    seeds = range(config.seed, config.seed + config.members.seeds)
-    members = [
-        Member(i, overrides, seed, fold)
+    folds = range(config.sweep.folds) if config.sweep.folds else (None,)
+    seeds = range(config.seed, config.seed + config.sweep.seeds)
+    trials = [
+        Trial(i, overrides, seed, fold)
         for i, overrides in enumerate(settings(config))
         for seed in seeds
         for fold in folds
     ]
-    for member in members[:: len(seeds) * len(folds)]:
-        configs.validate(config_of(config, member))
-    return members
+    for trial in trials[:: len(seeds) * len(folds)]:
+        configs.validate(config_of(config, trial))
+    return trials
 
 
 def settings(config: ConfigDict) -> list[dict[str, Any]]:
     """The overrides of each setting: listed, the grid's combinations, random ones, or none at all.
 
     Raises:
-      UserError: they are not what `config.members` expects, or name no key of the config.
+      UserError: they are not what `config.sweep` expects, or name no key of the config.
     """
-    members = config.members
-    given = [name for name in _SOURCES if members[name]]
+    sweep = config.sweep
+    given = [name for name in _SOURCES if sweep[name]]
     if len(given) > 1:
-        raise UserError(f"config.members.{given[1]}: stands instead of its {given[0]}; give one")
-    if members.settings:
-        listed = _read_json("settings", members.settings)
+        raise UserError(f"config.sweep.{given[1]}: stands instead of its {given[0]}; give one")
+    if sweep.settings:
+        listed = _read_json("settings", sweep.settings)
         like = isinstance(listed, list) and all(isinstance(one, dict) for one in listed)
         if not like or not listed:
-            raise UserError('config.members.settings: is not like [{}, {"optim.clip": 1.0}]')
+            raise UserError('config.sweep.settings: is not like [{}, {"optim.clip": 1.0}]')
         for overrides in listed:
             _check_keys(config, overrides)
         return listed
-    if members.grid:
-        grid = _read(config, "grid", members.grid)
+    if sweep.grid:
+        grid = _read(config, "grid", sweep.grid)
         return [
             dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())
         ]
-    if members.random:
-        ranges = _read(config, "random", members.random)
+    if sweep.random:
+        ranges = _read(config, "random", sweep.random)
         rng = np.random.default_rng(config.seed)
         return [
             {key: _draw(rng, key, values) for key, values in ranges.items()}
-            for _ in range(members.samples)
+            for _ in range(sweep.samples)
         ]
     return [{}]
 
 
-def config_of(config: ConfigDict, member: Member) -> ConfigDict:
-    """The config with which a member would be trained alone.
+def config_of(config: ConfigDict, trial: Trial) -> ConfigDict:
+    """Return the config with which a trial would be a plain run.
 
     Raises:
       UserError: an override has another type than the key's.
     """
     own = copy.deepcopy(config)
-    own.seed = member.seed
-    for key, value in member.overrides.items():
+    own.seed = trial.seed
+    for key, value in trial.overrides.items():
         section, _, leaf = key.rpartition(".")
         part = own
         for name in section.split("."):
@@ -138,15 +137,15 @@ def _as(kind: type, key: str, value: Any) -> Any:
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:  # ml_collections would take 2.5 epochs
-        raise UserError(f"config.members: {value!r} is no value of config.{key}")
+        raise UserError(f"config.sweep: {value!r} is no value of config.{key}")
     return value
 
 
-def groups(config: ConfigDict, members: Sequence[Member]) -> list[list[int]]:
-    """Indices of the members that one program can train, group after group."""
+def groups(config: ConfigDict, trials: Sequence[Trial]) -> list[list[int]]:
+    """Return the indices of the trials that can share a program, group by group."""
     found: dict[str, list[int]] = {}
-    for i, member in enumerate(members):
-        plain = dict(configs.flatten(config_of(config, member).to_dict()))
+    for i, trial in enumerate(trials):
+        plain = dict(configs.flatten(config_of(config, trial).to_dict()))
         fixed = {key: value for key, value in plain.items() if key not in (*TRACED, "seed")}
         fixed |= {key: plain[key] > 0 for key in _SWITCHED}
         found.setdefault(json.dumps(fixed, sort_keys=True), []).append(i)
@@ -154,39 +153,39 @@ def groups(config: ConfigDict, members: Sequence[Member]) -> list[list[int]]:
 
 
 def refit(
-    config: ConfigDict, members: Sequence[Member], setting: int
-) -> tuple[ConfigDict, list[Member]]:
-    """The config and the members that follow a cross-validation: a setting on all examples."""
+    config: ConfigDict, trials: Sequence[Trial], setting: int
+) -> tuple[ConfigDict, list[Trial]]:
+    """Return the config and trials that follow a cross-validation: a setting on all examples."""
     whole = copy.deepcopy(config)
-    whole.members.folds = 0
-    alone = [m._replace(fold=None) for m in members if m.setting == setting and not m.fold]
+    whole.sweep.folds = 0
+    alone = [m._replace(fold=None) for m in trials if m.setting == setting and not m.fold]
     return whole, alone
 
 
-def group_config(members: Sequence[ConfigDict]) -> ConfigDict:
-    """The config of a group's program: what any member has on is compiled in.
+def group_config(configs_of: Sequence[ConfigDict]) -> ConfigDict:
+    """Return the config of a group's program: what any trial turns on is compiled in.
 
-    Its traced numbers are the largest of the members', and nothing but that is read off them.
+    Its traced numbers are the largest of all trials'; only whether they are 0 matters.
     """
-    merged = members[0].copy_and_resolve_references()
+    merged = configs_of[0].copy_and_resolve_references()
     for field in ("dropout", "conv_dropout"):
-        rates = [registry.fields(config.model).get(field) for config in members]
+        rates = [registry.fields(config.model).get(field) for config in configs_of]
         merged.model[field] = (
             None if rates[0] is None else tuple(map(max, zip(*rates, strict=True)))
         )
     for section in ("train.augment", "optim"):
-        plain = [dict(configs.flatten(config.to_dict())) for config in members]
+        plain = [dict(configs.flatten(config.to_dict())) for config in configs_of]
         keys = [key for key in TRACED if key.startswith(f"{section}.")]
         merged.update_from_flattened_dict({key: max(p[key] for p in plain) for key in keys})
     return merged
 
 
 def _read(config: ConfigDict, name: str, text: str) -> dict[str, list[Any]]:
-    """The lists by keys of a field of `config.members`, the keys checked."""
+    """The lists by keys of a field of `config.sweep`, the keys checked."""
     found = _read_json(name, text)
     like = isinstance(found, dict) and all(isinstance(v, list) and v for v in found.values())
     if not like or not found:
-        raise UserError(f'config.members.{name}: is not lists by keys, as {{"optim.clip": [0, 1]}}')
+        raise UserError(f'config.sweep.{name}: is not lists by keys, as {{"optim.clip": [0, 1]}}')
     _check_keys(config, found)
     return found
 
@@ -195,7 +194,7 @@ def _read_json(name: str, text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise UserError(f"config.members.{name}: is not JSON ({error})") from error
+        raise UserError(f"config.sweep.{name}: is not JSON ({error})") from error
 
 
 def _check_keys(config: ConfigDict, keys: Iterable[str]) -> None:
@@ -212,7 +211,7 @@ def _draw(rng: np.random.Generator, key: str, values: list[Any]) -> float:
     low, high = bounds if numbers and len(bounds) == 2 else (0, 0)
     if scale not in ([], ["log"]) or low >= high or (scale and low <= 0):
         raise UserError(
-            f'config.members.random: {key}: {values} is not [low, high] or [low, high, "log"]'
+            f'config.sweep.random: {key}: {values} is not [low, high] or [low, high, "log"]'
         )
     if scale:
         return float(math.exp(rng.uniform(math.log(low), math.log(high))))

@@ -9,6 +9,9 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mnist_jax.analysis.metrics import Metrics as Metrics
+    from mnist_jax.train.step import Examples as Examples
+    from mnist_jax.train.step import Norms as Norms
     from mnist_jax.train.step import Recipe as Recipe
     from mnist_jax.train.step import draw_batches as draw_batches
     from mnist_jax.train.step import end_epoch as end_epoch

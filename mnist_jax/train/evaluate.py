@@ -60,16 +60,15 @@ def inputs(
     return jax.vmap(corrupt)(keys, pixels)
 
 
-@partial(jax.jit, static_argnames=("task", "model", "batch_size", "mesh"))
-def judge(
+@partial(jax.jit, static_argnames=("task", "model", "mesh"))
+def evaluate(
     task: Task,
     model: Model,
     variables: PyTree,
     images: UInt8[Array, "n 28 28 1"],
     labels: Shaped[Array, "n ..."],
-    batch_size: int = 500,
     mesh: Mesh | None = None,
 ) -> tuple[Float32[Array, "n scores"], AnyReport]:
-    """The task's scores of a whole split, and everything they say about the model."""
-    outputs = predict(model, variables, images, batch_size, mesh, task.corrupt)
-    return task.scores(outputs), task.judge(outputs, task.targets(normalize(images), labels))
+    """Return the task's scores of a whole split, and their metrics."""
+    outputs = predict(model, variables, images, mesh=mesh, corrupt=task.corrupt)
+    return task.scores(outputs), task.evaluate(outputs, task.targets(normalize(images), labels))

@@ -52,6 +52,11 @@ def loosely(optax_function: Callable) -> Callable:
     return call
 
 
+def global_norm(tree: PyTree) -> Float[Array, ""]:
+    """Return the Euclidean norm of all numbers of a tree."""
+    return loosely(optax.global_norm)(tree)
+
+
 def optimizer(
     config: Fields, hparams: Hparams, learning_rate: Float[Array, ""]
 ) -> optax.GradientTransformation:

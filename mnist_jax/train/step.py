@@ -13,14 +13,14 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Float32, Int, Int32, Shaped, UInt8
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Shaped, UInt8
 from ml_collections import ConfigDict
 
 from mnist_jax import tasks
 from mnist_jax.analysis import metrics
 from mnist_jax.analysis.metrics import Metrics
 from mnist_jax.data import augment
-from mnist_jax.models import networks
+from mnist_jax.models import conv, networks
 from mnist_jax.models.networks import Model
 from mnist_jax.runtime import sharding
 from mnist_jax.runtime.prng import Key, stream
@@ -29,6 +29,22 @@ from mnist_jax.train import optim
 from mnist_jax.train.optim import Schedule
 from mnist_jax.train.state import Hparams, State
 from mnist_jax.types import PyTree
+
+
+class Examples(NamedTuple):
+    """Training examples, or a batch of them."""
+
+    images: UInt8[Array, "n 28 28 1"]
+    labels: Shaped[Array, "n ..."]
+    weights: Float32[Array, "n"] | None = None  # 1: counts; 0: does not; None: all count
+
+
+class Norms(NamedTuple):
+    """Euclidean norms over all parameters, in one step."""
+
+    gradients: Float32[Array, ""]
+    params: Float32[Array, ""]  # before the step
+    updates: Float32[Array, ""]
 
 
 class Recipe(NamedTuple):
@@ -101,17 +117,25 @@ def init_state(recipe: Recipe, hparams: Hparams, root: Key) -> State:
 def train_step(
     recipe: Recipe,
     state: State,
-    images: UInt8[Array, "batch 28 28 1"],
-    labels: Shaped[Array, "batch ..."],
+    batch: Examples,
     hparams: Hparams,
     root: Key,
-    weights: Float32[Array, "batch"] | None = None,
-) -> tuple[State, Metrics]:
-    """One step of the optimizer on one batch; the metrics are of the parameters before it.
+    last: Bool[Array, ""] | bool = False,
+) -> tuple[State, Metrics, Norms]:
+    """Take one step of the optimizer on one batch.
 
-    `weights` are 1 and 0: what has 0 counts nowhere. None: everything counts.
+    Args:
+      recipe: static.
+      state: before the step.
+      batch: its examples.
+      hparams: traced numbers.
+      root: key of the trial.
+      last: whether to compute the norms; they cost a pass over all parameters.
+
+    Returns:
+      The new state, the metrics of the parameters before the step, and the norms, 0 unless `last`.
     """
-    images, labels = sharding.split(recipe.mesh, (images, labels))
+    images, labels = sharding.split(recipe.mesh, (batch.images, batch.labels))
     pixels = augment.normalize(images)
     if recipe.augment:
         pixels = recipe.augment(stream(root, "augment", state.step), pixels, hparams.augment)
@@ -126,13 +150,20 @@ def train_step(
         apply = sharding.by_device(recipe.mesh, recipe.model.apply_train, (True, False))
         logits, batch_stats = apply(variables, pixels, dropout_key, hparams.dropout)
         losses = recipe.task.loss(logits, targets, hparams.label_smoothing)
-        if weights is None:
+        if batch.weights is None:
             return losses.mean(), (logits, batch_stats)
-        counted = jnp.maximum(weights.sum(), 1.0)  # a small batch may be held out whole
-        return (losses * weights).sum() / counted, (logits, batch_stats)
+        counted = jnp.maximum(batch.weights.sum(), 1.0)  # a small batch may be held out entirely
+        return (losses * batch.weights).sum() / counted, (logits, batch_stats)
 
     gradients, (logits, batch_stats) = jax.grad(loss, has_aux=True)(state.params)
     optimizer = recipe.optimizer(hparams, learning_rate(recipe, state, hparams))
+    norms = lax.cond(
+        last,
+        lambda: _norms(optimizer.update, gradients, state),
+        lambda: Norms(*[jnp.zeros(())] * 3),
+    )
+    # The norms come first: they read what the update then overwrites in place.
+    gradients, norms = conv.kept((gradients, norms))
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     state = state._replace(
@@ -142,7 +173,7 @@ def train_step(
         opt_state=opt_state,
         ema_params=_average(recipe, state, params, hparams),
     )
-    return state, measure(recipe.task, logits, targets, weights)
+    return state, measure(recipe.task, logits, targets, batch.weights), norms
 
 
 @partial(jax.jit, static_argnames="recipe", donate_argnames="state")
@@ -153,20 +184,21 @@ def train_epoch(
     labels: Shaped[Array, "train ..."],
     hparams: Hparams,
     root: Key,
-) -> tuple[State, Metrics]:
-    """One pass over the examples in a new order, as one program.
+) -> tuple[State, Metrics, Norms]:
+    """Train for one epoch, as one program.
 
-    The examples that do not fill a last batch are left out, other ones each epoch.
+    Examples are visited in a new order. Those that do not fill a last batch are left out, other
+    ones in each epoch.
     """
     epoch = state.step // (len(labels) // recipe.batch_size)
     batches = draw_batches(root, epoch, len(labels), recipe.batch_size)
-    return train_batches(recipe, state, images, labels, batches, hparams, root)
+    return train_batches(recipe, state, Examples(images, labels), batches, hparams, root)
 
 
 def draw_batches(
     root: Key, epoch: Int[Array, ""], num_train: int, batch_size: int
 ) -> Int32[Array, "steps batch"]:
-    """Which examples an epoch's batches consist of."""
+    """Draw the indices of the examples of each batch of an epoch."""
     steps = num_train // batch_size
     order = jax.random.permutation(stream(root, "shuffle", epoch), num_train)
     return order[: steps * batch_size].reshape(steps, batch_size)
@@ -175,24 +207,31 @@ def draw_batches(
 def train_batches(
     recipe: Recipe,
     state: State,
-    images: UInt8[Array, "train 28 28 1"],
-    labels: Shaped[Array, "train ..."],
+    examples: Examples,
     batches: Int32[Array, "steps batch"],
     hparams: Hparams,
     root: Key,
-    weights: Float32[Array, "train"] | None = None,
-) -> tuple[State, Metrics]:
-    """Steps on the given batches, one after the other; `weights` as in `train_step`."""
+) -> tuple[State, Metrics, Norms]:
+    """Take one step on each of the batches, which are indices of the examples.
 
-    def step(carry: tuple[State, Metrics], batch: Int32[Array, "batch"]) -> tuple:
-        state, total = carry
-        chosen = None if weights is None else weights[batch]
-        args = recipe, state, images[batch], labels[batch], hparams, root, chosen
-        state, new = train_step(*args)
-        return (state, metrics.merge(total, new)), None
+    Returns:
+      The new state, the summed metrics, and the norms of the last step.
+    """
+    last = jnp.arange(len(batches)) == len(batches) - 1
 
-    (state, total), _ = lax.scan(step, (state, metrics.zeros()), batches)
-    return state, total
+    def step(carry: tuple[State, Metrics, Norms], inputs: tuple[Array, Array]) -> tuple:
+        (state, total, _), (index, last) = carry, inputs
+        batch = Examples(*(x if x is None else x[index] for x in examples))
+        state, new, norms = train_step(recipe, state, batch, hparams, root, last)
+        return (state, metrics.merge(total, new), norms), None
+
+    start = state, metrics.zeros(), Norms(*[jnp.zeros(())] * 3)
+    return lax.scan(step, start, (batches, last))[0]
+
+
+def _norms(update: Callable, gradients: PyTree, state: State) -> Norms:
+    updates, _ = update(gradients, state.opt_state, state.params)
+    return Norms(*map(optim.global_norm, (gradients, state.params, updates)))
 
 
 def measure(
@@ -201,7 +240,7 @@ def measure(
     targets: Shaped[Array, "batch ..."],
     weights: Float32[Array, "batch"] | None = None,
 ) -> Metrics:
-    """The sums of a batch; the loss is the plain one, without smoothing, as in validation."""
+    """Sum the metrics of a batch; the loss is without smoothing, as in validation."""
     counted = jnp.ones(len(targets)) if weights is None else weights
     correct = task.correct(outputs, targets) if task.correct else jnp.zeros_like(counted, bool)
     return Metrics(

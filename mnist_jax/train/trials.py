@@ -1,9 +1,10 @@
-"""Members: many trainings as one more axis, vmapped.
+"""Trials: many trainings as one more axis, vmapped.
 
-A member is a seed, numbers of its own (`types.Hparams`) and, in cross-validation, a fold. What
-trains one member is what trains a run; this module lifts it over an axis of members, and freezes
-those that are done or have diverged, so that they harm nobody. The courses of all members stay on
-the devices; an epoch is called for as many of them at a time as a `Plan` says.
+A trial is a seed, hyperparameters (`state.Hparams`) and, in cross-validation, a fold. A plain run
+is one trial. The functions of `train.step` train one; here they are lifted over an axis of trials.
+A program trains `Plan.width` of them at once; with width 1 nothing is vmapped, so that one trial
+has the bits and the cost of `train.step` alone. A trial that diverges or stops early does not
+affect the others.
 """
 
 from collections.abc import Callable
@@ -13,298 +14,278 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float32, Int, Int32, Shaped, UInt8
 
-from mnist_jax import tasks, train
-from mnist_jax.analysis import metrics
-from mnist_jax.analysis.metrics import Metrics
+from mnist_jax import train
 from mnist_jax.data import augment
 from mnist_jax.runtime import sharding
 from mnist_jax.runtime.prng import Key
 from mnist_jax.train import evaluate
 from mnist_jax.train.state import Hparams, State
-from mnist_jax.train.step import Recipe
+from mnist_jax.train.step import Examples, Norms, Recipe
 from mnist_jax.types import PyTree
 
 
 class Folds(NamedTuple):
-    """Who is held out when: indices of examples."""
+    """Indices of the examples that each fold trains on and holds out."""
 
     of: Int32[Array, "n"]  # the fold that holds an example out
-    kept: Int32[Array, "folds train"]  # as many in each fold: one too many is left out
+    train: Int32[Array, "folds train"]  # equally many in each fold: a surplus one is left out
     held_out: Int32[Array, "folds val"]  # -1 where a fold has one less than others
 
 
 class Data(NamedTuple):
-    """The examples of all members, and the order in which they see them."""
+    """The examples of all trials, replicated on every device."""
 
     images: UInt8[Array, "train 28 28 1"]
     labels: Shaped[Array, "train ..."]
     val_images: UInt8[Array, "val 28 28 1"]  # none in cross-validation
     val_labels: Shaped[Array, "val ..."]
     folds: Folds | None
-    order: Key | None  # root of the one order that all share; None: to each its own
+    order: Key | None  # root of the order that all trials share; None: each has its own
+
+    @property
+    def num_train(self) -> int:
+        """Examples of an epoch; with shared batches the held-out ones too."""
+        if self.folds is None or self.order is not None:
+            return len(self.labels)
+        return self.folds.train.shape[1]
+
+    @property
+    def validates(self) -> bool:
+        """Whether there are validation or held-out examples."""
+        return self.folds is not None or len(self.val_labels) > 0
 
 
-class Members(NamedTuple):
-    """What each is trained with; every array has a leading axis of members."""
+class Trials(NamedTuple):
+    """What each trial is trained with; every array has a leading axis of trials."""
 
     root: Key
     hparams: Hparams
-    fold: Int32[Array, "*members"] | None
+    fold: Int32[Array, "*trials"] | None
 
 
-class Course(NamedTuple):
-    """How far each has come; every array has a leading axis of members."""
+class TrialState(NamedTuple):
+    """Everything that training changes; every array has a leading axis of trials."""
 
     state: State
-    best: PyTree  # variables of the best epoch; without validation or with folds the last one's
-    best_epoch: Int32[Array, "*members"]
-    best_errors: Int32[Array, "*members"]
-    best_loss: Float32[Array, "*members"]
-    waited: Int32[Array, "*members"]  # epochs since the best validation
-    active: Bool[Array, "*members"]  # still training
-    diverged: Bool[Array, "*members"]
+    best: PyTree  # variables of the best epoch; without validation or with folds of the last one
+    best_epoch: Int32[Array, "*trials"]
+    best_score: Float32[Array, "*trials"]
+    best_loss: Float32[Array, "*trials"]
+    waited: Int32[Array, "*trials"]  # epochs since the best one
+    active: Bool[Array, "*trials"]  # still training
+    diverged: Bool[Array, "*trials"]
+
+
+class EpochMetrics(NamedTuple):
+    """Measurements of an epoch; every array has a leading axis of trials.
+
+    Without validation its numbers are NaN, as is the accuracy of a task that has none.
+    """
+
+    step: Int32[Array, "*trials"]
+    examples: Int32[Array, "*trials"]  # trained on
+    train_loss: Float32[Array, "*trials"]
+    train_accuracy: Float32[Array, "*trials"]
+    val_loss: Float32[Array, "*trials"]
+    val_accuracy: Float32[Array, "*trials"]
+    val_score: Float32[Array, "*trials"]  # the task's selection score
+    learning_rate: Float32[Array, "*trials"]  # of the last step
+    norms: Norms  # of the last step
+    active: Bool[Array, "*trials"]  # after the epoch
+    diverged: Bool[Array, "*trials"]
 
 
 class Plan(NamedTuple):
-    """How members are trained: static, as a `Recipe` is."""
+    """How trials are trained: static, as a `Recipe` is."""
 
     recipe: Recipe
-    width: int  # members of a program
-    threads: int  # programs at a time
-    mesh: Mesh
-    patience: int  # epochs without a better validation until a member stops; 0: it never does
+    width: int  # trials of a program
+    threads: int  # programs that run at the same time
+    patience: int  # epochs without a better validation until a trial stops; 0: never
 
 
 def make_folds(held_out: tuple[Int[np.ndarray, " _"], ...], num_examples: int) -> Folds:
-    """From the held-out indices of each fold, as `data.folds` gives them."""
+    """Build `Folds` from the held-out indices of each fold, as `datasets.folds` returns them."""
     of = np.empty(num_examples, np.int32)
     for fold, index in enumerate(held_out):
         of[index] = fold
-    kept = [np.flatnonzero(of != fold) for fold in range(len(held_out))]
-    fewest, most = min(map(len, kept)), max(map(len, held_out))
+    rest = [np.flatnonzero(of != fold) for fold in range(len(held_out))]
+    fewest, most = min(map(len, rest)), max(map(len, held_out))
     padded = [np.pad(x, (0, most - len(x)), constant_values=-1) for x in held_out]
     return Folds(
         of=jnp.asarray(of),
-        kept=jnp.asarray(np.stack([index[:fewest] for index in kept]), jnp.int32),
+        train=jnp.asarray(np.stack([index[:fewest] for index in rest]), jnp.int32),
         held_out=jnp.asarray(np.stack(padded), jnp.int32),
     )
 
 
-def num_train(data: Data) -> int:
-    """How many examples an epoch has: where members share batches, held-out ones as well."""
-    if data.folds is None or data.order is not None:
-        return len(data.labels)
-    return data.folds.kept.shape[1]
-
-
 @partial(jax.jit, static_argnames="plan")
-def start(plan: Plan, members: Members) -> Course:
-    """All members before their first epoch."""
+def init(plan: Plan, trials: Trials) -> TrialState:
+    """Return the states before the first epoch."""
 
-    def one(member: Members) -> Course:
-        state = train.init_state(plan.recipe, member.hparams, member.root)
-        return Course(
+    def one(trial: Trials) -> TrialState:
+        state = train.init_state(plan.recipe, trial.hparams, trial.root)
+        return TrialState(
             state=state,
             best=jax.tree.map(jnp.copy, train.variables(state)),
             best_epoch=jnp.int32(0),
-            best_errors=jnp.int32(jnp.iinfo(jnp.int32).max),
+            best_score=jnp.float32(-jnp.inf),
             best_loss=jnp.float32(jnp.inf),
             waited=jnp.int32(0),
             active=jnp.bool_(True),
             diverged=jnp.bool_(False),
         )
 
-    return sharding.gather(plan.mesh, jax.vmap(one)(members))
+    return sharding.gather(plan.recipe.mesh, jax.vmap(one)(trials))
 
 
-@partial(jax.jit, static_argnames="plan")
+@partial(jax.jit, static_argnames="plan", donate_argnames="state")
 def train_epoch(
-    plan: Plan,
-    courses: Course,
-    members: Members,
-    index: Int32[Array, "width"],
-    epoch: Int32[Array, ""],
-    data: Data,
-) -> tuple[Course, Metrics, Metrics]:
-    """An epoch of training and validation of some members.
+    plan: Plan, state: State, trials: Trials, epoch: Int32[Array, ""], data: Data
+) -> tuple[State, train.Metrics, Norms]:
+    """Train some trials for one epoch.
 
     Args:
-      plan: static.
-      courses: of all members.
-      members: all.
-      index: which of them; beyond the last one: nobody, to fill the width up.
+      plan: static; its width is the number of trials.
+      state: of these trials; donated.
+      trials: what they are trained with.
       epoch: counts from 1.
-      data: whole on every device.
+      data: replicated on every device.
 
     Returns:
-      Of those of the index, with a leading axis: their courses, and the sums over the training and
-      over the validation examples. What a member that is no longer active would have become is
-      computed and forgotten.
+      The new states, the sums over the training examples, and the norms of the last step.
     """
-    there = jnp.minimum(index, len(courses.active) - 1)
-    chosen = jax.tree.map(lambda x: x[there], (members, courses))
-    return _over_members(plan, partial(_epoch, plan), chosen, (epoch, data))
+
+    def one(own: tuple[State, Trials], shared: tuple[Array, Data]) -> tuple:
+        (state, trial), (epoch, data), recipe = own, shared, plan.recipe
+        order = trial.root if data.order is None else data.order
+        batches = train.draw_batches(order, epoch - 1, data.num_train, recipe.batch_size)
+        weights = None
+        if data.folds is not None and data.order is not None:
+            weights = jnp.where(data.folds.of == trial.fold, 0.0, 1.0)
+        elif data.folds is not None:
+            batches = data.folds.train[trial.fold][batches]
+        examples = Examples(data.images, data.labels, weights)
+        return train.train_batches(recipe, state, examples, batches, trial.hparams, trial.root)
+
+    return _over_trials(plan, one, (state, trials), (epoch, data))
 
 
-@partial(jax.jit, donate_argnames="courses")
-def put(courses: Course, index: Int32[Array, "width"], new: Course) -> Course:
-    """The courses of all, where those of an index are new ones; nobody's are forgotten."""
-    return jax.tree.map(lambda x, y: x.at[index].set(y, mode="drop"), courses, new)
+@partial(jax.jit, static_argnames="plan", donate_argnames="states")
+def end_epoch(
+    plan: Plan,
+    states: TrialState,
+    trials: Trials,
+    measured: tuple[train.Metrics, Norms],
+    epoch: Int32[Array, ""],
+    data: Data,
+) -> tuple[TrialState, EpochMetrics]:
+    """Validate some trials, keep what is best, and stop those that diverge or get no better.
+
+    Args:
+      plan: static; its width is the number of trials.
+      states: of these trials, with the state that `train_epoch` returned; donated.
+      trials: what they are trained with.
+      measured: what `train_epoch` returned besides.
+      epoch: counts from 1.
+      data: replicated on every device.
+    """
+    own = states, trials, measured
+    return _over_trials(plan, partial(_end_epoch, plan), own, (epoch, data))
 
 
-def _epoch(
-    plan: Plan, chosen: tuple[Members, Course], shared: tuple[Array, Data]
-) -> tuple[Course, Metrics, Metrics]:
-    """Of one member."""
-    (member, before), (epoch, data), recipe = chosen, shared, plan.recipe
-    order = member.root if data.order is None else data.order
-    batches = train.draw_batches(order, epoch - 1, num_train(data), recipe.batch_size)
-    weights = None
-    if data.folds is not None and data.order is not None:
-        weights = jnp.where(data.folds.of == member.fold, 0.0, 1.0)
-    elif data.folds is not None:
-        batches = data.folds.kept[member.fold][batches]
-    state, sums = train.train_batches(
-        recipe,
-        before.state,
-        data.images,
-        data.labels,
-        batches,
-        member.hparams,
-        member.root,
-        weights,
+def _end_epoch(
+    plan: Plan,
+    own: tuple[TrialState, Trials, tuple[train.Metrics, Norms]],
+    shared: tuple[Array, Data],
+) -> tuple[TrialState, EpochMetrics]:
+    (before, trial, (sums, norms)), (epoch, data), recipe = own, shared, plan.recipe
+    state, variables = before.state, train.variables(before.state)
+    count = sums.examples.astype(jnp.float32)
+    train_loss = sums.loss / count
+    val_loss, val_accuracy, val_score = _validate(recipe, trial, variables, data)
+    finite = jnp.isfinite(train_loss)
+    for leaf in [val_loss] if data.validates else jax.tree.leaves(variables):
+        finite &= jnp.isfinite(leaf).all()
+    moves = before.active & finite
+    better = moves & is_better(val_score, val_loss, before.best_score, before.best_loss)
+    # Held-out folds evaluate the setting: choosing an epoch by them would be optimistic.
+    keeps = better if data.validates and data.folds is None else moves
+    waited = jnp.where(better, 0, before.waited + moves)
+    waits = waited < plan.patience if plan.patience and data.validates else True
+    last_step = state._replace(step=state.step - 1)
+    after = TrialState(
+        state=train.end_epoch(recipe, state, val_loss),
+        best=jax.tree.map(lambda new, old: jnp.where(keeps, new, old), variables, before.best),
+        best_epoch=jnp.where(keeps, epoch, before.best_epoch),
+        best_score=jnp.where(better, val_score, before.best_score),
+        best_loss=jnp.where(better, val_loss, before.best_loss),
+        waited=waited,
+        active=moves & waits,
+        diverged=before.diverged | (before.active & ~finite),
     )
-    variables = train.variables(state)
-    judged = _validate(recipe, member, variables, data)
-    return _end_epoch(plan, before, state, variables, sums, judged, epoch, data), sums, judged
+    return after, EpochMetrics(
+        step=state.step,
+        examples=sums.examples,
+        train_loss=train_loss,
+        train_accuracy=sums.correct.astype(jnp.float32) / count
+        if recipe.task.correct
+        else jnp.float32(jnp.nan),
+        val_loss=val_loss,
+        val_accuracy=val_accuracy,
+        val_score=val_score,
+        learning_rate=train.learning_rate(recipe, last_step, trial.hparams),
+        norms=norms,
+        active=after.active,
+        diverged=after.diverged,
+    )
 
 
-def _validate(recipe: Recipe, member: Members, variables: PyTree, data: Data) -> Metrics:
-    images, labels, counted = data.val_images, data.val_labels, None
+def is_better(
+    score: Float32[Array, ""],
+    loss: Float32[Array, ""],
+    best_score: Float32[Array, ""],
+    best_loss: Float32[Array, ""],
+) -> Bool[Array, ""]:
+    """Return whether a validation beats the best one: by its score, then by a lower loss."""
+    return (score > best_score) | ((score == best_score) & (loss < best_loss))
+
+
+def _validate(
+    recipe: Recipe, trial: Trials, variables: PyTree, data: Data
+) -> tuple[Array, Array, Array]:
+    """Return loss, accuracy and score on the validation or held-out examples; else NaN."""
+    images, labels, weights = data.val_images, data.val_labels, None
     if data.folds is not None:
-        held_out = data.folds.held_out[member.fold]
+        held_out = data.folds.held_out[trial.fold]
         images, labels = data.images[held_out], data.labels[held_out]
-        counted = (held_out >= 0).astype(jnp.float32)
+        weights = (held_out >= 0).astype(jnp.float32)
     if not len(labels):
-        return metrics.zeros()
+        return (jnp.float32(jnp.nan),) * 3
     task = recipe.task
     outputs = evaluate.predict(
         recipe.model, variables, images, mesh=recipe.mesh, corrupt=task.corrupt
     )
     targets = task.targets(augment.normalize(images), labels)
-    return train.measure(task, outputs, targets, counted)
+    losses = task.loss(outputs, targets, 0.0)
+    loss = losses.mean() if weights is None else (losses * weights).sum() / weights.sum()
+    sums = train.measure(task, outputs, targets, weights)
+    accuracy = jnp.float32(jnp.nan)
+    if task.correct:
+        accuracy = sums.correct.astype(jnp.float32) / sums.examples.astype(jnp.float32)
+    return loss, accuracy, task.score(outputs, targets, weights)
 
 
-def _end_epoch(
-    plan: Plan,
-    before: Course,
-    state: State,
-    variables: PyTree,
-    sums: Metrics,
-    judged: Metrics,
-    epoch: Array,
-    data: Data,
-) -> Course:
-    """Keeps what is better, and stops who has diverged or does not get better any more."""
-    validated = data.folds is not None or len(data.val_labels) > 0
-    errors = judged.examples - judged.correct
-    loss = judged.loss / jnp.maximum(judged.examples, 1).astype(jnp.float32)
-    finite = jnp.isfinite(sums.loss) & jnp.isfinite(loss)
-    for leaf in [] if validated else jax.tree.leaves(variables):
-        finite &= jnp.isfinite(leaf).all()
-    better = (errors < before.best_errors) | (
-        (errors == before.best_errors) & (loss < before.best_loss)
-    )
-    moves = before.active & finite
-    # Held-out folds judge the setting: an epoch that was chosen by them would flatter it.
-    kept = moves & better if validated and data.folds is None else moves
-    waited = jnp.where(better, 0, before.waited + 1)
-    patient = waited < plan.patience if plan.patience and validated else True
-    state = train.end_epoch(plan.recipe, state, loss)
-    return Course(
-        state=_choose(moves, state, before.state),
-        best=_choose(kept, variables, before.best),
-        best_epoch=jnp.where(kept, epoch, before.best_epoch),
-        best_errors=jnp.where(moves & better, errors, before.best_errors),
-        best_loss=jnp.where(moves & better, loss, before.best_loss),
-        waited=jnp.where(moves, waited, before.waited),
-        active=moves & patient,
-        diverged=before.diverged | (before.active & ~finite),
-    )
+def _over_trials(plan: Plan, function: Callable, own: PyTree, shared: PyTree) -> Any:
+    """Return `function(own, shared)` of each trial; for a single one it is not vmapped.
 
-
-def _choose(condition: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
-
-
-@partial(jax.jit, static_argnames="plan")
-def judge(
-    plan: Plan,
-    variables: PyTree,
-    index: Int32[Array, "width"],
-    images: UInt8[Array, "n 28 28 1"],
-    labels: Shaped[Array, "n ..."],
-) -> tuple[Float32[Array, "width n scores"], tasks.AnyReport]:
-    """Scores and reports of some members on the same examples.
-
-    Args:
-      plan: static.
-      variables: of all members.
-      index: which of them, as in `train_epoch`.
-      images: of a whole split.
-      labels: theirs.
-    """
-
-    def one(variables: PyTree, examples: tuple[Array, Array]) -> tuple[Array, tasks.AnyReport]:
-        recipe = plan.recipe
-        return evaluate.judge(recipe.task, recipe.model, variables, *examples, mesh=recipe.mesh)
-
-    there = jnp.minimum(index, jax.tree.leaves(variables)[0].shape[0] - 1)
-    chosen = jax.tree.map(lambda x: x[there], variables)
-    return _over_members(plan, one, chosen, (images, labels))
-
-
-@partial(jax.jit, static_argnames="plan")
-def score_held_out(
-    plan: Plan,
-    variables: PyTree,
-    members: Members,
-    index: Int32[Array, "width"],
-    data: Data,
-) -> Float32[Array, "width val scores"]:
-    """Scores of some members for what is held out in their folds, in the order of `Folds.held_out`.
-
-    Args:
-      plan: static.
-      variables: of all members.
-      members: all.
-      index: which of them, as in `train_epoch`.
-      data: with folds.
-    """
-
-    def one(own: tuple[PyTree, Array], data: Data) -> Array:
-        (variables, fold), task = own, plan.recipe.task
-        assert data.folds is not None, "nothing is held out"
-        images = data.images[data.folds.held_out[fold]]
-        options = {"mesh": plan.recipe.mesh, "corrupt": task.corrupt}
-        return task.scores(evaluate.predict(plan.recipe.model, variables, images, **options))
-
-    there = jnp.minimum(index, jax.tree.leaves(variables)[0].shape[0] - 1)
-    chosen = jax.tree.map(lambda x: x[there], (variables, members.fold))
-    return _over_members(plan, one, chosen, data)
-
-
-def _over_members(plan: Plan, function: Callable, own: PyTree, shared: PyTree) -> Any:
-    """`function(own, shared)` of each member; of one alone it is the function itself, not vmapped.
-
-    The members' axis is split over that of the mesh, and whole again after it.
+    The axis of trials is sharded over that of the mesh, and replicated again afterwards.
     """
     if plan.width == 1:
         out = function(jax.tree.map(lambda x: x[0], own), shared)
         return jax.tree.map(lambda x: x[None], out)
     lifted = jax.vmap(function, in_axes=(0, None), spmd_axis_name=sharding.MEMBER)
-    own = sharding.split(plan.mesh, own, sharding.MEMBER)
-    return sharding.gather(plan.mesh, lifted(own, shared))
+    own = sharding.split(plan.recipe.mesh, own, sharding.MEMBER)
+    return sharding.gather(plan.recipe.mesh, lifted(own, shared))

@@ -1,21 +1,20 @@
-"""Checkpoints of a run: one an epoch, written in the background; the best and the latest are kept.
+"""Checkpoints of a group of trials, written in the background; the latest two are kept.
 
-An epoch's checkpoint is the directory `<directory>/<epoch>`. It comes by one rename when it is
-complete and goes by one rename, so a run killed at any moment leaves whole checkpoints only. Orbax
-writes two items into it: `state`, the arrays, and `record`, a JSON object of the history, the
-score, the arrays' layout, and a checksum over these and the arrays' bytes (orbax alone reads a
-flipped bit back without a word). One process at a time may have a directory open: of those that
-train together, the first.
+The checkpoint of an epoch is the directory `<directory>/<epoch>`. It appears by one rename when it
+is complete and disappears by one rename, so that a killed run leaves complete checkpoints only.
+Orbax writes two items into it: `state`, the arrays, and `record`, a JSON object of the history, the
+arrays' layout, and a checksum over these and the arrays' bytes (Orbax alone does not notice a
+flipped bit). One process at a time may have a directory open: of those that train together, the
+first.
 """
 
 import json
 import logging
-import math
 import shutil
 import sys
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,9 +22,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy as preservation_policy_lib
 
 from mnist_jax.types import PyTree, UserError
 
+_KEPT = 2  # checkpoints: one to fall back on when the newest is damaged
 _TRASH = "deleted"  # a checkpoint moves in here whole before its files are removed
 
 
@@ -41,35 +42,15 @@ class Checkpoint(NamedTuple):
     history: list[dict[str, Any]]  # the rows of metrics.jsonl up to and with this epoch
 
 
-class _BestAndLatest(NamedTuple):
-    """Orbax's preservation policy: the best epoch (of equals the first) and the latest two.
-
-    Two, so that there is one to turn to when the newest, often the best as well, is damaged.
-    """
-
-    directory: Path
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """Says of each checkpoint, oldest first, the one being saved last, whether it stays."""
-        scores = {}
-        for info in checkpoints:  # only what this process saved has its score in memory
-            on_disk = self.directory / str(info.step)
-            scores[info.step] = info.metrics["score"] if info.metrics else _score(on_disk)
-        scored = [epoch for epoch in scores if math.isfinite(scores[epoch])]
-        best = max(scored, key=scores.__getitem__, default=None)
-        return [epoch in (best, *list(scores)[-2:]) for epoch in scores]
-
-
 @contextmanager
 def open_directory(directory: Path, *, read_only: bool = False) -> Iterator[ocp.CheckpointManager]:
-    """Opens a run's checkpoints, creating the directory; on leaving, waits for the last save.
+    """Open the checkpoints, creating the directory; on leaving, wait for the last save.
 
-    What a killed process left half done is removed, at the latest by the first save.
+    What a killed process left incomplete is removed, at the latest by the first save.
 
     Args:
-        directory: Where the checkpoints are, or shall be.
-        read_only: For `restore_best` only: nothing is created or removed, so that the run may be
-            training meanwhile.
+        directory: Of the checkpoints.
+        read_only: Create and remove nothing, so that the run may be training meanwhile.
 
     Raises:
         CheckpointError: The directory can not be used, or the last save failed.
@@ -81,7 +62,7 @@ def open_directory(directory: Path, *, read_only: bool = False) -> Iterator[ocp.
         cleanup_tmp_directories=not read_only,
         create=False,
         multiprocessing_options=ocp.options.MultiprocessingOptions(active_processes={0}),
-        preservation_policy=_BestAndLatest(directory),
+        preservation_policy=preservation_policy_lib.LatestN(_KEPT),
         todelete_subdir=_TRASH,
     )
     with _explained(directory):
@@ -99,42 +80,34 @@ def open_directory(directory: Path, *, read_only: bool = False) -> Iterator[ocp.
 
 
 def save(
-    manager: ocp.CheckpointManager,
-    epoch: int,
-    state: PyTree,
-    history: list[dict[str, Any]],
-    score: float | None,
+    manager: ocp.CheckpointManager, epoch: int, state: PyTree, history: list[dict[str, Any]]
 ) -> None:
-    """Saves an epoch in the background; `state` may be donated and `history` changed at once.
+    """Save an epoch in the background; `state` and `history` may be changed afterwards.
 
     Args:
         manager: From `open_directory`.
         epoch: Higher than every epoch saved so far.
-        state: Numpy or jax arrays in any tree; None and empty subtrees are allowed.
+        state: NumPy or JAX arrays in any tree; None and empty subtrees are allowed.
         history: The rows of metrics.jsonl so far; JSON.
-        score: What the best is chosen by, higher is better; None or not finite: never the best.
 
     Raises:
-        CheckpointError: This save or the one before failed, or this or a later epoch is there
-            already. Checkpoints that were complete are untouched.
+        CheckpointError: This save or the one before failed, or this or a later epoch exists
+            already. Complete checkpoints are untouched.
     """
     wait(manager)
     _empty_trash(manager)
-    # Copies, and our own: nobody can change them, and a mere view keeps its buffer from donation.
-    host = jax.tree.map(np.array, state)
+    host = jax.tree.map(np.array, state)  # copies: the caller's arrays may change meanwhile
     leaves = _by_path(host)
-    score = float(score) if score is not None and math.isfinite(score) else None
-    record = {"score": score, "history": history, "layout": _layout(leaves)}
-    record = json.loads(json.dumps(record))  # a copy, just as it will be read back
+    record = {"history": history, "layout": _layout(leaves)}
+    record = json.loads(json.dumps(record))  # a copy, exactly as it will be read back
     record["checksum"] = _checksum(record, leaves.values())
     items = ocp.args.Composite(state=ocp.args.StandardSave(host), record=ocp.args.JsonSave(record))
-    in_memory = {"score": -math.inf if score is None else score}
     with _explained(manager.directory):
-        saved = manager.save(epoch, args=items, metrics=in_memory)
-    if not saved:  # orbax's way of saying that the epoch is not above all others
+        saved = manager.save(epoch, args=items)
+    if not saved:  # Orbax's answer when the epoch is not above all others
         raise CheckpointError(
-            f"{manager.directory}: epoch {epoch} is not saved, for epoch {manager.latest_step()} "
-            "is there: resume from it, or start anew with --overwrite"
+            f"{manager.directory}: epoch {epoch} is not saved, because epoch "
+            f"{manager.latest_step()} exists; resume from it, or start again with --overwrite"
         )
 
 
@@ -148,28 +121,32 @@ def wait(manager: ocp.CheckpointManager) -> None:
         manager.wait_until_finished()
 
 
-def restore_latest(
-    manager: ocp.CheckpointManager, like: PyTree, on_warning: Callable[[str], Any] = warnings.warn
+def restore(
+    manager: ocp.CheckpointManager,
+    like: PyTree,
+    on_warning: Callable[[str], Any] = warnings.warn,
+    *,
+    set_aside: bool = True,
 ) -> Checkpoint | None:
-    """Restores, bit for bit, the newest checkpoint that is whole, to go on from there.
-
-    Newer ones, damaged, are renamed to `<epoch>.damaged`: their epochs will be saved again.
+    """Restore, bit for bit, the newest complete checkpoint.
 
     Args:
         manager: From `open_directory`.
         like: The state's structure, shapes and dtypes: arrays or `jax.ShapeDtypeStruct`s. A value
-            goes where the sharding of its counterpart says; numpy stays numpy.
-        on_warning: Called with one line for every damaged checkpoint that is passed over.
+            is placed where the sharding of its counterpart says; NumPy stays NumPy.
+        on_warning: Called with one line for every damaged checkpoint that is skipped.
+        set_aside: Rename newer, damaged checkpoints to `<epoch>.damaged`, so that training can
+            save their epochs again.
 
     Returns:
         The checkpoint; None if there are none at all.
 
     Raises:
-        CheckpointError: All are damaged, or the newest whole one has another layout than `like`.
+        CheckpointError: All are damaged, or the newest complete one has another layout than `like`.
     """
     epochs = _epochs(manager)[::-1]
-    checkpoint = _first_whole(manager, epochs, like, on_warning)
-    for epoch in epochs:
+    checkpoint = _first_complete(manager, epochs, like, on_warning)
+    for epoch in epochs if set_aside else []:
         if checkpoint is not None and epoch > checkpoint.epoch:
             with _explained(manager.directory):
                 aside = _path(manager, f"{epoch}.damaged")
@@ -179,19 +156,9 @@ def restore_latest(
     return checkpoint
 
 
-def restore_best(
-    manager: ocp.CheckpointManager, like: PyTree, on_warning: Callable[[str], Any] = warnings.warn
-) -> Checkpoint | None:
-    """Restores the epoch of the highest score, of equals the first; with no scores the latest.
-
-    All else is as in `restore_latest`, but that nothing is renamed.
-    """
-    scores = {epoch: _score(_path(manager, epoch)) for epoch in _epochs(manager)}
-
-    def rank(epoch: int) -> tuple[float, int]:
-        return -scores[epoch], epoch if math.isfinite(scores[epoch]) else -epoch
-
-    return _first_whole(manager, sorted(scores, key=rank), like, on_warning)
+def on_host(state: PyTree) -> PyTree:
+    """Return empty NumPy arrays of a state's shapes, to restore a checkpoint into."""
+    return jax.tree.map(lambda x: np.empty(x.shape, x.dtype), state)
 
 
 def _path(manager: ocp.CheckpointManager, name: int | str) -> Path:
@@ -208,7 +175,7 @@ def _epochs(manager: ocp.CheckpointManager) -> list[int]:
     return sorted(manager.all_steps())
 
 
-def _first_whole(
+def _first_complete(
     manager: ocp.CheckpointManager,
     epochs: list[int],
     like: PyTree,
@@ -242,15 +209,6 @@ def _read(manager: ocp.CheckpointManager, epoch: int) -> tuple[dict[str, Any], d
     if record["checksum"] != _checksum(record, [leaves[name] for name in record["layout"]]):
         raise ValueError("its checksum is another one")
     return record, leaves
-
-
-def _score(path: Path) -> float:
-    """An epoch's score: -inf if it has none; +inf if unreadable: the first to try, never kept."""
-    try:
-        score = ocp.JsonCheckpointHandler().restore(path / "record")["score"]
-        return -math.inf if score is None else float(score)
-    except (OSError, ValueError, TypeError, KeyError):
-        return math.inf
 
 
 def _by_path(tree: PyTree) -> dict[str, Any]:

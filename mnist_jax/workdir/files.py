@@ -19,7 +19,7 @@ from mnist_jax.types import UserError
 CONFIG = "config.json"
 FINGERPRINT = "data_fingerprint"  # a key in it beside the config's own
 METRICS = "metrics.jsonl"
-MEMBERS = "members.jsonl"
+TRIALS = "trials.jsonl"
 SUMMARY = "summary.json"
 PREDICTIONS = "predictions.npz"
 OUT_OF_FOLD = "out_of_fold.npz"
@@ -30,7 +30,7 @@ TENSORBOARD = "tensorboard"
 # What goes when a run starts anew. The summary first: while it is there, all the rest is.
 _RESULTS = (
     *(SUMMARY, REPORT, PREDICTIONS, OUT_OF_FOLD),
-    *(METRICS, MEMBERS, TENSORBOARD, CHECKPOINTS),
+    *(METRICS, TRIALS, TENSORBOARD, CHECKPOINTS),
 )
 
 

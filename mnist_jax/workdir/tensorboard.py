@@ -1,4 +1,4 @@
-"""TensorBoard's copy: metrics, complete after every epoch, and at the end what came of it."""
+"""TensorBoard events of a trial: metrics after every epoch, results at the end."""
 
 import re
 import shutil
@@ -18,7 +18,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from mnist_jax.types import UserError
 
 
-class Board:
+class TensorBoard:
     """An event file that starts with the epochs so far.
 
     tensorboardX's EventsWriter and not its SummaryWriter, which keeps epochs back in a thread: a
@@ -48,7 +48,7 @@ class Board:
         Raises:
           UserError: the disk is full.
         """
-        numbers = {name: x for name, x in row.items() if name not in ("epoch", "step")}
+        numbers = {name: x for name, x in row.items() if name not in ("epoch", "step", "trial")}
         self._write(row["epoch"], _scalars(numbers))
 
     def finish(
@@ -100,7 +100,7 @@ class Board:
         except OSError as error:
             raise self._unwritable(error) from error
 
-    def __enter__(self) -> "Board":
+    def __enter__(self) -> "TensorBoard":
         return self
 
     def __exit__(self, *exc_info: object) -> None:
