@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from mnist_jax.analysis import metrics
 from mnist_jax.models.registry import Layer
-from mnist_jax.report import architecture, plots, run_page, sweep_plots
+from mnist_jax.report import architecture, plots, templates
 
 PARTS = {"reproduced": "Reproduced", "best": "Ours at its best"}
 
@@ -37,7 +37,7 @@ def render(record: Mapping[str, Any], shown: Mapping[str, Mapping[str, Any]]) ->
         for row in record["rows"]
         if row["name"] in shown
     ]
-    return run_page.template("study.html.jinja", Path(__file__).parent).render(
+    return templates.load("study.html.jinja", Path(__file__).parent).render(
         rows=rows,
         command=record["command"],
         device=record["device"],
@@ -52,13 +52,7 @@ def _figures(name: str, shown: Mapping[str, Any]) -> dict[str, Any]:
     if "layers" in shown:
         drawn["net"] = architecture.architecture([Layer(**row) for row in shown["layers"]])
     if history := shown.get("history"):
-        members = sorted({row["member"] for row in history if "member" in row})
-        validated = any(row["val_loss"] is not None for row in history)
-        drawn["learning"] = (
-            sweep_plots.learning_bands(history, members, validated)
-            if members
-            else plots.learning_curves(history)
-        )
+        drawn["learning"] = plots.learning_curves(history)
     if "confusion" in shown:
         matrix = np.asarray(shown["confusion"])
         drawn["confusion"] = plots.confusion(matrix, shown["classes"])

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from mnist_jax import config as configs
 from mnist_jax.compare import compare_plots, comparison
 from mnist_jax.compare.comparison import Run, Versus
-from mnist_jax.report import pictures, plots, run_page
+from mnist_jax.report import pictures, plots, templates
 
 EXAMPLES = 16  # how many are shown of those that one of two runs alone gets right
 _ORIGIN = ("git_revision", "device", "backend", "versions")  # what of a summary is compared too
@@ -41,7 +41,7 @@ def render(
     }
     differ, same = keys(runs)
     replaced = (s for run in runs if (s := run.summary)["dataset"] != s["requested_dataset"])
-    return run_page.template("compare.html.jinja").render(
+    return templates.load("compare.html.jinja").render(
         summary=next(replaced, runs[0].summary),
         runs=[
             {

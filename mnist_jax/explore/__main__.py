@@ -16,7 +16,7 @@ from markupsafe import Markup
 from mnist_jax.data import datasets
 from mnist_jax.data.datasets import Dataset
 from mnist_jax.explore import explore_plots, statistics
-from mnist_jax.report import pictures, plots, run_page
+from mnist_jax.report import pictures, plots, templates
 from mnist_jax.runtime import exits, provenance
 from mnist_jax.types import UserError
 from mnist_jax.workdir import files
@@ -60,7 +60,7 @@ def render(
         ),
     }
     drawn = [Markup(plots.svg(figure, caption)) for caption, figure in figures.items()]
-    return run_page.template("explore.html.jinja").render(
+    return templates.load("explore.html.jinja").render(
         summary={
             "dataset": dataset.name,
             "requested_dataset": dataset.name,

@@ -11,7 +11,7 @@ from jaxtyping import Float, Float32, UInt8
 from PIL import Image
 
 from mnist_jax.config import flatten
-from mnist_jax.report import formats, pictures, run_page
+from mnist_jax.report import formats, pictures, templates
 
 _BLOCKS = np.array([" ", "▄", "▀", "█"])  # by which half is light: lower 1, upper 2
 _STRANGE = "looks like nothing it was trained on"
@@ -116,7 +116,7 @@ def page(
         }
         for one, original in zip(seen, originals, strict=True)
     ]
-    return run_page.template("predict.html.jinja").render(
+    return templates.load("predict.html.jinja").render(
         summary=summary,
         config_rows=list(flatten(config)),
         cards=cards,

@@ -1,4 +1,4 @@
-"""Numbers as a person reads them; a dash where there is none."""
+"""Numbers as a person reads them; a dash for a missing one."""
 
 import math
 
@@ -7,7 +7,7 @@ Number = int | float | None
 
 
 def percent(share: Number, digits: int = 2) -> str:
-    """0.98761 as "98.76%". What is short of 100% never reads as 100%."""
+    """0.98761 as "98.76%". A share below 100% never reads as 100%."""
     text = _number(share, f".{digits}%")
     rounded_up = share is not None and share < 1 and text.startswith("100")
     return f">{100 - 10.0**-digits:.{digits}f}%" if rounded_up else text
@@ -40,6 +40,24 @@ def memory(size: Number) -> str:
     return f"{size / 1e6:,.0f} MB" if size < 1e9 else f"{size / 1e9:.2f} GB"
 
 
+def score_name(score: str) -> str:
+    """The name of a selection score in a text: "macro F1" for `macro_f1`."""
+    return {"macro_f1": "macro F1", "psnr": "PSNR"}.get(score, score)
+
+
+def score(value: Number, name: str) -> str:
+    """A selection score in its unit: dB for `psnr`, percent for the others, which are shares."""
+    if name != "psnr":
+        return percent(value)
+    text = _number(value, ".2f")
+    return text if text == NOTHING else f"{text} dB"
+
+
+def difference(value: Number, name: str = "accuracy") -> str:
+    """A signed difference of two scores: in dB for `psnr`, in percentage points for the others."""
+    return _number(value if value is None or name == "psnr" else 100 * value, "+.2f")
+
+
 def _number(value: Number, form: str) -> str:
-    """A number in Python's format, a dash where there is none."""
+    """A number in Python's format; a dash if it is missing or not finite."""
     return NOTHING if value is None or not math.isfinite(value) else format(value, form)

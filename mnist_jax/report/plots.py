@@ -6,6 +6,7 @@ drawing follows the page from light to dark.
 """
 
 import io
+import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -16,9 +17,13 @@ import matplotlib as mpl
 import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
+
+from mnist_jax.report import formats
+from mnist_jax.types import Row
 
 PALETTE = {
     "ink": "#22262b",
@@ -31,10 +36,9 @@ PALETTE = {
     "blue": "#3b6fb6",
     "violet": "#7a5195",
 }
-# One a run, where several are drawn: the first is the one that others are held against.
+# Colours of several runs in one picture: the first is the baseline.
 SERIES = ("train", "accent", "orange", "blue", "violet", "error")
-Row = Mapping[str, Any]
-TOOLTIP = "tooltip:"  # an artist whose gid starts so shows the rest of it when hovered
+TOOLTIP = "tooltip:"  # an artist shows the rest of a gid with this prefix when hovered
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: one layout everywhere
@@ -58,44 +62,47 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
 }
 
+TITLE: dict[str, Any] = {"loc": "left", "fontsize": 9.5, "fontweight": "bold"}  # of a panel
 DASHED: dict[str, Any] = {"color": PALETTE["train"], "linewidth": 0.9, "linestyle": (0, (3, 3))}
 
 
-def learning_curves(history: Sequence[Mapping[str, Any]], best_epoch: int | None = None) -> Figure:
-    """Loss, accuracy and learning rate against the epoch, on one shared axis.
+def learning_curves(history: Sequence[Row], best_epoch: int | None = None) -> Figure:
+    """Loss, scores and learning rate against the epoch, on one shared axis.
+
+    Several trials are drawn as their median and a band from the smallest value to the largest.
 
     Args:
-        history: the rows of `metrics.jsonl`. A None or non-finite value leaves a gap.
-        best_epoch: the epoch to mark: the one whose parameters were kept. Without validation it is
-            just the last one, and not marked.
+        history: rows of `metrics.jsonl`. None and non-finite values leave gaps.
+        best_epoch: the epoch to mark: the one whose parameters were evaluated. Without validation
+            it is just the last one, and not marked.
     """
-    panels = {
-        "Loss": {"train": "train_loss", "validation": "val_loss"},
-        "Accuracy": {"train": "train_accuracy", "validation": "val_accuracy"},
-        "Learning rate": {"muted": "learning_rate"},
-    }
-    if history and history[0]["train_accuracy"] is None:  # nothing is right or wrong
-        del panels["Accuracy"]
-    heights = [3] * (len(panels) - 1) + [1]
+    columns = (history or [{}])[0].keys() - {"val_loss"}
+    scores = sorted(key.removeprefix("val_") for key in columns if key.startswith("val_"))
+    scores = [score for score in scores if _values(history, f"train_{score}", f"val_{score}")]
+    heights = [3] * (1 + len(scores)) + [1]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.5, 0.7 * sum(heights) + 0.1), layout="constrained")
-        loss, *middle, rate = figure.subplots(len(panels), 1, sharex=True, height_ratios=heights)
-        for axes, (title, names) in zip((loss, *middle, rate), panels.items(), strict=True):
-            axes.set_title(title, loc="left", fontsize=9.5, fontweight="bold")
+        loss, *middle, rate = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+        for axes, column in zip((loss, *middle), ("loss", *scores), strict=True):
+            title = formats.score_name(column)
+            axes.set_title(title[0].upper() + title[1:], **TITLE)
+            _curve(axes, history, f"train_{column}", "train", PALETTE["train"])
+            _curve(axes, history, f"val_{column}", "validation", PALETTE["accent"])
+        rate.set_title("Learning rate", **TITLE)
+        _curve(rate, history, "learning_rate", None, PALETTE["muted"])
+        for axes in (loss, *middle, rate):
             axes.grid(visible=False, axis="x")
-            _lines(axes, history, names)
-            if best_epoch is not None and history and history[-1]["val_loss"] is not None:
+            if best_epoch is not None and _values(history, "val_loss"):
                 axes.axvline(best_epoch, label=f"best epoch ({best_epoch})", **DASHED)
-        losses = np.concatenate([_column(history, name) for name in ("train_loss", "val_loss")])
-        scale_to(loss, losses[np.isfinite(losses)])
-        for accuracy in middle:
-            accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
+        scale_to(loss, np.array(_values(history, "train_loss", "val_loss")))
+        for axes, score in zip(middle, scores, strict=True):
+            score_ticks(axes.yaxis, score)
         rate.set_ylim(bottom=0)
         rate.yaxis.set_major_locator(MaxNLocator(2, steps=[1, 2, 5, 10]))
         rate.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         rate.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
         rate.set_xlabel("epoch")
-        if len(history) == 1:  # one point has no extent to scale by
+        if len({row["epoch"] for row in history}) == 1:  # one point has no extent to scale by
             rate.set_xlim(history[0]["epoch"] - 1, history[0]["epoch"] + 1)
         if loss.get_legend_handles_labels()[0]:
             loss.legend(
@@ -105,19 +112,43 @@ def learning_curves(history: Sequence[Mapping[str, Any]], best_epoch: int | None
     return figure
 
 
+def _values(rows: Sequence[Row], *columns: str) -> list[float]:
+    """All finite values of some columns; a row may lack a column."""
+    values = [row.get(column) for column in columns for row in rows]
+    return [value for value in values if value is not None and math.isfinite(value)]
+
+
+def _curve(axes: Axes, history: Sequence[Row], column: str, label: str | None, colour: str) -> None:
+    """Draw a column of the history; without finite values, neither a curve nor a legend entry."""
+    by_epoch: dict[int, list[float]] = {}
+    for row in history:
+        by_epoch.setdefault(row["epoch"], []).extend(_values([row], column))
+    if any(by_epoch.values()):
+        band(axes, by_epoch, colour, label)
+
+
 def band(
     axes: Axes, by_epoch: Mapping[int, Sequence[float]], colour: str, label: str | None = None
 ) -> None:
-    """A curve with its spread: the median of each epoch's values, and all of them in a band."""
+    """Draw the median of each epoch's values and, if there are several, their range as a band."""
     epochs = sorted(by_epoch)
-    values = [by_epoch[epoch] for epoch in epochs]
-    axes.fill_between(epochs, [*map(min, values)], [*map(max, values)], color=colour, alpha=0.22)
-    marker = "o" if len(epochs) <= 25 else None
+    values = [by_epoch[epoch] or [math.nan] for epoch in epochs]
+    if max(map(len, values), default=0) > 1:
+        axes.fill_between(
+            epochs, [*map(min, values)], [*map(max, values)], color=colour, alpha=0.22
+        )
+    marker = "o" if len(epochs) <= 25 else None  # a line of one point would be invisible
     axes.plot(epochs, [*map(np.median, values)], color=colour, label=label, marker=marker)
 
 
+def score_ticks(axis: Axis, score: str) -> None:
+    """Format the ticks of an axis of scores: in dB for PSNR, in percent for the others."""
+    in_db = FuncFormatter(lambda value, _: f"{value:g} dB")
+    axis.set_major_formatter(in_db if score == "psnr" else PercentFormatter(1.0))
+
+
 def scale_to(axes: Axes, values: Float[np.ndarray, "_"]) -> None:
-    """Makes the y axis logarithmic where values have fallen far.
+    """Make the y axis logarithmic if the values cover a wide range.
 
     A linear one would show little but the first epoch.
     """
@@ -126,23 +157,6 @@ def scale_to(axes: Axes, values: Float[np.ndarray, "_"]) -> None:
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-
-
-def _column(history: Sequence[Mapping[str, Any]], name: str) -> Float[np.ndarray, "epochs"]:
-    """One column of the history; NaN where there is None."""
-    return np.array([np.nan if row[name] is None else row[name] for row in history], np.float64)
-
-
-def _lines(axes: Axes, history: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> None:
-    """One line a column; a column without a finite value has none, and no place in the legend."""
-    epochs = [row["epoch"] for row in history]
-    # A line of one point is invisible, and a long line does not need its points.
-    marker = "o" if len(epochs) <= 25 else None
-    for name, column in names.items():
-        values = _column(history, column)
-        colour = PALETTE["accent" if name == "validation" else name]
-        if np.isfinite(values).any():
-            axes.plot(epochs, values, marker=marker, color=colour, label=name)
 
 
 def confusion(matrix: Int[np.ndarray, "K K"], class_names: Sequence[str]) -> Figure:

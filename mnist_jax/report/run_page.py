@@ -1,85 +1,149 @@
-"""The page that a run leaves behind: everything a person wants to know of it, in one HTML file.
+"""The report of a finished run, with one trial or several, on one page.
 
-`render` is pure: a run's results in, the page out. The page needs nothing else: no script, no font,
-no picture from outside, and its Content-Security-Policy forbids them.
+`render` is pure. The page is one HTML file without scripts, and its Content-Security-Policy forbids
+scripts, fonts and images from outside.
 """
 
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int32, UInt8
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
-from mnist_jax.analysis import error_analysis, slices, stats, thresholds
+from mnist_jax.analysis import ensemble, error_analysis, slices, stats, thresholds
 from mnist_jax.config import flatten
 from mnist_jax.models.registry import Layer
-from mnist_jax.report import architecture, error_plots, formats, pictures, plots, threshold_plots
-from mnist_jax.types import UserError
+from mnist_jax.report import (
+    architecture,
+    error_plots,
+    formats,
+    pictures,
+    plots,
+    sweep_plots,
+    templates,
+    threshold_plots,
+)
+from mnist_jax.types import Row, UserError
 
-MISTAKES = 32  # how many are shown
+MISTAKES = 32  # shown at most
 AMBIGUOUS = 16
-CONFUSIONS = 8  # how many pairs of classes are named
-LARGE = 15  # of more classes, kinds of error are too many for a number each
+RESTORED = 16  # test images of a denoising run
+CONFUSIONS = 8  # pairs of classes that are named
+LARGE = 15  # with more classes, there is no figure with a number for each kind of error
 GOAL = 0.9  # the precision and the recall for which a threshold is chosen
 
 
-class Inside(NamedTuple):
-    """What a trained net can tell besides its logits of the test split."""
+class Explanation(NamedTuple):
+    """What the evaluated net consists of, and what its mistakes are based on."""
 
-    layers: Sequence[Layer]  # what it consists of
+    layers: Sequence[Layer]
     weights: Mapping[str, Float32[np.ndarray, "H W"]]  # of units of the first layer, over pixels
     relevance: Float[np.ndarray, "M 28 28"]  # of pixels for the truth in the worst mistakes
-    validation: tuple[Float32[np.ndarray, "val K"], Int32[np.ndarray, " val"]] | None
+
+
+class FinishedRun(NamedTuple):
+    """Everything that the page shows, except the explanation; T trials were evaluated."""
+
+    summary: Mapping[str, Any]  # of summary.json
+    history: Sequence[Row]  # of metrics.jsonl; with several trials each row has its "trial"
+    trials: Sequence[Row]  # of trials.jsonl
+    config: Mapping[str, Any]
+    images: UInt8[np.ndarray, "N 28 28 1"]  # of the test split, before any scaling
+    labels: np.ndarray  # classes, or a row of 0 and 1 for each example
+    scores: Float32[np.ndarray, "T N ..."]  # logits, scores of labels, or restored pixels
+    noisy: Float32[np.ndarray, "shown 28 28 1"] | None  # input of a denoising net; 1 is white
+    # Scores and classes of the examples by which a threshold between two classes is chosen.
+    held_out: tuple[Float32[np.ndarray, "R M 2"], Int32[np.ndarray, " M"]] | None
+    held_out_name: str  # "on validation" or "out of fold"
+
+
+def render(run: FinishedRun, explanation: Explanation | None, command: str) -> str:
+    """Return the text of a self-contained HTML file with the sections that apply to the run.
+
+    Args:
+        run: the results. If all bins of its `reliability` are empty, the scores are not
+            probabilities, and none are shown.
+        explanation: of the evaluated net, if available.
+        command: the shell command that repeats the run; may be empty.
+    """
+    summary, history = run.summary, run.history
+    several = "trials" in summary
+    classes = "confusion_matrix" in summary
+    score = summary.get("score") or (
+        "accuracy" if classes else "macro_f1" if "per_class" in summary else "psnr"
+    )
+    if several:
+        chosen = {t["trial"] for t in run.trials if t["setting"] == summary["chosen"]}
+        history = [row for row in history if row["trial"] in chosen]
+    best_epoch = None if several else summary["best_epoch"]
+    return templates.load("run.html.jinja").render(
+        summary=summary,
+        history=history,
+        several=several,
+        evaluated=len(run.scores),
+        score=score,
+        score_name=formats.score_name(score),
+        result=summary["macro"]["f1"] if score == "macro_f1" else summary[f"test_{score}"],
+        val_score=None if several else run.trials[0].get(f"val_{score}"),
+        command=command,
+        next_commands=[] if several else next_commands(summary, history, run.config, command),
+        config_rows=list(flatten(run.config)),
+        learning=_svg(plots.learning_curves(history, best_epoch), "Learning curves"),
+        sweep=_sweep(run, score) if several else None,
+        classes=_classes(run, explanation) if classes else None,
+        triples=_triples(run),
+        net=_net(explanation) if explanation and explanation.layers else None,
+    )
+
+
+def _svg(figure: Figure | None, label: str) -> Markup:
+    return Markup(plots.svg(figure, label) if figure else "")
 
 
 def next_commands(
-    summary: Mapping[str, Any],
-    history: Sequence[Mapping[str, Any]],
-    config: Mapping[str, Any],
-    command: str,
+    summary: Mapping[str, Any], history: Sequence[Row], config: Mapping[str, Any], command: str
 ) -> list[tuple[str, str]]:
-    """Two or three commands worth running next, each with the reason: `[(reason, command), ...]`.
+    """Two or three commands to try next, each with its reason: `[(reason, command), ...]`.
 
-    An override is proposed only where the configuration has that field.
+    An override is proposed only if the configuration has that field.
     """
     fields = dict(flatten(config))
     steps: list[tuple[str, str, Any]] = []
     last = history[-1] if history else {}
     epochs, decay = fields.get("train.epochs"), fields.get("optim.weight_decay")
-    if epochs and last.get("val_accuracy") is not None and summary["best_epoch"] == last["epoch"]:
-        reason = "The last epoch was the best one: it may not be done learning."
+    if epochs and last.get("val_loss") is not None and summary["best_epoch"] == last["epoch"]:
+        reason = "The last epoch was the best: training may not have converged."
         steps.append((reason, "train.epochs", 2 * epochs))
     gap = (last.get("train_accuracy") or math.nan) - (last.get("val_accuracy") or math.nan)
-    reason = f"It does {100 * gap:.1f} points better on what it was trained on"
+    reason = f"It does {100 * gap:.1f} points better on training than on validation images"
     if gap > 0.01 and fields.get("train.augment.shift") == 0:
-        steps.append((f"{reason}: show it more.", "train.augment.shift", 0.1))
+        steps.append((f"{reason}: augment them.", "train.augment.shift", 0.1))
     elif gap > 0.01 and decay is not None:
         # The usual first value, decoupled and as an L2 term in the gradient.
         start = 0.01 if fields.get("optim.name") == "adamw" else 0.0001
-        steps.append((f"{reason}: hold it back.", "optim.weight_decay", _short(3 * decay) or start))
+        steps.append((f"{reason}: regularise.", "optim.weight_decay", _short(3 * decay) or start))
     if "seed" in fields:
-        reason = "How much of the result is luck? Another seed tells."
+        reason = "Another seed shows how much of the result is luck."
         steps.append((reason, "seed", fields["seed"] + 1))
     if rate := fields.get("optim.learning_rate"):
-        reason = "Does it want a gentler learning rate?"
+        reason = "A lower learning rate may do better."
         steps.append((reason, "optim.learning_rate", _short(rate / 2)))
     return [(reason, override(command, field, value)) for reason, field, value in steps[:3]]
 
 
 def _short(value: int | float) -> float:
-    """To three significant digits, so that 3 * 0.1 is 0.3 on a command line."""
+    """Round to three significant digits, so that 3 * 0.1 is 0.3 on a command line."""
     return float(f"{value:.3g}")
 
 
 def override(command: str, field: str, value: object) -> str:
-    """The command with `--config.field=value`, and with its `--workdir`, if any, renamed after it.
+    """Return the command with `--config.field=value` and with its `--workdir`, if any, renamed.
 
-    Two runs in one directory would be taken for one that was interrupted.
+    A second run in the same directory would be taken for the first one, interrupted.
     """
     flag = f"--config.{field}="
     words = [word for word in shlex.split(command) if not word.startswith(flag)]
@@ -88,6 +152,102 @@ def override(command: str, field: str, value: object) -> str:
         if word.startswith("--workdir=") or (place and words[place - 1] == "--workdir"):
             words[place] = word.rstrip("/") + suffix
     return shlex.join([*words, f"{flag}{value}"])
+
+
+def _sweep(run: FinishedRun, score: str) -> dict[str, Any]:
+    """Settings, the distribution of trials, ensembles and nested cross-validation."""
+    summary = run.summary
+    settings = [{**s, "name": sweep_plots.name(s["overrides"])} for s in summary["settings"]]
+    validated = any(setting["val_score"] for setting in settings)
+    shown, split = settings, "val"
+    if not validated:  # only validation can choose, so there is one setting
+        shown, split = [{**settings[0], "val_score": summary["test"][score]}], "test"
+    nested, together = summary["nested"], summary["ensemble"]
+    return {
+        "settings": settings,
+        "best": settings[summary["chosen"]],
+        "validated": validated,
+        "figure": _svg(sweep_plots.sweep(settings, score), "Sweep"),
+        "distribution": _svg(
+            sweep_plots.distribution(run.trials, shown, score, split)
+            if validated or summary["test"][score]["n"] > 1
+            else None,
+            "Distribution of trials",
+        ),
+        "ensembles": _svg(
+            sweep_plots.ensembles(together["by_size"]) if together else None, "Ensembles"
+        ),
+        "outer": [{**fold, "name": sweep_plots.name(fold["overrides"])} for fold in nested["folds"]]
+        if nested
+        else [],
+    }
+
+
+def _classes(run: FinishedRun, explanation: Explanation | None) -> dict[str, Any]:
+    """Everything about classes; where T > 1, examples are by the ensemble's mean probabilities."""
+    summary, labels, count = run.summary, run.labels, len(run.scores)
+    names = [str(name) for name in summary["class_names"]]
+    # Logarithms of mean probabilities are logits of the ensemble.
+    logits = run.scores[0] if count == 1 else ensemble.mean_probabilities(run.scores)
+    odds = thresholds.log_odds(logits)
+    probabilities = thresholds.probability(odds)
+    decisions = error_analysis.decide(logits)
+    wrong = (run.scores.argmax(axis=-1) != labels).sum(axis=0)
+
+    def show(index: int) -> dict[str, Any]:
+        first_two = np.argsort(-odds[index], kind="stable")[:2]
+        return {
+            "index": index,
+            "true": names[labels[index]],
+            "guesses": [(names[k], float(probabilities[index, k])) for k in first_two],
+            "wrong": int(wrong[index]),
+            "image": pictures.png(run.images[index]),
+        }
+
+    matrix = np.asarray(summary["confusion_matrix"], np.int64)
+    support = matrix.sum(axis=1)
+    rankings = [thresholds.ranking(odds[:, k], labels == k) for k in range(len(names))]
+    mistakes = [
+        show(index) for index in error_analysis.worst_mistakes(decisions, labels, MISTAKES).tolist()
+    ]
+    closest = error_analysis.most_ambiguous(probabilities, AMBIGUOUS)
+    closest = closest[np.isfinite(probabilities[closest]).all(axis=1)]
+    together = summary.get("ensemble")
+    diagrams = [one["reliability"] for one in (together, summary) if one]
+    # All bins are empty if the scores are not probabilities, as with a hinge loss.
+    probable = any(row["count"] for row in summary["reliability"])
+    errors, total = summary["test_errors"], summary["num_test"]
+    own = np.zeros_like(matrix)  # of the ensemble, where T > 1
+    np.add.at(own, (labels, decisions.predicted), 1)
+    return {
+        "names": names,
+        "large": len(names) > LARGE,
+        "probable": probable,
+        "interval": stats.wilson(total - round(errors), total)
+        if total and errors is not None and count == 1
+        else None,
+        "majority": majority(matrix, names),
+        "errors": ((support - matrix.diagonal()) / count).tolist(),
+        "rankings": rankings,
+        "mean_rankings": _means(rankings, support),
+        "absent": not support.all(),
+        "confusion": _svg(plots.confusion(matrix, names), "Confusion matrix"),
+        "calibration": _svg(
+            plots.reliability(*diagrams) if probable else None, "Reliability diagram"
+        ),
+        "thresholds": _thresholds(run) if len(names) == 2 else None,
+        "confusions": confusions(own),
+        "kinds": _kinds_of_error(run, decisions, own, names),
+        "mistakes": mistakes,
+        "wrong": int((decisions.predicted != labels).sum()),
+        "explained": [
+            (mistake, pictures.png(pictures.overlay(run.images[mistake["index"]], relevance)))
+            for mistake, relevance in zip(
+                mistakes, explanation.relevance if explanation else (), strict=False
+            )
+        ],
+        "closest": [show(index) for index in closest.tolist()],
+    }
 
 
 def confusions(
@@ -101,204 +261,112 @@ def confusions(
 
 
 def majority(matrix: Int[np.ndarray, "K K"], names: Sequence[str]) -> tuple[str, float] | None:
-    """The most frequent class of a confusion matrix, and the accuracy of always answering it."""
+    """The most frequent class of a confusion matrix, and the accuracy of always predicting it."""
     support = matrix.sum(axis=1)
     return (names[support.argmax()], support.max() / support.sum()) if support.any() else None
 
 
-def render(
-    *,
-    summary: Mapping[str, Any],
-    history: Sequence[Mapping[str, Any]],
-    config: Mapping[str, Any],
-    images: UInt8[np.ndarray, "N 28 28 1"],
-    logits: Float32[np.ndarray, "N K"],
-    labels: Int32[np.ndarray, "N"],
-    command: str,
-    inside: Inside,
-) -> str:
-    """The report of one run, as the text of a self-contained HTML file.
-
-    Args:
-        summary: what `summary.json` holds. Where all bins of its `reliability` are empty, the
-            logits are of no probabilities, and none are shown.
-        history: the rows of `metrics.jsonl`.
-        config: the run's whole configuration.
-        images: the test images, each shown as it was before any scaling.
-        logits: the trained model's output for them.
-        labels: their true classes.
-        command: the shell command that does the run again.
-        inside: what the net tells besides; of two classes, the logits and labels of validation.
-    """
-    names = [str(name) for name in summary["class_names"]]
-    matrix = np.asarray(summary["confusion_matrix"], np.int64)
-    support, total, wrong = matrix.sum(axis=1), summary["num_test"], summary["test_errors"]
-    odds = thresholds.log_odds(logits)
-    probabilities = thresholds.probability(odds)
-
-    def show(index: int, guesses: int) -> dict[str, Any]:
-        """A test image and the model's first guesses of it."""
-        first = np.argsort(-odds[index], kind="stable")[:guesses]
-        return {
-            "index": index,
-            "true": names[labels[index]],
-            "guesses": [(names[k], float(probabilities[index, k])) for k in first],
-            "image": pictures.png(images[index]),
-        }
-
-    decisions = error_analysis.decide(logits)
-    worst = error_analysis.worst_mistakes(decisions, labels, MISTAKES)
-    mistakes = [show(index, 1) for index in worst.tolist()]
-    explained = [
-        (mistake, pictures.png(pictures.overlay(images[mistake["index"]], relevance)))
-        for mistake, relevance in zip(mistakes, inside.relevance, strict=False)  # the worst few
-    ]
-    closest = error_analysis.most_ambiguous(probabilities, AMBIGUOUS)
-    closest = closest[np.isfinite(probabilities[closest]).all(axis=1)]
-    rankings = [thresholds.ranking(odds[:, k], labels == k) for k in range(len(names))]
-    curves = plots.learning_curves(history, summary["best_epoch"])
-    bins = summary["reliability"]
-    probable = any(row["count"] for row in bins)  # a hinge loss makes no probabilities
-    return template("report.html.jinja").render(
-        summary=summary,
-        history=history,
-        command=command,
-        next_commands=next_commands(summary, history, config, command),
-        interval=stats.wilson(total - wrong, total) if total and wrong is not None else None,
-        majority=majority(matrix, names),
-        config_rows=list(flatten(config)),
-        large=len(names) > LARGE,
-        names=names,
-        class_errors=(support - matrix.diagonal()).tolist(),
-        rankings=rankings,
-        mean_rankings=_means(rankings, support),
-        absent=not support.all(),
-        confusions=confusions(matrix),
-        kinds=_kinds_of_error(images, decisions, labels, matrix, names),
-        mistakes=mistakes,
-        explained=explained,
-        ambiguous=[show(index, 2) for index in closest.tolist()],
-        small=any(min(x.shape) < min(images.shape[1:3]) for x in inside.weights.values()),
-        weights={name: pictures.png(pictures.signed(x)) for name, x in inside.weights.items()},
-        architecture=Markup(plots.svg(architecture.architecture(inside.layers), "The net")),
-        learning_curves=Markup(plots.svg(curves, "Learning curves")),
-        confusion=Markup(plots.svg(plots.confusion(matrix, names), "Confusion matrix")),
-        reliability=Markup(plots.svg(plots.reliability(bins), "Reliability diagram"))
-        if probable
-        else "",
-        probable=probable,
-        two_classes=trade_offs(logits, labels, inside.validation, "on validation")
-        if len(names) == 2
-        else None,
-    )
-
-
 def _kinds_of_error(
-    images: UInt8[np.ndarray, "N 28 28 1"],
+    run: FinishedRun,
     decisions: error_analysis.Decisions,
-    labels: Int32[np.ndarray, " N"],
     matrix: Int[np.ndarray, "K K"],
     names: Sequence[str],
 ) -> dict[str, Any] | None:
-    """Which classes are taken for which, the two that are most confused, errors by shape.
+    """Confusions by class, the most confused pair of classes, and errors by shape.
 
-    None if nothing is wrong, or the run diverged.
+    None if nothing is wrong, or if the run diverged.
     """
     pair = error_analysis.most_confused(matrix)
     if pair is None or not np.isfinite(decisions.odds_against).all():
         return None
-    by_shape = slices.by_shape(decisions.predicted == labels, images)
-    by_shape = {name: parts for name, parts in by_shape.items() if parts}  # of black images none
+    by_shape = slices.by_shape(decisions.predicted == run.labels, run.images)
+    by_shape = {name: parts for name, parts in by_shape.items() if parts}  # black images have none
     shares = error_analysis.confusion_shares(matrix)
     figures = {
         "classes": error_plots.confusion_shares(shares, names) if len(names) <= LARGE else None,
         "shapes": error_plots.slice_bars(by_shape) if by_shape else None,
-        "galleries": error_plots.galleries(images, decisions, labels, pair, names),
+        "galleries": error_plots.galleries(run.images, decisions, run.labels, pair, names),
     }
-    drawn = {
-        key: Markup(plots.svg(figure, f"Kinds of error: {key}")) if figure else ""
-        for key, figure in figures.items()
-    }
+    drawn = {key: _svg(figure, f"Kinds of error: {key}") for key, figure in figures.items()}
     return {"pair": [names[k] for k in pair], **drawn}
 
 
 def _means(
     rankings: Sequence[thresholds.Ranking], support: Int[np.ndarray, " K"]
 ) -> list[thresholds.Ranking]:
-    """The means over the classes that have images: of each alike, and of each image alike."""
-    there = support > 0
-    if not there.any():
+    """Means over the classes that have images: unweighted, and weighted by support."""
+    present = support > 0
+    if not present.any():
         return [thresholds.Ranking(math.nan, math.nan)] * 2
     return [
-        thresholds.Ranking(*np.average(np.array(rankings)[there], axis=0, weights=w).tolist())
-        for w in (None, support[there])
+        thresholds.Ranking(*np.average(np.array(rankings)[present], axis=0, weights=w).tolist())
+        for w in (None, support[present])
     ]
 
 
-def trade_offs(
-    logits: Float32[np.ndarray, "N 2"],
-    labels: Int32[np.ndarray, " N"],
-    others: tuple[Float32[np.ndarray, "M 2"], Int32[np.ndarray, " M"]] | None,
-    where: str,
-) -> dict[str, Any] | None:
-    """Of two classes both curves, and what thresholds chosen elsewhere make of the test split.
+def _thresholds(run: FinishedRun) -> dict[str, Any] | None:
+    """Curves of two classes, and the test results of thresholds chosen on other examples.
 
-    Args:
-        logits: of the test images.
-        labels: their true classes, 0 or 1: the yes.
-        others: logits and true classes of the examples by which thresholds are chosen, if any.
-        where: how those are named: "on validation".
-
-    Returns:
-        What the macro `trade_offs` shows; None if the test split lacks a class, or the run
-        diverged.
+    Counts are over the decisions of all trials: ensemble scores would have another scale. None if
+    the test split lacks a class, or if the run diverged.
     """
-    odds = thresholds.log_odds(logits)[:, 1]
+    odds, labels = _odds_of_yes(run.scores, run.labels)
     ranking = thresholds.ranking(odds, labels)
     if math.isnan(ranking.auc):
         return None
     chosen, out_of_reach = {"the higher score": 0.0}, []
     goals = {"precision": thresholds.at_precision, "recall": thresholds.at_recall}
-    if others:
-        other_odds = thresholds.log_odds(others[0])[:, 1]
+    if run.held_out:
+        held_out = _odds_of_yes(*run.held_out)
         for what, choose in goals.items():
-            name = f"{GOAL:.0%} {what} {where}"
+            name = f"{GOAL:.0%} {what} {run.held_out_name}"
             try:
-                chosen[name] = choose(other_odds, others[1], GOAL)
+                chosen[name] = choose(*held_out, GOAL)
             except UserError:
                 out_of_reach.append(name)
     points = {name: thresholds.operating_point(odds, labels, at) for name, at in chosen.items()}
     curve, share = thresholds.precision_recall(odds, labels), float(labels.mean())
-    figures = {
-        "precision_recall": (
-            threshold_plots.precision_recall(curve, share, points),
-            "Precision against recall",
-        ),
-        "roc": (threshold_plots.roc(thresholds.roc(odds, labels), points), "ROC curve"),
-    }
     return {
         "ranking": ranking,
         "points": points,
         "probabilities": thresholds.probability(np.array([*chosen.values()])).tolist(),
         "out_of_reach": out_of_reach,
-        **{name: Markup(plots.svg(*figure)) for name, figure in figures.items()},
+        "precision_recall": _svg(
+            threshold_plots.precision_recall(curve, share, points), "Precision against recall"
+        ),
+        "roc": _svg(threshold_plots.roc(thresholds.roc(odds, labels), points), "ROC curve"),
     }
 
 
-def template(name: str, *folders: Path) -> jinja2.Template:
-    """A page of the package, or of some folders; an unknown name is an error, text is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([*folders, Path(__file__).parent / "templates"]),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters.update(
-        percent=formats.percent,
-        count=formats.count,
-        loss=formats.loss,
-        duration=formats.duration,
-        memory=formats.memory,
-    )
-    return environment.get_template(name)
+def _odds_of_yes(
+    scores: Float32[np.ndarray, "T N 2"], labels: Int32[np.ndarray, " N"]
+) -> tuple[Float[np.ndarray, " n"], Int32[np.ndarray, " n"]]:
+    """Log-odds of the second class by every trial, one after the other, and the labels."""
+    return thresholds.log_odds(scores.reshape(-1, 2))[:, 1], np.tile(labels, len(scores))
+
+
+def _triples(run: FinishedRun) -> list[list[tuple[str, str]]]:
+    """The first test images of a denoising run: noisy, restored (the mean of trials), clean."""
+    if run.noisy is None:
+        return []
+    noisy = run.noisy[:RESTORED]
+    restored = run.scores[:, : len(noisy)].mean(axis=0).reshape(noisy.shape)
+    columns = {
+        "Noisy": pictures.grey(noisy),
+        "Restored": pictures.grey(restored),
+        "Original": run.images,
+    }
+    return [
+        [(title, pictures.png(images[i])) for title, images in columns.items()]
+        for i in range(len(noisy))
+    ]
+
+
+def _net(explanation: Explanation) -> dict[str, Any]:
+    """The architecture, and the weights of the first layer."""
+    weights = explanation.weights
+    return {
+        "architecture": _svg(architecture.architecture(explanation.layers), "The net"),
+        "weights": {name: pictures.png(pictures.signed(x)) for name, x in weights.items()},
+        "kernels": any(min(x.shape) < 28 for x in weights.values()),  # smaller than an image
+    }

@@ -21,6 +21,12 @@ from mnist_jax.report import formats
         (formats.duration(7510), "2 h 5 min"),
         (formats.memory(812_345_678), "812 MB"),
         (formats.memory(2.5e9), "2.50 GB"),
+        (formats.score(0.98765, "macro_f1"), "98.77%"),
+        (formats.score(31.4159, "psnr"), "31.42 dB"),
+        (formats.score(None, "psnr"), "–"),
+        (formats.difference(0.0123), "+1.23"),
+        (formats.difference(-0.5, "psnr"), "-0.50"),
+        (formats.difference(None), "–"),
         (formats.percent(float("nan")) + formats.duration(None) + formats.memory(None), "–––"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The report: one sound, self-contained page, whatever the run was like, true to its numbers."""
+"""The page of a plain run on classes: valid, self-contained, and true to the run's numbers."""
 
 import base64
 import io
@@ -12,9 +12,14 @@ from PIL import Image
 from reports import FASHION, make_run, render
 from scipy.special import softmax
 from scipy.stats import binomtest
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
 
-from mnist_jax.analysis import error_analysis, thresholds
+from mnist_jax.analysis import error_analysis, slices, thresholds
 from mnist_jax.report import formats, pictures, plots, run_page
 
 
@@ -186,7 +191,7 @@ def test_mistakes_are_explained_in_their_order():
     ).tolist()
     assert re.findall(r'title="test image (\d+)"', section) == [str(index) for index in worst]
     for index, relevance, uri in zip(
-        worst, run["inside"].relevance, re.findall(r'src="(.*?)"', section), strict=True
+        worst, run["explanation"].relevance, re.findall(r'src="(.*?)"', section), strict=True
     ):
         assert uri == pictures.png(pictures.overlay(run["images"][index], relevance))
 
@@ -194,9 +199,9 @@ def test_mistakes_are_explained_in_their_order():
 def test_the_first_layer_is_shown_by_name():
     run = make_run()
     section = render(run).partition("The first layer</h3>")[2].partition("</section>")[0]
-    assert re.findall("<figcaption>(.*?)</figcaption>", section) == [*run["inside"].weights]
-    run["inside"] = run["inside"]._replace(weights={})
-    assert "First layer</h2>" not in render(run)
+    assert re.findall("<figcaption>(.*?)</figcaption>", section) == [*run["explanation"].weights]
+    run["explanation"] = run["explanation"]._replace(weights={})
+    assert "The first layer" not in render(run)
 
 
 def test_interval_is_wilsons():
@@ -218,7 +223,7 @@ def test_without_a_command_nothing_is_said_of_it():
     """A run that was started in a notebook."""
     text = render({**make_run(), "command": ""})
     check_self_contained(text)
-    assert "The same again" not in text
+    assert "Reproduce" not in text
     assert "What to try next" not in text
 
 
@@ -278,11 +283,11 @@ def test_diverged_run():
 def test_scores_that_are_no_probabilities_are_not_shown_as_such():
     run = make_run(["no", "yes"])
     empty = [{"low": 0.0, "high": 1.0, "count": 0, "confidence": 0.0, "accuracy": 0.0}]
-    assert "how sure it was" in render(run)
+    assert "with its probability" in render(run)
     text = render(run, reliability=empty, ece=None)
     assert "Calibration" not in text
-    assert "how sure it was" not in text
-    galleries = text.partition("Mistakes</h2>")[2].partition("First layer</h2>")[0]
+    assert "with its probability" not in text
+    galleries = text.partition("Mistakes</h2>")[2].partition("The net</h2>")[0]
     assert "%" not in galleries
     assert "at a lower score finds more" in text
     threshold = re.findall("90% precision on validation</th><td>(.*?)</td>", text)
@@ -304,3 +309,163 @@ def test_drawing_leaves_no_global_state():
         before = dict(mpl.rcParams)
         render(make_run())
         assert dict(mpl.rcParams) == before
+
+
+def test_thresholds_are_chosen_on_validation_and_evaluated_on_the_test_split():
+    run = make_run(["no", "yes"], 500, seed=1)
+    rng = np.random.default_rng(5)
+    val_labels = rng.integers(0, 2, 300).astype(np.int32)
+    val_logits = (rng.normal(size=(300, 2)) + 2 * np.eye(2)[val_labels]).astype(np.float32)
+    run["held_out"] = val_logits[None], val_labels
+    section = render(run).partition("Thresholds</h2>")[2].partition("</section>")[0]
+    scores, val_scores = (np.diff(logits)[:, 0] for logits in (run["logits"], val_logits))
+    expected = [0.0]
+    for choose in (thresholds.at_precision, thresholds.at_recall):
+        expected.append(choose(val_scores.astype(np.float64), val_labels, 0.9))
+    rows = re.findall(r'<tr.*?><th scope="row">(.*?)</th>(.*?)</tr>', section)
+    assert len(rows) == 3
+    for (_, cells), threshold in zip(rows, expected, strict=True):
+        called = scores >= threshold
+        assert [cell.removesuffix("%") for cell in re.findall(">([^<]+)</td>", cells)] == [
+            f"{100 / (1 + np.exp(-threshold)):.2f}",
+            f"{100 * precision_score(run['labels'], called):.2f}",
+            f"{100 * recall_score(run['labels'], called):.2f}",
+            f"{(called & (run['labels'] == 0)).sum()} of {(run['labels'] == 0).sum()}",
+        ]
+    assert f"{roc_auc_score(run['labels'], scores):.2%}" in section
+
+
+def test_a_goal_out_of_reach_is_said_to_be():
+    run = make_run(["no", "yes"], 100)
+    run["held_out"] = np.array([[[0, 1], [0, 2]]], np.float32), np.array([1, 0], np.int32)
+    text = Page(render(run)).text
+    assert "90% precision on validation no threshold reaches it" in text
+    assert "90% recall on validation" in text
+
+
+@pytest.mark.parametrize("case", ["three classes", "one class in the test split", "diverged"])
+def test_no_thresholds_where_there_is_nothing_to_choose(case):
+    run = make_run(["a", "b", "c"] if case == "three classes" else ["a", "b"], 50)
+    if case == "diverged":
+        run["logits"] = np.full_like(run["logits"], np.nan)
+    if case == "one class in the test split":
+        run["labels"] = np.zeros_like(run["labels"])
+    assert "Thresholds</h2>" not in render(run)
+
+
+def kinds_of_error(run):
+    text = render(run)
+    check_self_contained(text)
+    return text.partition("Kinds of error</h2>")[2].partition("</section>")[0]
+
+
+def test_shares_of_the_confusion_matrix_without_its_diagonal():
+    run = make_run(["a", "b", "c"], 200)
+    matrix = np.array(run["summary"]["confusion_matrix"])
+    shown = re.findall("<title>([\\d.]+)% of (.) taken for (.)</title>", kinds_of_error(run))
+    names = "abc"
+    expected = [
+        (f"{100 * matrix[i, j] / matrix[i].sum():.2f}", names[i], names[j])
+        for i in range(3)
+        for j in range(3)
+        if i != j and matrix[i, j]
+    ]
+    assert shown == expected
+    assert shown
+
+
+def test_the_two_most_confused_have_their_galleries():
+    run = make_run(seed=4)
+    matrix, names = np.array(run["summary"]["confusion_matrix"]), run["summary"]["class_names"]
+    pair = error_analysis.most_confused(matrix)
+    found = kinds_of_error(run)
+    first, second = (names[k] for k in pair)
+    assert f"<h3>{first} and {second}</h3>" in found
+    shown = 0
+    for a in pair:
+        for b in pair:
+            assert f">{plots.short(names[a])} as {plots.short(names[b])}: {matrix[a, b]}<" in found
+            shown += min(matrix[a, b], 25)
+    assert found.count("<image ") == shown
+
+
+def test_errors_by_shape_are_of_the_test_images():
+    run = make_run()
+    correct = run["logits"].argmax(1) == run["labels"]
+    groups = slices.by_shape(correct, run["images"])
+    shown = re.findall(r"<title>([^<]*): ([\d,]+) errors in (\d+), accuracy", kinds_of_error(run))
+    expected = [
+        (part.name, str(part.total - part.correct), str(part.total))
+        for group in groups.values()
+        for part in group
+    ]
+    assert shown == expected
+
+
+def test_of_many_classes_there_are_no_shares():
+    found = kinds_of_error(make_run([f"class {i}" for i in range(16)], 300))
+    assert "By class" not in found
+    assert "By shape" in found
+    assert "<h3>class " in found
+
+
+def test_black_images_have_no_shape():
+    run = make_run(["no", "yes"], 400)
+    run["images"] = np.zeros_like(run["images"])
+    found = kinds_of_error(run)
+    assert "By shape" not in found
+    assert "<h3>no and yes</h3>" in found
+
+
+@pytest.mark.parametrize("case", ["nothing wrong", "diverged", "no test images"])
+def test_no_kinds_where_there_are_no_errors_to_speak_of(case):
+    run = make_run()
+    if case == "nothing wrong":
+        run = make_run(logits=20 * np.eye(10)[run["labels"]])
+    if case == "diverged":
+        run["logits"] = np.full_like(run["logits"], np.nan)
+    if case == "no test images":
+        run = make_run(examples=0)
+    text = render(run)
+    check_self_contained(text)
+    assert "Kinds of error" not in text
+
+
+def test_next_commands_change_one_field_and_the_directory():
+    run = make_run()
+    steps = run_page.next_commands(run["summary"], run["history"], run["config"], run["command"])
+    start = "python -m mnist_jax.main --config=configs/cnn.py --workdir=runs/a"
+    assert [line for _, line in steps] == [
+        f"{start}-epochs-8 --config.train.epochs=8",
+        f"{start}-weight_decay-0.3 --config.optim.weight_decay=0.3",
+        f"{start}-seed-1 --config.seed=1",
+    ]
+    assert run_page.next_commands(run["summary"], run["history"], {}, run["command"]) == []
+
+
+@pytest.mark.parametrize(
+    ("shift", "decay", "name", "expected"),
+    [
+        (0.0, 0.0, "adam", "train.augment.shift=0.1"),
+        (0.1, 0.0, "adam", "optim.weight_decay=0.0001"),
+        (0.1, 0.0, "adamw", "optim.weight_decay=0.01"),
+        (0.1, 0.1, "adam", "optim.weight_decay=0.3"),
+    ],
+)
+def test_overfitting_is_met_by_augmentation_then_by_weight_decay(shift, decay, name, expected):
+    run = make_run()
+    config = {
+        "train": {"augment": {"shift": shift}},
+        "optim": {"weight_decay": decay, "name": name},
+    }
+    (step,) = run_page.next_commands(run["summary"], run["history"], config, run["command"])
+    assert step[0].startswith("It does 5.0 points better")
+    assert step[1].endswith(f" --config.{expected}")
+    run["history"][-1]["train_accuracy"] = 0.855
+    assert not run_page.next_commands(run["summary"], run["history"], config, run["command"])
+
+
+def test_override_replaces_an_earlier_one_and_keeps_quotes():
+    command = "python main.py --config.seed=3 --workdir 'my runs/' --config.data.name='csv:a b.csv'"
+    expected = "python main.py --workdir 'my runs-seed-4' '--config.data.name=csv:a b.csv'"
+    assert run_page.override(command, "seed", 4) == f"{expected} --config.seed=4"
