@@ -16,7 +16,7 @@ import jax
 from tqdm import tqdm
 
 from experiments import tables
-from experiments.members_speed import EPOCH, random_examples
+from experiments.members_speed.__main__ import EPOCH, random_examples
 from mnist_jax import config as configs
 from mnist_jax.runs import loop
 from mnist_jax.runtime import sharding, xla

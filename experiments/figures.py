@@ -39,7 +39,8 @@ def plain_numbers(axis: Axis) -> None:
 
 
 def save(figure: Figure, name: str) -> None:
-    """Writes results/name.svg: of the same figure, the same bytes."""
-    tables.RESULTS.mkdir(exist_ok=True)
+    """Write a figure next to its results as SVG; the same figure gives the same bytes."""
+    path = tables.path(name, "svg")
+    path.parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(STYLE | {"svg.hashsalt": name}):
-        figure.savefig(tables.RESULTS / f"{name}.svg", facecolor="white", metadata={"Date": None})
+        figure.savefig(path, facecolor="white", metadata={"Date": None})

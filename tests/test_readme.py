@@ -33,18 +33,19 @@ def test_the_tour_runs(tmp_path, monkeypatch, capsys):
 def test_the_tables_are_what_was_measured(name):
     results, to_markdown = tables.read(name), tables.of(name)
     assert tables.into_readme(README, name, to_markdown[0](results)) == README
-    assert (tables.RESULTS / f"{name}.md").read_text() == tables.page(results, to_markdown)
+    assert tables.path(name, "md").read_text() == tables.page(results, to_markdown)
 
 
 def test_tables_are_written_again_from_what_was_measured(tmp_path, monkeypatch):
     readme = tmp_path / "README.md"
     readme.write_text("<!-- baselines -->\nold\n<!-- /baselines -->\n")
     monkeypatch.setattr(tables, "README", readme)
-    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    (tmp_path / "results").mkdir()
+    monkeypatch.setattr(tables, "FOLDER", tmp_path)
     results = json.loads((ROOT / "experiments/results/baselines.json").read_text())
     tables.show("baselines", results, tables.of("baselines"))
     table = (ROOT / "experiments/results/baselines.md").read_text()
-    assert (tmp_path / "baselines.md").read_text() == table
+    assert (tmp_path / "results/baselines.md").read_text() == table
     assert readme.read_text() == f"<!-- baselines -->\n{table}<!-- /baselines -->\n"
 
 

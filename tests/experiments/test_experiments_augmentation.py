@@ -3,7 +3,7 @@
 import numpy as np
 
 from experiments import augmentation, tables
-from experiments.systems import afterwards
+from experiments.study.systems import afterwards
 from mnist_jax.cli import flags
 from mnist_jax.data import datasets, splits
 from mnist_jax.runs import loop

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
-from experiments import knn, tables
+from experiments import tables
+from experiments.knn import __main__ as knn
 from mnist_jax.data import datasets
 from mnist_jax.types import UserError
 from mnist_jax.workdir import files
@@ -19,7 +20,7 @@ def digits():
 def results(tmp_path, monkeypatch):
     """Nothing of the repository is written."""
     monkeypatch.setattr(knn, "RUNS", tmp_path / "runs")
-    monkeypatch.setattr(tables, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(tables, "FOLDER", tmp_path)
     monkeypatch.setattr(tables, "README", tmp_path / "README.md")
     tables.README.write_text("# Read me\n")
     return tmp_path
@@ -100,7 +101,7 @@ def test_data_that_cannot_be_had_is_a_mistake(results, monkeypatch, capsys):
     def refuse(name):
         raise UserError(f"{name}: not here")
 
-    monkeypatch.setattr(knn.data, "load", refuse)
+    monkeypatch.setattr(knn.datasets, "load", refuse)
     monkeypatch.setattr("sys.argv", ["knn"])
     assert knn.main() == 2
     assert "error: mnist: not here\n" in capsys.readouterr().err

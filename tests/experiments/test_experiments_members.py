@@ -5,14 +5,9 @@ import numpy as np
 import pytest
 
 from configs import fast, linear, mlp
-from experiments import (
-    ablation_template,
-    committee,
-    distil,
-    members_speed,
-    members_speed_report,
-    tables,
-)
+from experiments import ablation_template, committee, distil, tables
+from experiments.members_speed import __main__ as members_speed
+from experiments.members_speed import report
 from mnist_jax.types import UserError
 from mnist_jax.workdir import files
 
@@ -85,13 +80,13 @@ def test_an_epoch_trains_all_members(monkeypatch):
     monkeypatch.setattr(members_speed, "BATCH_SIZE", 32)
     monkeypatch.setattr(members_speed.groups, "cores", lambda: 1)
     calls = []
-    compiled = members_speed.compilation.compile_lowered
+    compiled = members_speed.xla.compile_lowered
 
     def counted(lowered):
         program = compiled(lowered)
         return lambda *args: calls.append(args[2].tolist()) or program(*args)
 
-    monkeypatch.setattr(members_speed.compilation, "compile_lowered", counted)
+    monkeypatch.setattr(members_speed.xla, "compile_lowered", counted)
     config = members_speed.members_config(TINY, 5, share_batches=False)
     config.members.width = 2
     width, train = members_speed.an_epoch(config, members_speed.random_examples(64))
@@ -120,21 +115,21 @@ def test_the_tables_and_the_figure(measured):
             }
         ],
     }
-    one, three = members_speed_report.to_markdown(record).splitlines()[2:4]
+    one, three = report.to_markdown(record).splitlines()[2:4]
     assert one.startswith("| tiny | 1 | 1 | ")
     assert three.startswith("| tiny | 3 | 2 | ")
     assert one.endswith(" - |")  # the peer that failed
     best = measured["rows"][0]["epoch_seconds"]
     assert f"| {1e3 * best:.3g} | {measured['alone_epoch_seconds']['ours'] / best:.2f} |" in one
-    line = members_speed_report.cross_validation_to_markdown(record).splitlines()[2]
+    line = report.cross_validation_to_markdown(record).splitlines()[2]
     assert line == (
         "| softmax regression (SGDClassifier) | 20 | 2.0 | 30.0 | 15.0 "
         "| - | - | 92.50 ± 0.71 | 91.00 ± 1.41 |"
     )
     record["cross_validation"][0]["pytorch_seconds"] = 50.0
-    line = members_speed_report.cross_validation_to_markdown(record).splitlines()[2]
+    line = report.cross_validation_to_markdown(record).splitlines()[2]
     assert " | 30.0 | 15.0 | 50.0 | 25.0 | 92.50 ± 0.71 | " in line
-    (axes,) = members_speed_report.figure(record).axes
+    (axes,) = report.figure(record).axes
     assert axes.get_title(loc="left") == "tiny"
     lines = {line.get_label(): line for line in axes.get_lines()}
     np.testing.assert_allclose(
@@ -194,7 +189,7 @@ def test_a_committee_is_trained_and_shown(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(fast, "get_config", linear.get_config)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["committee", "--quick"])
-    monkeypatch.setattr(committee.compilation, "enable_cache", lambda: None)
+    monkeypatch.setattr(committee.xla, "enable_cache", lambda: None)
     committee.main()
     out = capsys.readouterr().out
     assert not (tmp_path / "experiments").exists()

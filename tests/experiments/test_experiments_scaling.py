@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from experiments import scaling, scaling_point
+from experiments.scaling import __main__ as scaling
+from experiments.scaling import point as scaling_point
 from mnist_jax import config as configs
 
 LINEAR = scaling_point.Point({"name": "linear"}, 64, 32, members=1, augment=False, repeats=1)

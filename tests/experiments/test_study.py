@@ -12,9 +12,11 @@ import pytest
 from pages import check_self_contained
 from tiny_runs import ROOT
 
-from experiments import study, tables
-from experiments.systems import linear, nets, out_of_fold, references, rows
-from experiments.systems.row import Outcome, Row, Settings
+from experiments import tables
+from experiments.study import __main__ as study
+from experiments.study import rows
+from experiments.study.row import Outcome, Row, Settings
+from experiments.study.systems import linear, nets, out_of_fold, references
 from mnist_jax.data import datasets
 from mnist_jax.models import networks
 from mnist_jax.report import pictures
@@ -130,7 +132,7 @@ def test_more_seeds_are_run_and_fewer_are_there(tmp_path, capsys, monkeypatch):
 
 def test_published_rows_stay_until_they_are_measured_again(tmp_path, capsys, monkeypatch):
     """Also where their runs are not there, as in a clone; the page is of what is."""
-    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    monkeypatch.setattr(tables, "FOLDER", tmp_path)
     monkeypatch.setattr(tables, "README", tmp_path / "README.md")
     (tmp_path / "README.md").write_text("none of the tables\n")
     judged = {"classes": ["no", "yes"], "confusion": [[3, 1], [0, 1]]}
@@ -288,7 +290,7 @@ def test_names_are_unique():
 def test_the_csv_is_like_theirs(tmp_path, monkeypatch):
     digits = datasets.load("digits")
     monkeypatch.setattr(nets, "_COUNT", 100)
-    monkeypatch.setattr(nets.data, "load", lambda name: digits)
+    monkeypatch.setattr(nets.datasets, "load", lambda name: digits)
     path = nets.kaggle(tmp_path)
     with gzip.open(path, "rt") as file:
         lines = file.read().splitlines()

@@ -9,9 +9,10 @@ from scipy.special import softmax
 from sklearn.metrics import confusion_matrix, roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from experiments import by_hand, study_page
-from experiments.systems import linear, neighbours, nets, out_of_fold, references
-from experiments.systems.row import Settings
+from experiments import by_hand
+from experiments.study import page as study_page
+from experiments.study.row import Settings
+from experiments.study.systems import linear, neighbours, nets, out_of_fold, references
 from mnist_jax import config as configs
 from mnist_jax.analysis import error_analysis
 from mnist_jax.data import datasets, splits

@@ -1,0 +1,1 @@
+"""How an epoch scales with data, batch, net and members."""

@@ -1,0 +1,185 @@
+"""How do an epoch's seconds and memory grow: with the data, the batch, the net, the members?
+
+    python -m experiments.scaling [--name=cpu] [--repeats=3] [--axes ...]
+
+Ours alone. Each point is a process of its own, so that its memory is its own.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+from tqdm import tqdm
+
+from experiments import figures, tables
+from experiments.scaling.point import Point
+
+AXES = {  # what grows, and in words
+    "num_train": "training examples",
+    "batch_size": "batch size",
+    "num_params": "parameters",
+    "members": "members",
+}
+
+
+class Line(NamedTuple):
+    """Points that differ in one thing."""
+
+    axis: str  # a key of AXES
+    net: str
+    points: Sequence[Point]
+
+
+NETS: dict[str, dict[str, Any]] = {
+    "mlp_512_256": {"name": "mlp_512_256"},
+    "cnn_3x3": {"name": "cnn_3x3"},
+}
+# Nets small enough to train a hundred at once, and how many examples make an epoch of theirs.
+SMALL: dict[str, tuple[dict[str, Any], int]] = {
+    "linear": ({"name": "linear"}, 6_000),
+    "mlp, 64 units": ({"name": "mlp", "widths": (64,)}, 6_000),
+    "cnn, 8 and 16 channels": ({"name": "cnn_3x3", "channels": (8, 16), "widths": (32,)}, 1_280),
+}
+
+
+def lines(repeats: int) -> list[Line]:
+    """Everything to measure."""
+    base = Point({}, num_train=6_000, batch_size=128, members=1, augment=False, repeats=repeats)
+    everything = []
+    for net, model in NETS.items():
+        point = base._replace(model=model)
+        sizes = [point._replace(num_train=n, augment=True) for n in (6_000, 60_000, 600_000)]
+        batches = [point._replace(batch_size=size) for size in (8, 32, 128, 512, 2_048)]
+        everything += [Line("num_train", net, sizes), Line("batch_size", net, batches)]
+    mlps = [{"name": "mlp", "widths": (w, w)} for w in (32, 128, 512, 2_048)]
+    cnns = [
+        {"name": "cnn_3x3", "channels": (c, 2 * c), "widths": (8 * c,)} for c in (8, 16, 32, 64)
+    ]
+    for net, models in (("mlp, w and w units", mlps), ("cnn, c and 2c channels", cnns)):
+        everything.append(Line("num_params", net, [base._replace(model=m) for m in models]))
+    for net, (model, num_train) in SMALL.items():
+        point = base._replace(model=model, num_train=num_train)
+        everything.append(
+            Line("members", net, [point._replace(members=count) for count in (1, 10, 100)])
+        )
+    return everything
+
+
+def measure(axis: str, net: str, point: Point) -> dict[str, Any]:
+    """A point's row, from a process of its own."""
+    command = [sys.executable, "-m", "experiments.scaling.point", json.dumps(point)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    examples = point.num_train // point.batch_size * point.batch_size * point.members
+    return {
+        "axis": axis,
+        "net": net,
+        **point._asdict(),
+        **found,
+        "microseconds_per_example": 1e6 * found["seconds"] / examples,
+    }
+
+
+def to_markdown(record: Mapping[str, Any]) -> str:
+    """A row for each point."""
+    header = ["what grows", "net", "to", "epoch, s", "µs an example and member", "MB"]
+    cells = [
+        [
+            AXES[row["axis"]],
+            row["net"],
+            f"{row[row['axis']]:,}",
+            f"{seconds(row):.3g}",
+            f"{row['microseconds_per_example']:.3g}",
+            f"{memory(row) / 1e6:,.0f}",
+        ]
+        for row in record["rows"]
+    ]
+    note = (
+        f"Medians of {record['repeats']} epochs without compiling. An epoch has 6,000 examples "
+        "(of the small cnn 1,280) in batches of 128, not augmented, where nothing else is said; "
+        "they are augmented where the training set grows, by repetition above 60,000. What a last "
+        "batch lacks is added at the pace of the others. Members are one vmapped program, whatever "
+        "the package itself would do on this machine. Memory is "
+        "the most that the process (on an accelerator: the device) held. " + tables.source(record)
+    )
+    return tables.markdown(header, cells, note)
+
+
+def seconds(row: Mapping[str, Any]) -> float:
+    """Of an epoch of all its examples, also where they do not fill the last batch."""
+    examples: int = row["num_train"] * row["members"]
+    return 1e-6 * row["microseconds_per_example"] * examples
+
+
+def memory(row: Mapping[str, Any]) -> int:
+    """Bytes: of the accelerator where there is one, else of the process."""
+    return row["device_peak_bytes"] or row["peak_rss_bytes"]
+
+
+TABLES = (to_markdown,)
+
+
+def figure(record: Mapping[str, Any]) -> Figure:
+    """Seconds above, memory below, a column for each thing that grows."""
+    axes_of = list(dict.fromkeys(row["axis"] for row in record["rows"]))
+
+    def draw(panels: Sequence[Axes]) -> None:
+        for i, axis in enumerate(axes_of):
+            rows = [row for row in record["rows"] if row["axis"] == axis]
+            above, below = panels[i], panels[i + len(axes_of)]
+            nets = dict.fromkeys(row["net"] for row in rows)
+            for net, colour in zip(nets, figures.COLOURS, strict=False):
+                line = [row for row in rows if row["net"] == net]
+                x = [row[axis] for row in line]
+                style = {"marker": "o", "color": colour, "label": net}
+                above.plot(x, [seconds(row) for row in line], **style)
+                below.plot(x, [memory(row) / 1e6 for row in line], color=colour, marker="o")
+            above.set_title(AXES[axis], loc="left")
+            above.legend(fontsize=7)
+            for ax in (above, below):
+                ax.set(xscale="log", yscale="log")
+                ax.minorticks_off()
+                ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+                figures.plain_numbers(ax.yaxis)
+        panels[0].set_ylabel("seconds an epoch")
+        panels[len(axes_of)].set_ylabel("MB")
+
+    return figures.panels(2, len(axes_of), draw)
+
+
+def main() -> None:
+    """Measures and writes the results."""
+    # On a GPU, this process must not take the memory that the others need.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--name", default=jax.default_backend(), help="of the results' files")
+    parser.add_argument("--repeats", type=int, default=3, help="epochs of each point")
+    parser.add_argument("--axes", nargs="+", choices=AXES, default=list(AXES))
+    options = parser.parse_args()
+    jobs = [
+        (line.axis, line.net, point)
+        for line in lines(options.repeats)
+        for point in line.points
+        if line.axis in options.axes
+    ]
+    rows = [measure(*job) for job in tqdm(jobs, unit="point")]
+    record = {
+        **tables.origin("experiments.scaling"),
+        "repeats": options.repeats,
+        "rows": rows,
+    }
+    name = f"scaling-{options.name}"
+    tables.publish(name, record, TABLES)
+    figures.save(figure(record), name)
+
+
+if __name__ == "__main__":
+    main()

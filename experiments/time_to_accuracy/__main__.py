@@ -1,0 +1,245 @@
+"""How long until 98, 99 and 99.4%, for our configs and for the recipes that others publish?
+
+    python -m experiments.time_to_accuracy [--recipes ...] [--seeds=10] [--stop-at=99]
+
+A run is a process of its own, one after the other, on the same 54,000 training examples; the 6,000
+held out say when a target is reached, and the test split, read once at that moment, what it is
+worth. Finished runs are kept in runs/time_to_accuracy and not done again, and published recipes
+stay where they are not asked for. The recipes of others need `pip install -e '.[bench]'`; one that
+cannot be run is left out, its reason in the record.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from experiments import figures, tables
+from experiments.time_to_accuracy import timed_run
+from experiments.time_to_accuracy.recipes import PUBLISHED, Data
+from mnist_jax import config as configs
+from mnist_jax.cli import flags
+from mnist_jax.data import datasets
+from mnist_jax.runtime import provenance
+from mnist_jax.types import UserError
+from mnist_jax.workdir import files
+
+RECIPES = ("configs/fast.py", "configs/mlp.py", "configs/cnn.py", *PUBLISHED)
+RUNS = Path("runs/time_to_accuracy")
+VAL_SIZE = 0.1
+TIMES = {"train_seconds": "training, s", "whole_seconds": "whole process, s"}
+
+
+class Failed(Exception):  # noqa: N818
+    """A recipe that cannot be run here; the message is its reason, in one line."""
+
+
+def write_data(dataset: str) -> tuple[Path, dict[str, int]]:
+    """The examples of every run, as one file, and how many each split has.
+
+    Raises:
+      UserError: the data cannot be had.
+    """
+    found = datasets.load(dataset)
+    images, labels = found.train_images, found.train_labels
+    train, val = datasets.split(labels, VAL_SIZE, seed=0)
+    test = found.test_images, found.test_labels
+    examples = Data(images[train], labels[train], images[val], labels[val], *test)
+    path = RUNS / f"{dataset}.npz"
+    RUNS.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **examples._asdict())
+    return path, {"train": len(train), "val": len(val), "test": len(found.test_labels)}
+
+
+def run(recipe: str, seed: int, examples: Path, stop_at: float | None) -> dict[str, Any]:
+    """What one run found: the run that is there, or a new one.
+
+    Args:
+      recipe: a name in `recipes.PUBLISHED`, or a config file.
+      seed: of everything but the data.
+      examples: what `write_data` wrote, named after the data set.
+      stop_at: target at which to stop; None: at none.
+
+    Raises:
+      UserError: there is no such recipe.
+      Failed: it cannot be run here.
+    """
+    published = recipe in PUBLISHED
+    name = recipe if published else f"{recipe}:{examples.stem}"
+    config = {} if published else flags.parse([f"--config={name}"]).config.to_dict()
+    until = f"-until-{stop_at:g}" if stop_at else ""
+    path = RUNS / f"{examples.stem}-{Path(recipe).stem}{until}-s{seed}.json"
+    if path.exists():
+        kept = files.read_json(path)
+        if not configs.differences(kept["config"], config):
+            return kept
+    job = timed_run.Job(time.perf_counter(), name, seed, str(examples), stop_at)
+    command = [sys.executable, "-m", "experiments.time_to_accuracy.timed_run", json.dumps(job)]
+    env = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    if done.returncode:
+        raise Failed([f"exit code {done.returncode}", *done.stderr.strip().splitlines()][-1])
+    found = json.loads(done.stdout.splitlines()[-1])
+    origin = {"device": provenance.device(), "git_revision": provenance.git_revision()}
+    kept = {**found, "config": config, **origin}
+    files.write(path, files.to_json(kept))
+    return files.read_json(path)
+
+
+def summarize(
+    recipe: str, runs: Sequence[Mapping[str, Any]], stop_at: float | None
+) -> dict[str, Any]:
+    """A recipe's figures over its seeds.
+
+    Returns:
+      Among others `targets`, with lists over the seeds that reached each (without those beyond the
+      one at which the runs stopped, which they had no chance to reach), and the `curve`: means
+      over seeds of each epoch that all of them trained.
+    """
+    first = runs[0]
+    keys = (*TIMES, "test_accuracy_percent")
+    targets = {}
+    for target in first["targets"]:
+        if stop_at and float(target) > stop_at:
+            continue
+        there = [found for run in runs if (found := run["targets"][target])]
+        targets[target] = {key: [found[key] for found in there] for key in ("epoch", *keys)}
+    curve = [
+        {key: statistics.mean(row[key] for row in rows) for key in rows[0]}
+        for rows in zip(*(run["epochs"] for run in runs), strict=False)
+    ]
+    return {
+        "recipe": recipe,
+        "source": PUBLISHED.get(recipe, recipe),
+        "n": len(runs),
+        "device": tables.devices(runs),
+        "git_revisions": sorted({tables.short(run["git_revision"]) for run in runs}),
+        "num_params": first["num_params"],
+        "published_epochs": first["published_epochs"],
+        "compile_seconds": [run["compile_seconds"] for run in runs],
+        "targets": targets,
+        "curve": curve,
+    }
+
+
+def to_markdown(record: Mapping[str, Any]) -> str:
+    """A row for each target and recipe."""
+    header = ["target", "recipe", "parameters", "epochs", "reached", *TIMES.values()]
+    header += ["test accuracy, %", "revision"]
+    cells = []
+    asked = {target for recipe in record["recipes"] for target in recipe["targets"]}
+    for target in sorted(asked, key=float):
+        for recipe in record["recipes"]:
+            if target not in recipe["targets"]:
+                continue
+            found = recipe["targets"][target]
+            cells.append(
+                [
+                    f"{target}%",
+                    f"`{recipe['recipe']}`",
+                    f"{recipe['num_params']:,}",
+                    f"{recipe['published_epochs']}",
+                    f"{len(found['epoch'])} of {recipe['n']}",
+                    *(tables.spread(found[key], 1) for key in TIMES),
+                    tables.spread(found["test_accuracy_percent"]),
+                    ", ".join(recipe["git_revisions"]),
+                ]
+            )
+        cells += [[f"{target}%", f"`{name}`", *["-"] * 7] for name in record["failed"]]
+    sizes = record["examples"]
+    of_recipes = {"device": tables.devices(record["recipes"]), "git_revision": None}
+    note = (
+        f"Mean ± standard deviation over the seeds that reached the target on {sizes['val']:,} "
+        f"validation examples of {record['dataset']} within the recipe's own number of epochs, "
+        f"trained on {sizes['train']:,}; test accuracy of the parameters that first did, on all "
+        f"{sizes['test']:,}. Training leaves out compiling and validating; the whole process is "
+        "everything from its start: imports, data, compiling (nothing kept from earlier runs), "
+        "validating. Validated once an epoch, on the examples that the choices in configs/ were "
+        "made on too; a recipe without a row of a target was stopped at an easier one; "
+        + "".join(f"not run: {name}: {reason}; " for name, reason in record["failed"].items())
+        + "".join(f"left out: {name}; " for name in record["left_out"])
+        + tables.source({**record, **of_recipes})
+    )
+    return tables.markdown(header, cells, note)
+
+
+TABLES = (to_markdown,)
+
+
+def figure(record: Mapping[str, Any]) -> Figure:
+    """Validation error against the seconds that it took, of training and of the whole process."""
+
+    def draw(axes: Sequence[Axes]) -> None:
+        for ax, (key, label) in zip(axes, TIMES.items(), strict=True):
+            for recipe, colour in zip(record["recipes"], figures.COLOURS, strict=False):
+                x = [row[key] for row in recipe["curve"]]
+                y = [100 - row["val_accuracy_percent"] for row in recipe["curve"]]
+                ax.plot(x, y, marker="o", color=colour, label=recipe["recipe"])
+            ax.set(xscale="log", yscale="log", xlabel=label)
+            figures.plain_numbers(ax.xaxis)
+            figures.plain_numbers(ax.yaxis)
+        axes[0].set_ylabel("validation error, %")
+        figures.legend_below(axes)
+
+    return figures.panels(1, len(TIMES), draw)
+
+
+def main() -> int:
+    """Runs what is missing and writes the results; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--recipes", nargs="+", default=RECIPES, help="names, or config files")
+    parser.add_argument("--seeds", type=int, default=10, help="how many")
+    parser.add_argument(
+        "--stop-at", type=float, choices=timed_run.TARGETS, help="this target, in %%"
+    )
+    parser.add_argument("--dataset", default="mnist")
+    options = parser.parse_args()
+    runs: dict[str, list[dict[str, Any]]] = {}
+    failed: dict[str, str] = {}
+    # All recipes of a seed before the next one: a slow hour of the machine is everybody's.
+    jobs = [(recipe, seed) for seed in range(options.seeds) for recipe in options.recipes]
+    try:
+        examples, sizes = write_data(options.dataset)
+        for recipe, seed in tqdm(jobs, unit="run"):
+            if recipe not in failed:
+                try:
+                    found = run(recipe, seed, examples, options.stop_at)
+                    runs.setdefault(recipe, []).append(found)
+                except Failed as error:
+                    failed[recipe] = str(error)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    name = f"time_to_accuracy-{options.dataset}"
+    recipes = {found["recipe"]: found for found in tables.read(name).get("recipes", [])}
+    recipes |= {
+        recipe: summarize(recipe, found, options.stop_at)
+        for recipe, found in runs.items()
+        if recipe not in failed
+    }
+    record = {
+        **tables.origin("experiments.time_to_accuracy"),
+        "dataset": options.dataset,
+        "examples": sizes,
+        "recipes": list(recipes.values()),
+        "failed": failed,
+        "left_out": [recipe for recipe in PUBLISHED if recipe not in {**recipes, **failed}],
+    }
+    tables.publish(name, record, TABLES)
+    figures.save(figure(record), name)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
