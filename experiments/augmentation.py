@@ -15,6 +15,7 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
+from configs import study
 from experiments import tables
 from experiments.members_speed.__main__ import EPOCH, random_examples
 from mnist_jax import config as configs
@@ -36,7 +37,7 @@ def cost(net: str, num_train: int, repeats: int) -> dict[str, Any]:
     states, programs = {}, {}
     for name, strengths in {"none": {}, **AUGMENTED}.items():
         config = configs.default()
-        config.model.name = net
+        config.model.update(study.MODELS[net])
         config.train.batch_size = BATCH_SIZE
         config.train.augment.update(strengths)
         programs[name] = loop.compile_program(config, examples, mesh)

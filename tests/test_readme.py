@@ -91,7 +91,7 @@ SMALL = """
 import runpy
 
 def get_config(dataset="mnist"):
-    config = runpy.run_path({path!r})["get_config"]("digits")
+    config = runpy.run_path({path!r})["get_config"]({argument!r})
     config.train.epochs = min(config.train.epochs, 6)
     if config.model.name != "linear" and config.model.widths != ():
         config.model.widths = (8,)
@@ -120,7 +120,9 @@ def test_every_command_runs(tmp_path):
     images = datasets.load("digits").test_images
     (tmp_path / "configs").mkdir()
     for path in (ROOT / "configs").glob("*.py"):
-        (tmp_path / "configs" / path.name).write_text(SMALL.format(path=str(path)))
+        argument = "cnn_2x2_32,digits" if path.stem == "study" else "digits"
+        small_config = SMALL.format(path=str(path), argument=argument)
+        (tmp_path / "configs" / path.name).write_text(small_config)
     (tmp_path / "scans").mkdir()
     for name, image in {"three.jpg": images[0], "scans/a.png": images[1]}.items():
         Image.fromarray(image[..., 0]).resize((200, 200)).save(tmp_path / name)

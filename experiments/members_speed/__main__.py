@@ -24,6 +24,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from configs import study
 from experiments import figures, tables
 from experiments.members_speed import report
 from experiments.speed import worker
@@ -38,8 +39,8 @@ from mnist_jax.train import trials
 NETS: dict[str, dict[str, Any]] = {
     "linear": {"name": "linear"},
     "mlp_128": {"name": "mlp", "widths": (128,)},
-    "mlp_512_256": {"name": "mlp_512_256"},
-    "small cnn": {"name": "cnn_3x3", "channels": (8, 16), "widths": (32,)},
+    "mlp_512_256": study.MODELS["mlp_512_256"],
+    "small cnn": {**study.MODELS["cnn_3x3"], "channels": (8, 16), "widths": (32,)},
 }
 COUNTS = (1, 2, 5, 10, 20, 50, 100)
 EPOCH = 60_000
@@ -149,7 +150,7 @@ def cross_validation(dataset: str, epochs: int, repeats: int) -> list[dict[str, 
     linear.optim.learning_rate = 0.002
     linear.members.update(folds=10, share_batches=True)
     mlp = linear.copy_and_resolve_references()
-    mlp.model.name = "mlp_512_256"
+    mlp.model.update(study.MODELS["mlp_512_256"])
     # As scikit-learn's; and so large a net gains nothing by sharing.
     mlp.optim.schedule, mlp.optim.learning_rate = "constant", 0.001
     mlp.members.share_batches = False

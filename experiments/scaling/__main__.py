@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from tqdm import tqdm
 
+from configs import study
 from experiments import figures, tables
 from experiments.scaling.point import Point
 
@@ -38,15 +39,13 @@ class Line(NamedTuple):
     points: Sequence[Point]
 
 
-NETS: dict[str, dict[str, Any]] = {
-    "mlp_512_256": {"name": "mlp_512_256"},
-    "cnn_3x3": {"name": "cnn_3x3"},
-}
+NETS = ("mlp_512_256", "cnn_3x3")
+CNN = study.MODELS["cnn_3x3"]
 # Nets small enough to train a hundred at once, and how many examples make an epoch of theirs.
 SMALL: dict[str, tuple[dict[str, Any], int]] = {
     "linear": ({"name": "linear"}, 6_000),
     "mlp, 64 units": ({"name": "mlp", "widths": (64,)}, 6_000),
-    "cnn, 8 and 16 channels": ({"name": "cnn_3x3", "channels": (8, 16), "widths": (32,)}, 1_280),
+    "cnn, 8 and 16 channels": ({**CNN, "channels": (8, 16), "widths": (32,)}, 1_280),
 }
 
 
@@ -54,15 +53,13 @@ def lines(repeats: int) -> list[Line]:
     """Everything to measure."""
     base = Point({}, num_train=6_000, batch_size=128, members=1, augment=False, repeats=repeats)
     everything = []
-    for net, model in NETS.items():
-        point = base._replace(model=model)
+    for net in NETS:
+        point = base._replace(model=study.MODELS[net])
         sizes = [point._replace(num_train=n, augment=True) for n in (6_000, 60_000, 600_000)]
         batches = [point._replace(batch_size=size) for size in (8, 32, 128, 512, 2_048)]
         everything += [Line("num_train", net, sizes), Line("batch_size", net, batches)]
     mlps = [{"name": "mlp", "widths": (w, w)} for w in (32, 128, 512, 2_048)]
-    cnns = [
-        {"name": "cnn_3x3", "channels": (c, 2 * c), "widths": (8 * c,)} for c in (8, 16, 32, 64)
-    ]
+    cnns = [{**CNN, "channels": (c, 2 * c), "widths": (8 * c,)} for c in (8, 16, 32, 64)]
     for net, models in (("mlp, w and w units", mlps), ("cnn, c and 2c channels", cnns)):
         everything.append(Line("num_params", net, [base._replace(model=m) for m in models]))
     for net, (model, num_train) in SMALL.items():

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import jax
 from tqdm import tqdm
 
+from configs import study
 from experiments import figures, gemm, tables
 from experiments.speed import report, worker
 from experiments.speed.peers import PEERS
@@ -74,7 +75,7 @@ def measure(net: str, batch_size: int, num_train: int, repeats: int) -> dict[str
     """Every peer's figures, from turns taken one after the other.
 
     Args:
-      net: a name in `nets.NETS`.
+      net: a key of `study.MODELS`.
       batch_size: of training.
       num_train: examples of one turn, rounded down to whole batches.
       repeats: turns of training; of predicting there are `PREDICTIONS` times as many.
@@ -82,7 +83,7 @@ def measure(net: str, batch_size: int, num_train: int, repeats: int) -> dict[str
     Raises:
       worker.Failed: we ourselves cannot be had; of others, the reason is in the result.
     """
-    fields = {"name": net, **registry.fields({"name": net})}
+    fields = study.MODELS[net] | registry.fields(study.MODELS[net])
     num_train = num_train // batch_size * batch_size
     processes: dict[str, subprocess.Popen] = {}
     starts: dict[str, tuple[Start, Start]] = {}
@@ -184,7 +185,7 @@ def flops(net: str) -> tuple[int, int]:
     for that of its input, which the first layer does not need.
     """
     config = configs.default().model
-    config.name = net
+    config.update(study.MODELS[net])
     layers = [layer.flops for layer in networks.build(config, 10).layers() if layer.flops]
     return 3 * sum(layers) - layers[0], sum(layers)
 
@@ -202,7 +203,7 @@ def main() -> None:
     parser.add_argument("--name", default=jax.default_backend(), help="of the results' files")
     parser.add_argument("--repeats", type=int, default=5, help="turns of each peer")
     parser.add_argument("--train-size", type=int, default=6144, help="least examples of a turn")
-    parser.add_argument("--nets", nargs="+", default=NETS)
+    parser.add_argument("--nets", nargs="+", choices=study.MODELS, default=NETS)
     parser.add_argument("--batches", nargs="+", type=int, default=BATCHES)
     options = parser.parse_args()
     jobs = [(net, batch_size) for net in options.nets for batch_size in options.batches]

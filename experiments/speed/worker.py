@@ -32,7 +32,7 @@ class Job(NamedTuple):
     """What a worker is started for."""
 
     peer: str  # a name in `peers.PEERS`
-    net: Mapping[str, Any]  # the fields of a net in `nets.NETS`, and its name
+    net: Mapping[str, Any]  # every field of a net, and the name of its family
     batch_size: int
     num_train: int  # a multiple of the batch size
     num_test: int = 10_000

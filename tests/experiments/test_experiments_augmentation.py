@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from configs import study
 from experiments import augmentation, tables
 from experiments.study.systems import afterwards
 from mnist_jax.cli import flags
@@ -12,6 +13,7 @@ from mnist_jax.runs import loop
 def test_the_cost_is_measured_and_shown(monkeypatch):
     monkeypatch.setattr(augmentation, "BATCH_SIZE", 4)
     monkeypatch.setattr(augmentation, "AUGMENTED", {"shifts": {"shift": 0.3}})
+    monkeypatch.setitem(study.MODELS, "linear", {"name": "linear"})
     row = augmentation.cost("linear", 8, 2)
     assert list(row["seconds"]) == ["none", "shifts"]
     assert all(len(turns) == 2 and min(turns) > 0 for turns in row["turns"].values())

@@ -170,8 +170,9 @@ def test_cross_validation_beside_scikit_learn_and_ten_runs(monkeypatch):
     # Of 1,437 examples ten folds leave 1,293.
     assert [(job.peer, job.net["name"], job.num_train) for job in jobs] == [
         ("pytorch", "linear", 1280),
-        ("pytorch", "mlp_512_256", 1280),
+        ("pytorch", "mlp", 1280),
     ]
+    assert jobs[1].net["widths"] == (512, 256)
     assert asked == ["train"] * 40
 
 

@@ -6,6 +6,7 @@ import json
 import jax
 import pytest
 
+from configs import study
 from experiments import figures, tables
 from experiments.speed import __main__ as speed
 from experiments.speed import report, worker
@@ -17,12 +18,12 @@ TINY = worker.Job("ours", {"name": "linear"}, batch_size=32, num_train=64, num_t
 
 
 def fields(net):
-    return {"name": net, **registry.fields({"name": net})}
+    return study.MODELS[net] | registry.fields(study.MODELS[net])
 
 
 def num_params(net):
     config = configs.default().model
-    config.name = net
+    config.update(study.MODELS[net])
     return sum(layer.num_params for layer in networks.build(config, 10).layers())
 
 
@@ -91,6 +92,7 @@ def test_both_of_ours_are_compared_with_others_only():
 
 def test_measuring_goes_on_without_the_peers_that_fail(monkeypatch):
     monkeypatch.setattr(speed, "PEERS", ("ours", "nobody"))
+    monkeypatch.setitem(study.MODELS, "linear", {"name": "linear"})
     found = speed.measure("linear", batch_size=32, num_train=100, repeats=2)
     assert found["failed"] == {"nobody": "ValueError: nobody"}
     (row,) = found["peers"].values()

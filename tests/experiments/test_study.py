@@ -209,7 +209,8 @@ def test_what_makes_no_pairs_has_no_gain(tmp_path):
 def test_what_each_test_image_adds(tmp_path):
     """Of one net and of two, of members, of a classifier of scikit-learn's."""
     settings = Settings(tmp_path, 1, quick=True)
-    net, members = nets.keras("linear", "mnist", 1, 20), linear.on_test("members", {})
+    net = nets.keras("mlp_512", "mnist", **{"train.batch_size": 20})
+    members = linear.on_test("members", {})
     found = [net(settings), net(settings._replace(seeds=2)), members(settings)]
     found.append(references.svc("mnist", settings))
     for outcome, shares in zip(

@@ -111,7 +111,7 @@ def test_curves_mark_the_threshold_of_the_wished_precision():
 
 
 def test_one_seed_of_several_is_said_to_be(tmp_path):
-    net = nets.keras("linear", "mnist", 1, 20)
+    net = nets.keras("mlp_512", "mnist")
     outcome = net(Settings(tmp_path, 2, quick=True))
     assert "Shown is what seed 1 came to, alone of 2." in shown_on_a_page(outcome)
     assert not net(Settings(tmp_path, 1, quick=True)).shown["note"]

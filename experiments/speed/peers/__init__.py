@@ -19,7 +19,7 @@ PEERS = (OURS[0], *THEIRS, OURS[1])
 class Task(NamedTuple):
     """What every peer does."""
 
-    net: Mapping[str, Any]  # the fields of a net in `nets.NETS`, and its name
+    net: Mapping[str, Any]  # every field of a net, and the name of its family
     batch_size: int  # of training; the number of training examples is a multiple of it
     train_images: UInt8[np.ndarray, "train 28 28 1"]
     train_labels: Int32[np.ndarray, " train"]

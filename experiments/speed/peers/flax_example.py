@@ -15,7 +15,7 @@ PREDICT_BATCH = 500
 
 
 class Net(nn.Module):
-    """A net of `nets.NETS` out of nn.Conv and nn.max_pool."""
+    """A net by its fields, built from nn.Conv and nn.max_pool."""
 
     net: Any  # its fields, hashable
 

@@ -64,7 +64,7 @@ def batches(
 
 
 def net(fields: Mapping[str, Any]) -> Any:
-    """A net of `nets.NETS`: a model of images (n, 28, 28, 1) that gives logits (n, 10)."""
+    """A net by its fields: a model of images (n, 28, 28, 1) that gives logits (n, 10)."""
     model = keras.Sequential([keras.Input((28, 28, 1))])
     for i, channels in enumerate(fields.get("channels", ())):
         kernel, pool = fields["kernels"][i], fields["pools"][i]

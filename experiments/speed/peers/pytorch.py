@@ -58,7 +58,7 @@ def make(task: Task, *, compiled: bool) -> Peer:
 
 
 def net(fields: Mapping[str, Any]) -> nn.Sequential:
-    """A net of `nets.NETS`: a module of images (n, 1, 28, 28) that gives logits (n, 10)."""
+    """A net by its fields: a module of images (n, 1, 28, 28) that gives logits (n, 10)."""
     layers: list[nn.Module] = []
     side, features = 28, 1
     for i, channels in enumerate(fields.get("channels", ())):

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from configs import study
 from experiments import by_hand as hand
 from experiments.knn import __main__ as knn
 from experiments.study.row import OUT_OF_FOLD, Outcome, Settings, System, of_seed
@@ -67,7 +68,7 @@ def by_hand(settings: Settings) -> Outcome:
         }
         for iteration, (loss, train, val) in zip(found["iteration"], points, strict=True)
     ]
-    config.model.name = "mlp_512"  # the same net
+    config.model.update(study.MODELS["mlp_512"])  # the same net
     shown = {
         "classes": found["class_names"],
         "confusion": found["confusion_matrix"],

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from configs import cnn, mlp
+from configs import cnn, mlp, study
 from experiments.study.row import Outcome, Settings, System, of_seed
 from experiments.study.systems import afterwards
 from mnist_jax import config as configs
@@ -27,14 +27,12 @@ KAGGLE = "csv"  # stands for the file that `kaggle` writes
 _COUNT = 42_000
 
 
-def keras(net: str, dataset: str, epochs: int, batch_size: int, **overrides: Any) -> System:
-    """A net as its study trained it: Adam at 0.001, all training examples, the last epoch."""
+def keras(net: str, dataset: str, **overrides: Any) -> System:
+    """Train a net as its study did: on all training examples, to the last epoch."""
 
     def make() -> ConfigDict:
-        config = configs.default()
-        config.model.name = net
+        config = study.get_config(net)
         config.data.val_size = 0.0
-        config.train.update(epochs=epochs, batch_size=batch_size)
         config.update_from_flattened_dict(overrides)
         return config
 
