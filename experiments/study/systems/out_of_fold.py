@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int32, UInt8
 
+from experiments.study import curves
 from experiments.study.row import confusion
 from mnist_jax.analysis import error_analysis, thresholds
 from mnist_jax.report import error_plots, plots, threshold_plots
@@ -34,9 +35,7 @@ def of_yes_or_no(
     points = {key: thresholds.operating_point(scores, yes, at) for key, at in marked.items()}
     curve = thresholds.precision_recall(scores, yes)
     figures = {
-        "Precision and recall against the threshold": threshold_plots.against_threshold(
-            curve, points
-        ),
+        "Precision and recall against the threshold": curves.against_threshold(curve, points),
         "Precision against recall": threshold_plots.precision_recall(
             curve, float(yes.mean()), points
         ),
@@ -55,12 +54,12 @@ def side_by_side(
         name: of the row, distinct on the page.
         systems: scores and which are a yes, as `of_yes_or_no` takes them.
     """
-    curves = {
+    by_system = {
         f"{system}, AUC {thresholds.ranking(scores, yes).auc:.4f}": thresholds.roc(scores, yes)
         for system, (scores, yes) in systems.items()
     }
     caption = "ROC curves"
-    return {caption: plots.svg(threshold_plots.rocs(curves), f"{name}: {caption}")}
+    return {caption: plots.svg(curves.rocs(by_system), f"{name}: {caption}")}
 
 
 def of_classes(
