@@ -37,9 +37,8 @@ def main(dataset: str = "mnist", seeds: int = 5, folder: Path = Path("runs/ablat
     ]
     cells = []
     for name, accuracies in zip(SETTINGS, values, strict=True):
-        gain = stats.paired(values[0], accuracies)
-        interval = f"{gain.difference:+.2f} ({gain.low:+.2f} to {gain.high:+.2f})"
-        cells.append([name, tables.spread(accuracies), interval])
+        gain = stats.paired(values[0], accuracies)._asdict()
+        cells.append([name, tables.spread(accuracies), tables.interval(gain)])
     header = ["setting", "validation accuracy, %", "gain (95% interval)"]
     note = f"{len(values[0])} seeds, paired with those of the first setting."
     return tables.markdown(header, cells, note)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from configs import study
 from experiments import tables
-from experiments.members_speed.__main__ import EPOCH, random_examples
+from experiments.timing import EPOCH, random_splits
 from mnist_jax import config as configs
 from mnist_jax.runs import loop
 from mnist_jax.runtime import sharding, xla
@@ -33,7 +33,7 @@ AUGMENTED: dict[str, dict[str, float]] = {  # beside none
 def cost(net: str, num_train: int, repeats: int) -> dict[str, Any]:
     """Median seconds of an epoch of 60,000 examples with each augmentation, and of each turn."""
     size = num_train // BATCH_SIZE * BATCH_SIZE
-    examples, mesh = random_examples(size), sharding.make_mesh()
+    examples, mesh = random_splits(size), sharding.make_mesh()
     states, programs = {}, {}
     for name, strengths in {"none": {}, **AUGMENTED}.items():
         config = configs.default()

@@ -69,14 +69,13 @@ def _judge(
 def to_markdown(record: Mapping[str, Any]) -> str:
     """The table: teachers, what they decide together, students."""
     header = ["data", "n", "a teacher, %", "all teachers, %", "a student, %", "gain (95% interval)"]
-    gain = record["gain"]
     cells = [
         record["dataset"],
         f"{len(record['teachers'])}",
         tables.spread(record["teachers"]),
         f"{record['committee']:.2f}",
         tables.spread(record["students"]),
-        f"{gain['difference']:+.2f} ({gain['low']:+.2f} to {gain['high']:+.2f})",
+        tables.interval(record["gain"]),
     ]
     note = (
         f"Test accuracy on all {record['num_test']:,} images, mean ± standard deviation over "

@@ -70,6 +70,11 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     return f"{statistics.mean(values):.{digits}f}{sd}"
 
 
+def interval(gain: Mapping[str, Any]) -> str:
+    """Return a difference with its 95% interval, as `stats.paired` computes them."""
+    return f"{gain['difference']:+.2f} ({gain['low']:+.2f} to {gain['high']:+.2f})"
+
+
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], note: str) -> str:
     """A Markdown table with a line below that says what its figures are."""
     lines = [header, ["---"] * len(header), *rows]
@@ -117,7 +122,7 @@ def page(results: Any, to_markdown: Sequence[ToMarkdown]) -> str:
 def of(name: str) -> Sequence[ToMarkdown]:
     """Return the functions that write the tables of some results."""
     experiment = name.partition("-")[0]
-    module = f"{experiment}.__main__" if (FOLDER / experiment).is_dir() else experiment
+    module = f"{experiment}.report" if (FOLDER / experiment).is_dir() else experiment
     return importlib.import_module(f"experiments.{module}").TABLES
 
 

@@ -9,282 +9,19 @@ newer one. `--quick` does all of them on scikit-learn's digits and keeps nothing
 """
 
 import argparse
-import statistics
 import sys
-import time
-from collections.abc import Callable, Sequence
-from functools import partial
-from itertools import product
 from pathlib import Path
-from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-import sklearn
-from jaxtyping import Array, Int32, Integer
-from sklearn.metrics import confusion_matrix, f1_score
-from sklearn.neighbors import KNeighborsClassifier
 from tqdm import tqdm
 
 from experiments import tables
 from experiments.knn import report
-from mnist_jax.data import datasets, preprocess
-from mnist_jax.data.datasets import Dataset
-from mnist_jax.models import knn
-from mnist_jax.models.knn import Metric, Neighbours, Weights
-from mnist_jax.runtime import xla
+from experiments.knn.rows import ROWS, Row
+from mnist_jax.data import datasets
 from mnist_jax.types import UserError
 from mnist_jax.workdir import files
 
 RUNS = Path("runs/knn")
-FOLDS = 5
-SIGMAS = (0.0, 0.5, 0.75, 1.0)  # of blurring, in pixels; 0: none
-NOISE = 100  # how many levels of it are added to each pixel
-TABLES = report.TABLES
-
-Row = dict[str, Any]
-Images = Integer[Array | np.ndarray, "n *pixels"]
-
-
-def raw(found: Dataset, k: int = 3, metric: Metric = "l2") -> Row:
-    """The pixels as they are."""
-    pixels = "raw" if metric == "l2" else "raw, L1"
-    return {
-        "what": pixels,
-        **judge(found, found.train_images, found.test_images, k, "uniform", metric=metric),
-    }
-
-
-def grid(found: Dataset, ks: Sequence[int] = (3, 4, 5)) -> Row:
-    """The pixels as they are, k and the weights by cross-validation."""
-    start = time.perf_counter()
-    best = choose(found, found.train_images, ks)
-    return {
-        "what": f"raw; k of {', '.join(map(str, ks))} and weights by {FOLDS} folds",
-        "grid_seconds": time.perf_counter() - start,
-        **best,
-        **judge(found, found.train_images, found.test_images, best["k"], best["weights"]),
-    }
-
-
-def preprocessed(found: Dataset, ks: Sequence[int] = range(1, 11)) -> Row:
-    """Deskewed or not, blurred or not, k and the weights: all by cross-validation."""
-    start = time.perf_counter()
-    candidates = [
-        {
-            "upright": upright,
-            "sigma": sigma,
-            **choose(found, prepare(found.train_images, upright, sigma), ks),
-        }
-        for upright, sigma in product((False, True), SIGMAS)
-    ]
-    grid_seconds = time.perf_counter() - start
-    best = max(candidates, key=lambda row: row["validation_accuracy_percent"])
-    steps = ["deskewed"] * best["upright"] + [f"blurred by {best['sigma']} px"] * bool(
-        best["sigma"]
-    )
-    train, test = (
-        prepare(images, best["upright"], best["sigma"])
-        for images in (found.train_images, found.test_images)
-    )
-    return {
-        "what": f"{', '.join(steps) or 'raw'}; these, k and weights by {FOLDS} folds",
-        "grid_seconds": grid_seconds,
-        "candidates": candidates,
-        **best,
-        **judge(found, train, test, best["k"], best["weights"]),
-    }
-
-
-def shifted(found: Dataset, k: int = 4, weights: Weights = "distance") -> Row:
-    """Each training image at five places."""
-    images = preprocess.shifts(jnp.asarray(found.train_images))
-    return {
-        "what": f"raw; training images and their shifts by a pixel: {len(images):,}",
-        **judge(found, images, found.test_images, k, weights),
-    }
-
-
-def multilabel(found: Dataset, k: int = 5, folds: int = 3) -> Row:
-    """Two labels an image, large (7 or more) and odd: of training images, out of their folds."""
-    several = np.stack([found.train_labels >= 7, found.train_labels % 2 == 1], axis=1)
-    groups = fold_numbers(found, folds)
-    images, numbers = found.train_images, jnp.asarray(groups)
-    neighbours, seconds = nearest(images, images, k, groups=(numbers, numbers))
-    decided = np.asarray(knn.vote(neighbours, jnp.asarray(several, jnp.int32), 2))
-    return {
-        "what": f"raw; large (7 or more), odd: out of {folds} folds",
-        "k": k,
-        "weights": "uniform",
-        "f1_macro": float(f1_score(several, decided, average="macro")),
-        "f1_macro_of_folds": [
-            float(f1_score(several[groups == fold], decided[groups == fold], average="macro"))
-            for fold in range(folds)
-        ],
-        "f1_weighted": float(f1_score(several, decided, average="weighted")),
-        "confusion_matrix": confusion_matrix(*(x @ [2, 1] for x in (several, decided))).tolist(),
-        "seconds": seconds,
-    }
-
-
-def denoised(found: Dataset, k: int = 5) -> Row:
-    """How far noisy test images are from the clean ones, before and after."""
-    test, clean, seconds = restored(found, k)
-    noisy_error, noisy_psnr = pixel_error(test, found.test_images)
-    error, psnr = pixel_error(clean, found.test_images)
-    return {
-        "what": f"noise of 0 to {NOISE - 1} added, to be taken off",
-        "k": k,
-        "weights": "uniform",
-        "noisy_error": noisy_error,
-        "noisy_psnr": noisy_psnr,
-        "error": error,
-        "psnr": psnr,
-        "seconds": seconds,
-    }
-
-
-def restored(found: Dataset, k: int = 5) -> tuple[np.ndarray, np.ndarray, float]:
-    """Noisy test images, what neighbours make of them, and the seconds that it took.
-
-    Each pixel is replaced by the mean of it in the neighbours' clean images. Uniform integers are
-    added to the pixels of training images too.
-    """
-    rng = np.random.default_rng(0)
-    train, test = (
-        images + rng.integers(0, NOISE, images.shape, np.int16)
-        for images in (found.train_images, found.test_images)
-    )
-    neighbours, seconds = nearest(test, train, k, levels=256 + NOISE - 1)
-    clean = np.asarray(knn.average(neighbours, jnp.asarray(found.train_images)))
-    return test, clean, seconds
-
-
-def speed(found: Dataset, k: int = 5, repeats: int = 5) -> Row:
-    """From the test split's bytes to its classes, in turns with scikit-learn's brute force.
-
-    That gets its pixels in both precisions, converted before; ours is compiled before.
-    """
-    train, test = (x.reshape(len(x), -1) for x in (found.train_images, found.test_images))
-    search = compile_nearest(jnp.asarray(test), jnp.asarray(train), k)
-    labels = jnp.asarray(found.train_labels)
-
-    def ours() -> np.ndarray:
-        neighbours = search(jnp.asarray(test), jnp.asarray(train))
-        return np.asarray(knn.vote(neighbours, labels, len(found.class_names)))
-
-    predict = {"ours": ours}
-    for dtype in ("float32", "float64"):
-        peer = KNeighborsClassifier(k, algorithm="brute").fit(
-            train.astype(dtype), found.train_labels
-        )
-        predict[dtype] = partial(peer.predict, test.astype(dtype))
-    decided: dict[str, np.ndarray] = {}
-    seconds: dict[str, list[float]] = {name: [] for name in predict}
-    for turn in range(1 + repeats):  # the first one warms up
-        for name, contender in predict.items():
-            start = time.perf_counter()
-            decided[name] = contender()
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
-    far = np.asarray(knn.nearest(test, train, k + 1).distances)
-    tied = far[:, k - 1] == far[:, k]  # either may be the last neighbour
-    return {
-        "k": k,
-        "references": len(train),
-        "queries": len(test),
-        "seconds": {name: statistics.median(turns) for name, turns in seconds.items()},
-        "seconds_of_each": seconds,
-        "scikit_learn": sklearn.__version__,
-        "different": int((decided["ours"] != decided["float64"]).sum()),
-        "different_without_a_tie": int(((decided["ours"] != decided["float64"]) & ~tied).sum()),
-    }
-
-
-ROWS: dict[str, tuple[str, Callable[[Dataset], Row]]] = {  # which data, and what is done
-    "raw": ("mnist", raw),
-    "raw-l1": ("mnist", partial(raw, metric="l1")),
-    "grid": ("mnist", grid),
-    "shifted": ("mnist", shifted),
-    "preprocessed": ("mnist", preprocessed),
-    "fashion": ("fashion_mnist", raw),
-    "fashion-l1": ("fashion_mnist", partial(raw, metric="l1")),
-    "multilabel": ("mnist", multilabel),
-    "denoised": ("mnist", denoised),
-    "speed": ("mnist", speed),
-}
-
-
-def judge(
-    found: Dataset, train: Images, test: Images, k: int, weights: Weights, **options: Any
-) -> Row:
-    """Accuracy on the test split; all training images may be there several times, one way each.
-
-    The options are those of `knn.nearest`. `decided`, an array, is for who compares: not for JSON.
-    """
-    neighbours, seconds = nearest(test, train, k, **options)
-    labels = jnp.asarray(np.tile(found.train_labels, len(train) // len(found.train_labels)))
-    decided = np.asarray(knn.vote(neighbours, labels, len(found.class_names), weights))
-    return {
-        "k": k,
-        "weights": weights,
-        "test_accuracy_percent": 100 * float((decided == found.test_labels).mean()),
-        "num_test": len(decided),
-        "confusion_matrix": confusion_matrix(found.test_labels, decided).tolist(),
-        "seconds": seconds,
-        "decided": decided,
-    }
-
-
-def choose(found: Dataset, train: Images, ks: Sequence[int]) -> Row:
-    """The k and the weights that are right most often out of their fold; the first of equals."""
-    folds = fold_numbers(found, FOLDS)
-    scores = knn.cross_validate(train, found.train_labels, folds, ks, len(found.class_names))
-    (k, weights), best = max(scores.items(), key=lambda item: item[1].mean())
-    return {"k": k, "weights": weights, "validation_accuracy_percent": 100 * float(best.mean())}
-
-
-def fold_numbers(found: Dataset, folds: int) -> Int32[np.ndarray, " n"]:
-    """In which fold each training example is held out."""
-    numbers = np.empty(len(found.train_labels), np.int32)
-    for number, held_out in enumerate(datasets.folds(found.train_labels, folds, seed=0)):
-        numbers[held_out] = number
-    return numbers
-
-
-def nearest(
-    queries: Images,
-    references: Images,
-    k: int,
-    groups: tuple[Array, Array] | None = None,
-    **options: Any,
-) -> tuple[Neighbours, float]:
-    """`knn.nearest`, and the seconds that it took, compiling left out."""
-    queries, references = jnp.asarray(queries), jnp.asarray(references)
-    search = compile_nearest(queries, references, k, groups=groups, **options)
-    start = time.perf_counter()
-    neighbours = jax.block_until_ready(search(queries, references, groups=groups))
-    return neighbours, time.perf_counter() - start
-
-
-def compile_nearest(queries: Array, references: Array, k: int, **options: Any) -> Callable:
-    """`knn.nearest` for arrays like these."""
-    return xla.compile_lowered(knn.nearest.lower(queries, references, k, **options))
-
-
-def prepare(images: Images, upright: bool, sigma: float) -> Array:
-    """Deskews and blurs, if at all."""
-    images = jnp.asarray(images)
-    images = preprocess.deskew(images) if upright else images
-    return preprocess.blur(images, sigma) if sigma else images
-
-
-def pixel_error(pixels: np.ndarray, clean: np.ndarray) -> tuple[float, float]:
-    """Mean absolute error, in grey levels, and peak signal-to-noise ratio, in decibels."""
-    difference = pixels.astype(np.float64) - clean
-    psnr = 10 * np.log10(255**2 / np.mean(difference**2))
-    return float(np.abs(difference).mean()), float(psnr)
 
 
 def finish(name: str, dataset: str | None = None) -> Row:
@@ -322,10 +59,10 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if options.quick:
-        print(tables.page(rows, TABLES))
+        print(tables.page(rows, report.TABLES))
         return 0
     merged = tables.read("knn") | rows
-    tables.publish("knn", {name: merged[name] for name in ROWS if name in merged}, TABLES)
+    tables.publish("knn", {name: merged[name] for name in ROWS if name in merged}, report.TABLES)
     return 0
 
 

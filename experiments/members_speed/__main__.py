@@ -28,9 +28,10 @@ from configs import study
 from experiments import figures, tables
 from experiments.members_speed import report
 from experiments.speed import worker
+from experiments.timing import EPOCH, random_splits
 from mnist_jax import config as configs
 from mnist_jax.data import splits
-from mnist_jax.data.splits import Split, Splits
+from mnist_jax.data.splits import Splits
 from mnist_jax.models import registry
 from mnist_jax.runs import groups, run_group, space
 from mnist_jax.runtime import progress, xla
@@ -43,10 +44,8 @@ NETS: dict[str, dict[str, Any]] = {
     "small cnn": {**study.MODELS["cnn_3x3"], "channels": (8, 16), "widths": (32,)},
 }
 COUNTS = (1, 2, 5, 10, 20, 50, 100)
-EPOCH = 60_000
 BATCH_SIZE = 128
 PEERS = ("ours", "pytorch")
-TABLES = report.TABLES
 
 
 def members_config(model: Mapping[str, Any], count: int, share_batches: bool) -> ConfigDict:
@@ -75,20 +74,10 @@ def an_epoch(config: ConfigDict, examples: Splits) -> tuple[int, Callable[[], No
     return min(len(everyone), group.plan.width * group.plan.threads), train
 
 
-def random_examples(size: int) -> Splits:
-    """For training alone; what the pixels are does not change the time."""
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (size, 28, 28, 1), np.uint8)
-    labels = rng.integers(0, 10, size, np.int32)
-    nobody, one = Split(images[:0], labels[:0]), Split(images[:1], labels[:1])
-    names = tuple(map(str, range(10)))
-    return Splits("random", names, "", Split(images, labels), nobody, one)
-
-
 def throughput(net: str, counts: Sequence[int], num_train: int, repeats: int) -> dict[str, Any]:
     """Seconds of an epoch of each number of members, and of one run of each peer, in turns."""
     size = num_train // BATCH_SIZE * BATCH_SIZE
-    examples = random_examples(size)
+    examples = random_splits(size)
     ours, failed = {}, {}
     for count in counts:
         for share in (False, True) if count > 1 else (False,):
@@ -242,7 +231,7 @@ def main() -> None:
         "cross_validation": cross_validation(options.dataset, options.epochs, 1),
     }
     name = f"members_speed-{options.name}"
-    tables.publish(name, record, TABLES)
+    tables.publish(name, record, report.TABLES)
     figures.save(report.figure(record), name)
 
 

@@ -10,31 +10,22 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
 from tqdm import tqdm
 
 from configs import study
 from experiments import figures, tables
+from experiments.scaling import report
 from experiments.scaling.point import Point
-
-AXES = {  # what grows, and in words
-    "num_train": "training examples",
-    "batch_size": "batch size",
-    "num_params": "parameters",
-    "members": "members",
-}
 
 
 class Line(NamedTuple):
     """Points that differ in one thing."""
 
-    axis: str  # a key of AXES
+    axis: str  # a key of `report.AXES`
     net: str
     points: Sequence[Point]
 
@@ -85,73 +76,6 @@ def measure(axis: str, net: str, point: Point) -> dict[str, Any]:
     }
 
 
-def to_markdown(record: Mapping[str, Any]) -> str:
-    """A row for each point."""
-    header = ["what grows", "net", "to", "epoch, s", "µs an example and member", "MB"]
-    cells = [
-        [
-            AXES[row["axis"]],
-            row["net"],
-            f"{row[row['axis']]:,}",
-            f"{seconds(row):.3g}",
-            f"{row['microseconds_per_example']:.3g}",
-            f"{memory(row) / 1e6:,.0f}",
-        ]
-        for row in record["rows"]
-    ]
-    note = (
-        f"Medians of {record['repeats']} epochs without compiling. An epoch has 6,000 examples "
-        "(of the small cnn 1,280) in batches of 128, not augmented, where nothing else is said; "
-        "they are augmented where the training set grows, by repetition above 60,000. What a last "
-        "batch lacks is added at the pace of the others. Members are one vmapped program, whatever "
-        "the package itself would do on this machine. Memory is "
-        "the most that the process (on an accelerator: the device) held. " + tables.source(record)
-    )
-    return tables.markdown(header, cells, note)
-
-
-def seconds(row: Mapping[str, Any]) -> float:
-    """Of an epoch of all its examples, also where they do not fill the last batch."""
-    examples: int = row["num_train"] * row["members"]
-    return 1e-6 * row["microseconds_per_example"] * examples
-
-
-def memory(row: Mapping[str, Any]) -> int:
-    """Bytes: of the accelerator where there is one, else of the process."""
-    return row["device_peak_bytes"] or row["peak_rss_bytes"]
-
-
-TABLES = (to_markdown,)
-
-
-def figure(record: Mapping[str, Any]) -> Figure:
-    """Seconds above, memory below, a column for each thing that grows."""
-    axes_of = list(dict.fromkeys(row["axis"] for row in record["rows"]))
-
-    def draw(panels: Sequence[Axes]) -> None:
-        for i, axis in enumerate(axes_of):
-            rows = [row for row in record["rows"] if row["axis"] == axis]
-            above, below = panels[i], panels[i + len(axes_of)]
-            nets = dict.fromkeys(row["net"] for row in rows)
-            for net, colour in zip(nets, figures.COLOURS, strict=False):
-                line = [row for row in rows if row["net"] == net]
-                x = [row[axis] for row in line]
-                style = {"marker": "o", "color": colour, "label": net}
-                above.plot(x, [seconds(row) for row in line], **style)
-                below.plot(x, [memory(row) / 1e6 for row in line], color=colour, marker="o")
-            above.set_title(AXES[axis], loc="left")
-            above.legend(fontsize=7)
-            for ax in (above, below):
-                ax.set(xscale="log", yscale="log")
-                ax.minorticks_off()
-                ax.xaxis.set_major_formatter(EngFormatter(sep=""))
-                figures.plain_numbers(ax.yaxis)
-        panels[0].set_ylabel("seconds an epoch")
-        panels[len(axes_of)].set_ylabel("MB")
-
-    return figures.panels(2, len(axes_of), draw)
-
-
 def main() -> None:
     """Measures and writes the results."""
     # On a GPU, this process must not take the memory that the others need.
@@ -159,7 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--name", default=jax.default_backend(), help="of the results' files")
     parser.add_argument("--repeats", type=int, default=3, help="epochs of each point")
-    parser.add_argument("--axes", nargs="+", choices=AXES, default=list(AXES))
+    parser.add_argument("--axes", nargs="+", choices=report.AXES, default=list(report.AXES))
     options = parser.parse_args()
     jobs = [
         (line.axis, line.net, point)
@@ -174,8 +98,8 @@ def main() -> None:
         "rows": rows,
     }
     name = f"scaling-{options.name}"
-    tables.publish(name, record, TABLES)
-    figures.save(figure(record), name)
+    tables.publish(name, record, report.TABLES)
+    figures.save(report.figure(record), name)
 
 
 if __name__ == "__main__":

@@ -14,13 +14,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from experiments import timing
 from mnist_jax import config as configs
 from mnist_jax import train
 from mnist_jax.runtime import memory, xla
-
-ONCE = 60_000  # more training examples than these are repetitions
 
 
 class Point(NamedTuple):
@@ -43,7 +41,7 @@ def measure(point: Point) -> dict[str, Any]:
         config.train.augment.update(rotation=10.0, zoom=0.1, shift=0.1)
     configs.validate(config)
     recipe, hparams = train.make_recipe(config, 10, point.num_train), train.make_hparams(config)
-    images, labels = map(jnp.asarray, examples(point.num_train))
+    images, labels = map(jnp.asarray, timing.random_examples(point.num_train))
     root = jax.random.key(0)
     init = partial(train.init_state, recipe, hparams)
     # What is below the package's own jit, to be vmapped before it is compiled.
@@ -65,16 +63,8 @@ def measure(point: Point) -> dict[str, Any]:
         "seconds": statistics.median(seconds[1:]),
         "num_params": num_params,
         "peak_rss_bytes": memory.peak_rss_bytes(),
-        "device_peak_bytes": memory.jax_peak_bytes(),
+        "device_peak_bytes": timing.device_peak_bytes(),
     }
-
-
-def examples(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random images (count, 28, 28, 1) of uint8 and labels of int32, `ONCE` different ones."""
-    rng = np.random.default_rng(0)  # what the pixels are does not change the time
-    images = rng.integers(0, 256, (min(count, ONCE), 28, 28, 1), np.uint8)
-    labels = rng.integers(0, 10, len(images), np.int32)
-    return np.resize(images, (count, 28, 28, 1)), np.resize(labels, count)
 
 
 if __name__ == "__main__":

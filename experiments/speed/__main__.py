@@ -28,15 +28,14 @@ from configs import study
 from experiments import figures, gemm, tables
 from experiments.speed import report, worker
 from experiments.speed.peers import PEERS
+from experiments.timing import EPOCH
 from mnist_jax import config as configs
 from mnist_jax.models import networks, registry
 
 NETS = ("mlp_512_256", "cnn_3x3", "cnn_5x5_3x3")
 BATCHES = (32, 128, 512)
-EPOCH = 60_000
 PREDICTIONS = 4  # a turn: they are short
 TURN = 1.5e11  # floating-point operations, if not a whole epoch: less is over too soon to be timed
-TABLES = report.TABLES
 
 
 class Start(NamedTuple):
@@ -216,7 +215,7 @@ def main() -> None:
         ],
     }
     name = f"speed-{options.name}"
-    tables.publish(name, record, TABLES)
+    tables.publish(name, record, report.TABLES)
     figures.save(report.figure(record), name)
 
 

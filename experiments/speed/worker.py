@@ -18,9 +18,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from experiments.speed import peers
+from experiments.timing import random_examples
 from mnist_jax.runtime import memory
 
 
@@ -89,13 +88,13 @@ def ask(process: subprocess.Popen, word: str) -> dict[str, Any]:
 
 def make(job: Job) -> peers.Peer:
     """The peer that a job names; its library is imported here and nowhere else."""
-    rng = np.random.default_rng(0)  # what the pixels are does not change the time
+    images, labels = random_examples(job.num_train)
     task = peers.Task(
         net=job.net,
         batch_size=job.batch_size,
-        train_images=rng.integers(0, 256, (job.num_train, 28, 28, 1), np.uint8),
-        train_labels=rng.integers(0, 10, job.num_train, np.int32),
-        test_images=rng.integers(0, 256, (job.num_test, 28, 28, 1), np.uint8),
+        train_images=images,
+        train_labels=labels,
+        test_images=random_examples(job.num_test)[0],
     )
     match job.peer:
         case "ours" | "ours by core":

@@ -15,10 +15,3 @@ def peak_rss_bytes() -> int:
         return int(status.partition("VmHWM:")[2].split()[0]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def jax_peak_bytes() -> int | None:
-    """On JAX's first device; None where it is the CPU."""
-    import jax
-
-    return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")

@@ -8,7 +8,7 @@ import pytest
 
 from experiments import tables
 from experiments.time_to_accuracy import __main__ as time_to_accuracy
-from experiments.time_to_accuracy import timed_run
+from experiments.time_to_accuracy import report, timed_run
 from experiments.time_to_accuracy.recipes import Data, Training, flax_example
 
 CONFIG = """
@@ -142,7 +142,7 @@ def test_the_table_counts_the_seeds_that_reached_a_target():
         "failed": {"pytorch_mnist": "ModuleNotFoundError: No module named 'torch'"},
         "left_out": ["keras_mnist_convnet"],
     }
-    table = time_to_accuracy.to_markdown(json.loads(json.dumps(record)))
+    table = report.to_markdown(json.loads(json.dumps(record)))
     assert table.splitlines()[2:4] == [
         "| 98% | `flax_mnist` | 5 | 4 | 2 of 3 | 11.0 ± 1.4 | 21.0 ± 1.4 | 99.00 ± 1.41 "
         "| -, 0123456 |",
@@ -152,7 +152,7 @@ def test_the_table_counts_the_seeds_that_reached_a_target():
     assert "; 8 cores, jax 0; " in table
     assert "left out: keras_mnist_convnet;" in table
     assert "not run: pytorch_mnist: ModuleNotFoundError" in table
-    time_to_accuracy.figure(record)
+    report.figure(record)
 
 
 def test_published_recipes_stay_until_they_are_measured_again(tmp_path, monkeypatch, capsys):

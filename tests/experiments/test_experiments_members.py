@@ -89,7 +89,7 @@ def test_an_epoch_trains_all_members(monkeypatch):
     monkeypatch.setattr(members_speed.xla, "compile_lowered", counted)
     config = members_speed.members_config(TINY, 5, share_batches=False)
     config.members.width = 2
-    width, train = members_speed.an_epoch(config, members_speed.random_examples(64))
+    width, train = members_speed.an_epoch(config, members_speed.random_splits(64))
     train()
     assert width == 2
     assert calls == [[0, 1], [2, 3], [4, 5]]  # beyond the last there is nobody

@@ -14,7 +14,7 @@ from tiny_runs import ROOT
 
 from experiments import tables
 from experiments.study import __main__ as study
-from experiments.study import rows
+from experiments.study import report, rows
 from experiments.study.row import Outcome, Row, Settings
 from experiments.study.systems import linear, nets, out_of_fold, references
 from mnist_jax.data import datasets
@@ -169,7 +169,7 @@ def test_the_table(tmp_path):
     described = study.describe(told, study.run(told, settings))
     assert described["gain"]["difference"] == pytest.approx(3.1666667)
     record = {"rows": [json.loads(json.dumps(described))], **tables.origin("experiments.study")}
-    page = tables.page(record, study.TABLES)
+    page = tables.page(record, report.TABLES)
     ours = "91.00 ± 1.00 (3) | 94.17 ± 1.26 (3) | +3.17 (+2.45 to +3.88) | 10.0"
     assert f"| 80.00 | 90.00 | {ours} | 250 | 25.0 |" in page
     assert "recall 12.34" in page

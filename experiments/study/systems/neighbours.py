@@ -8,7 +8,7 @@ import numpy as np
 
 from configs import study
 from experiments import by_hand as hand
-from experiments.knn import __main__ as knn
+from experiments.knn import rows as knn
 from experiments.study.row import OUT_OF_FOLD, Outcome, Settings, System, of_seed
 from experiments.study.systems import nets
 from experiments.study.systems.references import load
