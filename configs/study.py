@@ -2,9 +2,9 @@
 
 python -m mnist_jax.main --config=configs/study.py:NET[,DATASET]
 
-NET is a key of `MODELS`. Data set, epochs and batch size are those of the net's study where it is
-known, otherwise MNIST and the defaults; the optimizer is Adam at 0.001. `python -m
-experiments.study` trains them and compares them with ours.
+NET is a key of `MODELS`. Each net has the data set, epochs and batch size of its study, or else
+MNIST and the defaults; the optimizer is Adam at 0.001. `python -m experiments.study` trains them
+and compares them with ours.
 """
 
 from typing import Any

@@ -23,7 +23,7 @@ SETTINGS = {
 
 
 def main(dataset: str = "mnist", seeds: int = 5, folder: Path = Path("runs/ablation")) -> str:
-    """Trains every setting over the same seeds, two or more; returns the table."""
+    """Train every setting with the same seeds, two or more, and return the table."""
     if seeds < 2:
         raise ValueError(f"seeds={seeds}: an interval takes two or more")
     config = mlp.get_config(dataset)

@@ -2,8 +2,8 @@
 
     python -m experiments.augmentation [--name=cpu] [--repeats=5]
 
-Epochs of the same net with and without it, in turns. What it is for, accuracy on images that are
-displaced, `experiments.study` says: rows cnn_5x5_3x3 and cnn_augmented.
+Epochs of the same net with and without it, interleaved. `experiments.study` measures its benefit,
+accuracy on displaced images: rows cnn_5x5_3x3 and cnn_augmented.
 """
 
 import argparse
@@ -24,14 +24,14 @@ from mnist_jax.runtime import sharding, xla
 
 NETS = ("cnn_3x3", "cnn_5x5_3x3")
 BATCH_SIZE = 86
-AUGMENTED: dict[str, dict[str, float]] = {  # beside none
+AUGMENTED: dict[str, dict[str, float]] = {  # compared with none
     "rotation 10°, zoom 0.3, shifts 0.3": {"rotation": 10.0, "zoom": 0.3, "shift": 0.3},
     "the same and random erasing": {"rotation": 10.0, "zoom": 0.3, "shift": 0.3, "erase": 0.5},
 }
 
 
 def cost(net: str, num_train: int, repeats: int) -> dict[str, Any]:
-    """Median seconds of an epoch of 60,000 examples with each augmentation, and of each turn."""
+    """Return the seconds of 60,000 examples with each augmentation: medians and turns."""
     size = num_train // BATCH_SIZE * BATCH_SIZE
     examples, mesh = random_splits(size), sharding.make_mesh()
     states, programs = {}, {}
@@ -72,7 +72,7 @@ TABLES = (to_markdown,)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measures and writes the results."""
+    """Measure and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--name", default=jax.default_backend(), help="of the results' files")
     parser.add_argument("--repeats", type=int, default=5)

@@ -28,7 +28,7 @@ ToMarkdown = Callable[[Any], str]
 
 
 def origin(module: str) -> dict[str, Any]:
-    """Where a module's results come from: the command typed, machine, libraries and revision."""
+    """Return the origin of a module's results: command, machine, libraries and revision."""
     versions = {}
     for library in LIBRARIES:
         try:
@@ -44,7 +44,7 @@ def origin(module: str) -> dict[str, Any]:
 
 
 def source(record: Mapping[str, Any]) -> str:
-    """The end of a note: what `origin` found. Earlier records know less of it."""
+    """Return the end of a note, from `origin`; earlier records have less."""
     versions = record.get("versions") or {"jax": record["jax"]}
     names = ", ".join(f"{library} {number}" for library, number in versions.items())
     revision = record.get("git_revision")
@@ -53,17 +53,17 @@ def source(record: Mapping[str, Any]) -> str:
 
 
 def short(revision: str | None) -> str:
-    """A commit in seven digits, with what follows it; of none "-"."""
+    """Return a commit in seven digits, with its suffix; "-" for None."""
     return revision.replace(revision[7:40], "") if revision else "-"
 
 
 def devices(rows: Iterable[Mapping[str, Any]]) -> str:
-    """The machines on which rows were measured."""
+    """Return the machines on which rows were measured."""
     return " and ".join(sorted({row["device"] for row in rows}))
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Mean ± standard deviation; of one value that value, of none "-"."""
+    """Return mean ± standard deviation; a single value alone, "-" for none."""
     if not values:
         return "-"
     sd = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
@@ -76,13 +76,13 @@ def interval(gain: Mapping[str, Any]) -> str:
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], note: str) -> str:
-    """A Markdown table with a line below that says what its figures are."""
+    """Return a Markdown table with a note below."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{note}\n"
 
 
 def into_readme(readme: str, name: str, table: str) -> str:
-    """README with a table between its marks `<!-- name -->` and `<!-- /name -->`, if any."""
+    """Return README with a table between its marks `<!-- name -->` and `<!-- /name -->`, if any."""
     head, start, rest = readme.partition(f"<!-- {name} -->\n")
     _, end, tail = rest.partition(f"<!-- /{name} -->\n")
     return head + start + table + end + tail if end else readme

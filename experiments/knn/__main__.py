@@ -1,11 +1,11 @@
-"""How well, and how fast, do nearest neighbours do?
+"""How accurate and how fast are nearest neighbours?
 
     python -m experiments.knn [--only NAME ...] [--quick]
 
-Every pixel of every pair of images, exactly. What is chosen (k, weights, preprocessing) is chosen
-by five-fold cross-validation on the training images; the test split says once what that is worth.
-Finished rows are kept in runs/knn and not done again, and published rows stay where there is no
-newer one. `--quick` does all of them on scikit-learn's digits and keeps nothing.
+The search is exact. k, weights and preprocessing are chosen by five-fold cross-validation on the
+training images; the test split is read once. Finished rows are kept in runs/knn and not repeated;
+published rows stay until a new one replaces them. `--quick` runs all rows on scikit-learn's digits
+and writes nothing.
 """
 
 import argparse
@@ -25,10 +25,10 @@ RUNS = Path("runs/knn")
 
 
 def finish(name: str, dataset: str | None = None) -> Row:
-    """A row, done now, and where it comes from.
+    """Measure a row and return it with its origin.
 
     Raises:
-      UserError: the data cannot be had.
+      UserError: the data is not available.
     """
     own, do = ROWS[name]
     found = datasets.load(dataset or own)
@@ -38,10 +38,10 @@ def finish(name: str, dataset: str | None = None) -> Row:
 
 
 def main() -> int:
-    """Does what is missing and writes the results; returns the exit code."""
+    """Measure what is missing and write the results; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), help="these rows")
-    parser.add_argument("--quick", action="store_true", help="on digits, to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="on digits; nothing is written")
     options = parser.parse_args()
     rows = {}
     try:

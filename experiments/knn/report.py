@@ -1,4 +1,4 @@
-"""Tables of what nearest neighbours do, as `experiments.knn` measured it."""
+"""Tables of `experiments.knn`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from experiments import tables
 
 Row = Mapping[str, Any]
 
-WORDS = {  # how a row's figures are said
+WORDS = {  # formats of the figures
     "validation_accuracy_percent": "{:.2f}% of validation",
     "test_accuracy_percent": "{:.2f}% of test",
     "f1_macro": "F1 {:.4f} macro",
@@ -20,7 +20,7 @@ WORDS = {  # how a row's figures are said
 
 
 def to_markdown(record: Mapping[str, Row]) -> str:
-    """A row for each way of using neighbours."""
+    """Accuracy of each way of using neighbours."""
     header = ["data", "images", "k", "weights", "result", "neighbours, s"]
     rows = [row for name, row in record.items() if name != "speed"]
     cells = [
@@ -42,7 +42,7 @@ def to_markdown(record: Mapping[str, Row]) -> str:
 
 
 def speed_to_markdown(record: Mapping[str, Row]) -> str:
-    """Ours beside scikit-learn's."""
+    """Seconds of ours and of scikit-learn."""
     header = ["k", "queries", "references", "ours, s", "scikit-learn, float32", "float64"]
     header += ["times faster"]
     rows = [record["speed"]] if "speed" in record else []

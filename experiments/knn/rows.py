@@ -1,4 +1,4 @@
-"""The ways of using nearest neighbours that are measured, one function a row of the table."""
+"""The rows of the table: each function measures one way of using nearest neighbours."""
 
 import statistics
 import time
@@ -30,28 +30,28 @@ Images = Integer[Array | np.ndarray, "n *pixels"]
 
 
 def raw(found: Dataset, k: int = 3, metric: Metric = "l2") -> Row:
-    """The pixels as they are."""
+    """Raw pixels."""
     pixels = "raw" if metric == "l2" else "raw, L1"
     return {
         "what": pixels,
-        **judge(found, found.train_images, found.test_images, k, "uniform", metric=metric),
+        **evaluate(found, found.train_images, found.test_images, k, "uniform", metric=metric),
     }
 
 
 def grid(found: Dataset, ks: Sequence[int] = (3, 4, 5)) -> Row:
-    """The pixels as they are, k and the weights by cross-validation."""
+    """Raw pixels; k and the weights by cross-validation."""
     start = time.perf_counter()
     best = choose(found, found.train_images, ks)
     return {
         "what": f"raw; k of {', '.join(map(str, ks))} and weights by {FOLDS} folds",
         "grid_seconds": time.perf_counter() - start,
         **best,
-        **judge(found, found.train_images, found.test_images, best["k"], best["weights"]),
+        **evaluate(found, found.train_images, found.test_images, best["k"], best["weights"]),
     }
 
 
 def preprocessed(found: Dataset, ks: Sequence[int] = range(1, 11)) -> Row:
-    """Deskewed or not, blurred or not, k and the weights: all by cross-validation."""
+    """Deskewing, blurring, k and the weights, all chosen by cross-validation."""
     start = time.perf_counter()
     candidates = [
         {
@@ -75,21 +75,21 @@ def preprocessed(found: Dataset, ks: Sequence[int] = range(1, 11)) -> Row:
         "grid_seconds": grid_seconds,
         "candidates": candidates,
         **best,
-        **judge(found, train, test, best["k"], best["weights"]),
+        **evaluate(found, train, test, best["k"], best["weights"]),
     }
 
 
 def shifted(found: Dataset, k: int = 4, weights: Weights = "distance") -> Row:
-    """Each training image at five places."""
+    """Training images and their shifts by one pixel in four directions."""
     images = preprocess.shifts(jnp.asarray(found.train_images))
     return {
         "what": f"raw; training images and their shifts by a pixel: {len(images):,}",
-        **judge(found, images, found.test_images, k, weights),
+        **evaluate(found, images, found.test_images, k, weights),
     }
 
 
 def multilabel(found: Dataset, k: int = 5, folds: int = 3) -> Row:
-    """Two labels an image, large (7 or more) and odd: of training images, out of their folds."""
+    """Two labels per image, large (7 or more) and odd, predicted out of fold."""
     several = np.stack([found.train_labels >= 7, found.train_labels % 2 == 1], axis=1)
     groups = fold_numbers(found, folds)
     images, numbers = found.train_images, jnp.asarray(groups)
@@ -111,7 +111,7 @@ def multilabel(found: Dataset, k: int = 5, folds: int = 3) -> Row:
 
 
 def denoised(found: Dataset, k: int = 5) -> Row:
-    """How far noisy test images are from the clean ones, before and after."""
+    """Distance of noisy test images from the clean ones, before and after denoising."""
     test, clean, seconds = restored(found, k)
     noisy_error, noisy_psnr = pixel_error(test, found.test_images)
     error, psnr = pixel_error(clean, found.test_images)
@@ -128,7 +128,7 @@ def denoised(found: Dataset, k: int = 5) -> Row:
 
 
 def restored(found: Dataset, k: int = 5) -> tuple[np.ndarray, np.ndarray, float]:
-    """Noisy test images, what neighbours make of them, and the seconds that it took.
+    """Denoise test images by the mean of their neighbours; return both and the seconds.
 
     Each pixel is replaced by the mean of it in the neighbours' clean images. Uniform integers are
     added to the pixels of training images too.
@@ -144,7 +144,7 @@ def restored(found: Dataset, k: int = 5) -> tuple[np.ndarray, np.ndarray, float]
 
 
 def speed(found: Dataset, k: int = 5, repeats: int = 5) -> Row:
-    """From the test split's bytes to its classes, in turns with scikit-learn's brute force.
+    """Time the classification of the test split, interleaved with scikit-learn's brute force.
 
     That gets its pixels in both precisions, converted before; ours is compiled before.
     """
@@ -184,7 +184,7 @@ def speed(found: Dataset, k: int = 5, repeats: int = 5) -> Row:
     }
 
 
-ROWS: dict[str, tuple[str, Callable[[Dataset], Row]]] = {  # which data, and what is done
+ROWS: dict[str, tuple[str, Callable[[Dataset], Row]]] = {  # data set and function of each
     "raw": ("mnist", raw),
     "raw-l1": ("mnist", partial(raw, metric="l1")),
     "grid": ("mnist", grid),
@@ -198,12 +198,12 @@ ROWS: dict[str, tuple[str, Callable[[Dataset], Row]]] = {  # which data, and wha
 }
 
 
-def judge(
+def evaluate(
     found: Dataset, train: Images, test: Images, k: int, weights: Weights, **options: Any
 ) -> Row:
-    """Accuracy on the test split; all training images may be there several times, one way each.
+    """Evaluate on the test split; `train` may hold several versions of all training images.
 
-    The options are those of `knn.nearest`. `decided`, an array, is for who compares: not for JSON.
+    Options are passed to `knn.nearest`. The row's `decided`, an array, is not meant for JSON.
     """
     neighbours, seconds = nearest(test, train, k, **options)
     labels = jnp.asarray(np.tile(found.train_labels, len(train) // len(found.train_labels)))
@@ -220,7 +220,7 @@ def judge(
 
 
 def choose(found: Dataset, train: Images, ks: Sequence[int]) -> Row:
-    """The k and the weights that are right most often out of their fold; the first of equals."""
+    """Return the k and the weights of the best accuracy out of fold; the first of equals."""
     folds = fold_numbers(found, FOLDS)
     scores = knn.cross_validate(train, found.train_labels, folds, ks, len(found.class_names))
     (k, weights), best = max(scores.items(), key=lambda item: item[1].mean())
@@ -228,7 +228,7 @@ def choose(found: Dataset, train: Images, ks: Sequence[int]) -> Row:
 
 
 def fold_numbers(found: Dataset, folds: int) -> Int32[np.ndarray, " n"]:
-    """In which fold each training example is held out."""
+    """Return the number of the fold that holds out each training example."""
     numbers = np.empty(len(found.train_labels), np.int32)
     for number, held_out in enumerate(datasets.folds(found.train_labels, folds, seed=0)):
         numbers[held_out] = number
@@ -242,7 +242,7 @@ def nearest(
     groups: tuple[Array, Array] | None = None,
     **options: Any,
 ) -> tuple[Neighbours, float]:
-    """`knn.nearest`, and the seconds that it took, compiling left out."""
+    """Return the result of `knn.nearest` and its seconds without compiling."""
     queries, references = jnp.asarray(queries), jnp.asarray(references)
     search = compile_nearest(queries, references, k, groups=groups, **options)
     start = time.perf_counter()
@@ -251,19 +251,19 @@ def nearest(
 
 
 def compile_nearest(queries: Array, references: Array, k: int, **options: Any) -> Callable:
-    """`knn.nearest` for arrays like these."""
+    """Compile `knn.nearest` for arrays of these shapes."""
     return xla.compile_lowered(knn.nearest.lower(queries, references, k, **options))
 
 
 def prepare(images: Images, upright: bool, sigma: float) -> Array:
-    """Deskews and blurs, if at all."""
+    """Deskew and blur images, as the arguments ask."""
     images = jnp.asarray(images)
     images = preprocess.deskew(images) if upright else images
     return preprocess.blur(images, sigma) if sigma else images
 
 
 def pixel_error(pixels: np.ndarray, clean: np.ndarray) -> tuple[float, float]:
-    """Mean absolute error, in grey levels, and peak signal-to-noise ratio, in decibels."""
+    """Return the mean absolute error in grey levels and the PSNR in decibels."""
     difference = pixels.astype(np.float64) - clean
     psnr = 10 * np.log10(255**2 / np.mean(difference**2))
     return float(np.abs(difference).mean()), float(psnr)

@@ -1,10 +1,10 @@
-"""What do many members cost together, against one after the other, PyTorch and scikit-learn?
+"""How fast are many trials together, compared with single runs, PyTorch and scikit-learn?
 
     python -m experiments.members_speed [--name=cpu] [--nets ...] [--members ...] [--repeats=3]
 
-Throughput: an epoch of so many members, ours as `run_group` trains them (and with shared
-batches), against as many epochs of one plain run of ours and of PyTorch's, measured in turns with
-them. Cross-validation: ten folds against scikit-learn's `cross_val_score`, on the real data, from
+Throughput: an epoch of all trials, as `run_group` trains them (with and without shared batches),
+compared with an epoch of one plain run, ours and PyTorch's, for each trial; all interleaved.
+Cross-validation: ten folds compared with scikit-learn's `cross_val_score`, on the real data, from
 the call to the scores.
 """
 
@@ -49,7 +49,7 @@ PEERS = ("ours", "pytorch")
 
 
 def members_config(model: Mapping[str, Any], count: int, share_batches: bool) -> ConfigDict:
-    """So many seeds of a net."""
+    """Return the config of `count` seeds of a net."""
     config = configs.default()
     config.model.update(model)
     config.train.batch_size = BATCH_SIZE
@@ -58,24 +58,24 @@ def members_config(model: Mapping[str, Any], count: int, share_batches: bool) ->
 
 
 def an_epoch(config: ConfigDict, examples: Splits) -> tuple[int, Callable[[], None]]:
-    """How many members train at once, and a function that trains an epoch of all of them."""
-    everyone = space.expand(config)
-    group = groups.make(config, everyone, examples)
-    course = trials.start(group.plan, group.members)
-    epoch_of = run_group.compile_epoch(group, course)
+    """Return how many trials train at once, and a function that trains an epoch of all."""
+    all_trials = space.expand(config)
+    group = groups.make(config, all_trials, examples)
+    state = trials.start(group.plan, group.members)
+    epoch_of = run_group.compile_epoch(group, state)
 
     def train() -> None:
-        nonlocal course
+        nonlocal state
         with progress.Bar(1, 0, 1, lambda line: None) as bar:
-            active = range(len(everyone))
-            course, _ = run_group.train_epoch(group, course, epoch_of, 1, active, bar)
-            jax.block_until_ready(course)
+            active = range(len(all_trials))
+            state, _ = run_group.train_epoch(group, state, epoch_of, 1, active, bar)
+            jax.block_until_ready(state)
 
-    return min(len(everyone), group.plan.width * group.plan.threads), train
+    return min(len(all_trials), group.plan.width * group.plan.threads), train
 
 
 def throughput(net: str, counts: Sequence[int], num_train: int, repeats: int) -> dict[str, Any]:
-    """Seconds of an epoch of each number of members, and of one run of each peer, in turns."""
+    """Return the seconds of an epoch of each number of trials and of one run of each peer."""
     size = num_train // BATCH_SIZE * BATCH_SIZE
     examples = random_splits(size)
     ours, failed = {}, {}
@@ -122,9 +122,9 @@ def throughput(net: str, counts: Sequence[int], num_train: int, repeats: int) ->
 
 
 def cross_validation(dataset: str, epochs: int, repeats: int) -> list[dict[str, Any]]:
-    """Ten folds of softmax regression and of an MLP: seconds and accuracy, ours and theirs.
+    """Cross-validate softmax regression and an MLP: seconds and accuracy, ours and scikit-learn's.
 
-    Beside them the seconds of ten runs of PyTorch's; None where it cannot be had.
+    Rows also have the seconds of ten runs of PyTorch; None if it is not installed.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import SGDClassifier
@@ -140,7 +140,7 @@ def cross_validation(dataset: str, epochs: int, repeats: int) -> list[dict[str, 
     linear.members.update(folds=10, share_batches=True)
     mlp = linear.copy_and_resolve_references()
     mlp.model.update(study.MODELS["mlp_512_256"])
-    # As scikit-learn's; and so large a net gains nothing by sharing.
+    # As in scikit-learn; so large a net gains nothing from shared batches.
     mlp.optim.schedule, mlp.optim.learning_rate = "constant", 0.001
     mlp.members.share_batches = False
     sgd = SGDClassifier(loss="log_loss", max_iter=epochs, tol=None, random_state=0)
@@ -161,7 +161,7 @@ def cross_validation(dataset: str, epochs: int, repeats: int) -> list[dict[str, 
             accuracies = _held_out_accuracies(config, found)
             ours_seconds.append(time.perf_counter() - start)
             start = time.perf_counter()
-            with warnings.catch_warnings():  # few epochs are the question, not a mistake
+            with warnings.catch_warnings():  # few epochs are intended
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 scores = cross_val_score(
                     classifier, x, found.train.labels, cv=10, n_jobs=os.cpu_count()
@@ -183,17 +183,17 @@ def cross_validation(dataset: str, epochs: int, repeats: int) -> list[dict[str, 
 
 
 def _held_out_accuracies(config: ConfigDict, examples: Splits) -> list[float]:
-    """Of each fold, from a run without its refit: what `cross_val_score` does."""
+    """Return the accuracy of each fold, without training on all examples at the end."""
     with tempfile.TemporaryDirectory() as folder:
-        everyone = space.expand(config)
+        all_trials = space.expand(config)
         finished = run_group.run_group(
-            config, everyone, examples, Path(folder, "checkpoints"), lambda line: None
+            config, all_trials, examples, Path(folder, "checkpoints"), lambda line: None
         )
     return [row["val_accuracy"] for row in run_group.outcomes(finished)]
 
 
 def _runs_of_pytorch(config: ConfigDict, num_examples: int) -> float | None:
-    """Seconds of a run for each fold, one after the other; None where PyTorch cannot be had."""
+    """Return the seconds of a PyTorch run for each fold; None if it is not installed."""
     folds, size = config.members.folds, config.train.batch_size
     num_train = num_examples - -(-num_examples // folds)
     net = {"name": config.model.name, **registry.fields(config.model)}
@@ -207,7 +207,7 @@ def _runs_of_pytorch(config: ConfigDict, num_examples: int) -> float | None:
 
 
 def main() -> None:
-    """Measures and writes the results."""
+    """Measure and write the results."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--name", default=jax.default_backend(), help="of the results' files")
@@ -218,7 +218,7 @@ def main() -> None:
     parser.add_argument("--dataset", default="mnist", help="of the cross-validation")
     parser.add_argument("--epochs", type=int, default=20, help="of a fold's training")
     options = parser.parse_args()
-    xla.enable_cache(xla.OFF)  # compiling is part of what is told
+    xla.enable_cache(xla.OFF)  # the results include compilation
     measured = [
         throughput(net, options.members, options.train_size, options.repeats)
         for net in tqdm(options.nets, unit="net")

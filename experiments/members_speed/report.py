@@ -1,4 +1,4 @@
-"""What `experiments.members_speed` found: two tables and a figure."""
+"""Tables and figure of `experiments.members_speed`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from experiments import figures, tables
 
 
 def to_markdown(record: Mapping[str, Any]) -> str:
-    """A row for each net and number of members."""
+    """Throughput of each net and number of trials."""
     header = ["net", "members", "at once", "epoch, s", "sharing batches, s", "a member, ms"]
     header += ["one plain run / a member", "PyTorch / a member"]
     cells = []
@@ -48,7 +48,7 @@ def to_markdown(record: Mapping[str, Any]) -> str:
 
 
 def cross_validation_to_markdown(record: Mapping[str, Any]) -> str:
-    """A row for each model."""
+    """Cross-validation of each model."""
     header = ["ten folds of", "epochs", "ours, s", "scikit-learn, s", "times faster"]
     header += ["PyTorch, s", "times faster", "ours, %", "scikit-learn, %"]
     cells = [
@@ -77,7 +77,7 @@ def cross_validation_to_markdown(record: Mapping[str, Any]) -> str:
 
 
 def _beside(theirs: float | None, ours: float) -> list[str]:
-    """Seconds, and how often ours are in them; earlier records have none."""
+    """Return seconds and their ratio to ours; earlier records have none."""
     return [f"{theirs:.1f}", f"{theirs / ours:.1f}"] if theirs else ["-", "-"]
 
 
@@ -85,7 +85,7 @@ TABLES = (to_markdown, cross_validation_to_markdown)
 
 
 def figure(record: Mapping[str, Any]) -> Figure:
-    """Milliseconds of an epoch for each member, against their number."""
+    """Plot milliseconds of an epoch and trial against the number of trials."""
 
     def draw(axes: Sequence[Axes]) -> None:
         for net, ax in zip(record["throughput"], axes, strict=True):

@@ -1,1 +1,1 @@
-"""How an epoch scales with data, batch, net and members."""
+"""Scaling of an epoch with data, batch size, parameters and trials."""

@@ -1,8 +1,8 @@
-"""How do an epoch's seconds and memory grow: with the data, the batch, the net, the members?
+"""How do the seconds and memory of an epoch grow with data, batch size, parameters and trials?
 
     python -m experiments.scaling [--name=cpu] [--repeats=3] [--axes ...]
 
-Ours alone. Each point is a process of its own, so that its memory is its own.
+Each point is measured in its own process, so that memory is measured separately.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from experiments.scaling.point import Point
 
 
 class Line(NamedTuple):
-    """Points that differ in one thing."""
+    """Points that differ in one quantity."""
 
     axis: str  # a key of `report.AXES`
     net: str
@@ -32,7 +32,7 @@ class Line(NamedTuple):
 
 NETS = ("mlp_512_256", "cnn_3x3")
 CNN = study.MODELS["cnn_3x3"]
-# Nets small enough to train a hundred at once, and how many examples make an epoch of theirs.
+# Nets small enough to train a hundred at once, with the examples of an epoch.
 SMALL: dict[str, tuple[dict[str, Any], int]] = {
     "linear": ({"name": "linear"}, 6_000),
     "mlp, 64 units": ({"name": "mlp", "widths": (64,)}, 6_000),
@@ -41,28 +41,28 @@ SMALL: dict[str, tuple[dict[str, Any], int]] = {
 
 
 def lines(repeats: int) -> list[Line]:
-    """Everything to measure."""
+    """Return all points to measure."""
     base = Point({}, num_train=6_000, batch_size=128, members=1, augment=False, repeats=repeats)
-    everything = []
+    all_lines = []
     for net in NETS:
         point = base._replace(model=study.MODELS[net])
         sizes = [point._replace(num_train=n, augment=True) for n in (6_000, 60_000, 600_000)]
         batches = [point._replace(batch_size=size) for size in (8, 32, 128, 512, 2_048)]
-        everything += [Line("num_train", net, sizes), Line("batch_size", net, batches)]
+        all_lines += [Line("num_train", net, sizes), Line("batch_size", net, batches)]
     mlps = [{"name": "mlp", "widths": (w, w)} for w in (32, 128, 512, 2_048)]
     cnns = [{**CNN, "channels": (c, 2 * c), "widths": (8 * c,)} for c in (8, 16, 32, 64)]
     for net, models in (("mlp, w and w units", mlps), ("cnn, c and 2c channels", cnns)):
-        everything.append(Line("num_params", net, [base._replace(model=m) for m in models]))
+        all_lines.append(Line("num_params", net, [base._replace(model=m) for m in models]))
     for net, (model, num_train) in SMALL.items():
         point = base._replace(model=model, num_train=num_train)
-        everything.append(
+        all_lines.append(
             Line("members", net, [point._replace(members=count) for count in (1, 10, 100)])
         )
-    return everything
+    return all_lines
 
 
 def measure(axis: str, net: str, point: Point) -> dict[str, Any]:
-    """A point's row, from a process of its own."""
+    """Measure a point in its own process and return its row."""
     command = [sys.executable, "-m", "experiments.scaling.point", json.dumps(point)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found = json.loads(done.stdout.splitlines()[-1])
@@ -77,7 +77,7 @@ def measure(axis: str, net: str, point: Point) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measures and writes the results."""
+    """Measure and write the results."""
     # On a GPU, this process must not take the memory that the others need.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

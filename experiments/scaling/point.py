@@ -1,4 +1,4 @@
-"""An epoch of training at one size, in a process of its own: its seconds and its memory.
+"""Seconds and memory of an epoch of training at one size, measured in its own process.
 
 `experiments.scaling` starts these.
 """
@@ -22,18 +22,18 @@ from mnist_jax.runtime import memory, xla
 
 
 class Point(NamedTuple):
-    """What a process is started for."""
+    """The job of a process."""
 
     model: Mapping[str, Any]  # fields of `config.model`
     num_train: int
     batch_size: int
-    members: int  # seeds trained at once, vmapped; 1: the plain epoch
+    members: int  # seeds trained at once, vmapped; 1: not vmapped
     augment: bool
     repeats: int  # epochs timed
 
 
 def measure(point: Point) -> dict[str, Any]:
-    """Median seconds of an epoch of all members, parameters of one, and the process's memory."""
+    """Return the median seconds of an epoch, the parameters of one trial and the peak memory."""
     config = configs.default()
     config.model.update(point.model)
     config.train.batch_size = point.batch_size
@@ -44,7 +44,7 @@ def measure(point: Point) -> dict[str, Any]:
     images, labels = map(jnp.asarray, timing.random_examples(point.num_train))
     root = jax.random.key(0)
     init = partial(train.init_state, recipe, hparams)
-    # What is below the package's own jit, to be vmapped before it is compiled.
+    # The function below the package's own jit, to be vmapped before it is compiled.
     epoch = partial(inspect.unwrap(train.train_epoch), recipe)
     if point.members > 1:
         root = jax.random.split(root, point.members)

@@ -9,7 +9,7 @@ from matplotlib.ticker import EngFormatter
 
 from experiments import figures, tables
 
-AXES = {  # what grows, and in words
+AXES = {  # key of a row and its title
     "num_train": "training examples",
     "batch_size": "batch size",
     "num_params": "parameters",
@@ -18,7 +18,7 @@ AXES = {  # what grows, and in words
 
 
 def to_markdown(record: Mapping[str, Any]) -> str:
-    """A row for each point."""
+    """Seconds and memory of each point."""
     header = ["what grows", "net", "to", "epoch, s", "µs an example and member", "MB"]
     cells = [
         [
@@ -43,13 +43,13 @@ def to_markdown(record: Mapping[str, Any]) -> str:
 
 
 def seconds(row: Mapping[str, Any]) -> float:
-    """Of an epoch of all its examples, also where they do not fill the last batch."""
+    """Return the seconds of an epoch of all examples, even if the last batch is incomplete."""
     examples: int = row["num_train"] * row["members"]
     return 1e-6 * row["microseconds_per_example"] * examples
 
 
 def memory(row: Mapping[str, Any]) -> int:
-    """Bytes: of the accelerator where there is one, else of the process."""
+    """Return the bytes of the accelerator if there is one, else of the process."""
     return row["device_peak_bytes"] or row["peak_rss_bytes"]
 
 
@@ -57,7 +57,7 @@ TABLES = (to_markdown,)
 
 
 def figure(record: Mapping[str, Any]) -> Figure:
-    """Seconds above, memory below, a column for each thing that grows."""
+    """Plot seconds (above) and memory (below), a column for each axis."""
     axes_of = list(dict.fromkeys(row["axis"] for row in record["rows"]))
 
     def draw(panels: Sequence[Axes]) -> None:

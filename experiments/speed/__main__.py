@@ -1,13 +1,12 @@
-"""How fast is an epoch, side by side with PyTorch, Keras and the usual way of writing it in JAX?
+"""How fast is an epoch compared with PyTorch, Keras and the usual way of writing it in JAX?
 
     python -m experiments.speed [--name=cpu] [--repeats=5] [--nets ...] [--batches ...]
 
-Same nets, batches, optimizer, data and machine. Each peer has a process of its own; they take turns
-(ours, theirs, ours, ...; another one first each time), and who waits costs no time. Medians are
-over the turns, and so are ratios, each of two turns that are neighbours. Each peer is started
-twice: with nothing kept from an earlier compilation, and with what the first start left; the second
-start takes the turns. Needs `pip install -e '.[bench]'`; a peer that cannot be had is left out, its
-reason in the record.
+Same nets, batches, optimizer, data and machine. Each peer has its own process; their turns are
+interleaved, starting with a different peer each time, and waiting costs no time. Medians are over
+the turns, and so are ratios, each of two neighbouring turns. Each peer is started twice: with an
+empty compilation cache, and with the cache of the first start; the second start takes the turns.
+Needs `pip install -e '.[bench]'`; an unavailable peer is left out, with its reason in the record.
 """
 
 import argparse
@@ -34,23 +33,23 @@ from mnist_jax.models import networks, registry
 
 NETS = ("mlp_512_256", "cnn_3x3", "cnn_5x5_3x3")
 BATCHES = (32, 128, 512)
-PREDICTIONS = 4  # a turn: they are short
-TURN = 1.5e11  # floating-point operations, if not a whole epoch: less is over too soon to be timed
+PREDICTIONS = 4  # in a turn, since they are short
+TURN = 1.5e11  # floating-point operations of a turn, at most an epoch; shorter turns are noisy
 
 
 class Start(NamedTuple):
-    """A worker's first training and predicting, compiling included."""
+    """Seconds of a worker's first training and prediction, including compilation."""
 
     train_seconds: float
     predict_seconds: float
-    seconds_to_trained: float  # from before there was a process to the end of the training
+    seconds_to_trained: float  # from before the process started
 
 
 def seconds(process: subprocess.Popen, word: str) -> float:
-    """How long a worker takes to do something.
+    """Return the seconds that a worker takes for a command.
 
     Raises:
-      worker.Failed: the peer cannot be had.
+      worker.Failed: the peer is unavailable.
     """
     return worker.ask(process, word)["seconds"]
 
@@ -58,10 +57,10 @@ def seconds(process: subprocess.Popen, word: str) -> float:
 def start(
     job: worker.Job, cache: Path, stack: contextlib.ExitStack
 ) -> tuple[subprocess.Popen, Start]:
-    """A worker, until the stack is closed, and how its start went.
+    """Start a worker, which the stack closes, and measure its start.
 
     Raises:
-      worker.Failed: the peer cannot be had.
+      worker.Failed: the peer is unavailable.
     """
     before = time.perf_counter()
     process = stack.enter_context(worker.spawn(job, cache))
@@ -71,16 +70,16 @@ def start(
 
 
 def measure(net: str, batch_size: int, num_train: int, repeats: int) -> dict[str, Any]:
-    """Every peer's figures, from turns taken one after the other.
+    """Measure all peers in interleaved turns.
 
     Args:
       net: a key of `study.MODELS`.
       batch_size: of training.
       num_train: examples of one turn, rounded down to whole batches.
-      repeats: turns of training; of predicting there are `PREDICTIONS` times as many.
+      repeats: turns of training; `PREDICTIONS` turns of prediction follow each.
 
     Raises:
-      worker.Failed: we ourselves cannot be had; of others, the reason is in the result.
+      worker.Failed: ours failed; failures of the others are in the result.
     """
     fields = study.MODELS[net] | registry.fields(study.MODELS[net])
     num_train = num_train // batch_size * batch_size
@@ -95,7 +94,7 @@ def measure(net: str, batch_size: int, num_train: int, repeats: int) -> dict[str
         for peer in PEERS:
             job = worker.Job(peer, fields, batch_size, num_train)
             cache = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            with noting(failed, peer):
+            with recording(failed, peer):
                 with contextlib.ExitStack() as alone:
                     process, cold = start(job, cache, alone)
                     memory[peer] = [worker.ask(process, "memory")]
@@ -103,26 +102,26 @@ def measure(net: str, batch_size: int, num_train: int, repeats: int) -> dict[str
                 starts[peer] = cold, cached
         for i in range(repeats):
             for word in ("train", *["predict"] * PREDICTIONS):
-                there = [peer for peer in PEERS if peer not in failed]
-                first = i % len(there)
-                for peer in (*there[first:], *there[:first]):
-                    with noting(failed, peer):
+                running = [peer for peer in PEERS if peer not in failed]
+                first = i % len(running)
+                for peer in (*running[first:], *running[:first]):
+                    with recording(failed, peer):
                         turns[peer][word].append(seconds(processes[peer], word))
         rows = {}
         for peer in PEERS:
             if peer in failed:
                 continue
-            with noting(failed, peer):
+            with recording(failed, peer):
                 memory[peer].append(worker.ask(processes[peer], "memory"))
-                told = turns[peer], *starts[peer], memory[peer]
-                rows[peer] = row(*told, num_train, flops(net))
+                measured = turns[peer], *starts[peer], memory[peer]
+                rows[peer] = row(*measured, num_train, flops(net))
     facts = {"net": net, "batch_size": batch_size, "num_train": num_train}
     return {**facts, "peers": rows, "failed": failed}
 
 
 @contextlib.contextmanager
-def noting(failed: dict[str, str], peer: str) -> Iterator[None]:
-    """Notes the reason why a peer fails; that we fail ourselves is not noted but raised."""
+def recording(failed: dict[str, str], peer: str) -> Iterator[None]:
+    """Record the reason of a peer's failure; a failure of ours is raised."""
     try:
         yield
     except worker.Failed as error:
@@ -139,15 +138,15 @@ def row(
     num_train: int,
     flops_per_example: tuple[int, int],
 ) -> dict[str, Any]:
-    """A peer's figures.
+    """Compute the figures of a peer.
 
     Args:
-      turns: seconds of each to "train" and to "predict", those of the starts left out.
-      cold: the start that had to compile everything.
-      cached: the start that found what the first had compiled.
-      memory: the most that the process of each start has held.
+      turns: seconds of each "train" and "predict" turn, without the starts.
+      cold: the start with an empty compilation cache.
+      cached: the start with the cache of the first.
+      memory: peak memory of the process of each start.
       num_train: training examples of a turn.
-      flops_per_example: floating-point operations to train on one and to predict one.
+      flops_per_example: floating-point operations of training and of prediction.
     """
     train, predict = (statistics.median(turns[word]) for word in ("train", "predict"))
     train_flops, predict_flops = flops_per_example
@@ -178,10 +177,10 @@ def row(
 
 
 def flops(net: str) -> tuple[int, int]:
-    """Floating-point operations of the net's products, for an example: to train, to predict.
+    """Return the floating-point operations of training on an example and of predicting it.
 
-    Training takes each layer's product three times, forward, for the gradient of its weights and
-    for that of its input, which the first layer does not need.
+    Only products count. Training computes each layer's product three times: forward, gradient of
+    the weights and gradient of the input, except for the input of the first layer.
     """
     config = configs.default().model
     config.update(study.MODELS[net])
@@ -190,12 +189,12 @@ def flops(net: str) -> tuple[int, int]:
 
 
 def examples_of_a_turn(net: str, at_least: int) -> int:
-    """More of a net that is quicker, up to an epoch, so that a turn is long enough to be timed."""
+    """Return the examples of a turn, more for a faster net, up to an epoch."""
     return max(at_least, min(EPOCH, int(TURN / flops(net)[0])))
 
 
 def main() -> None:
-    """Measures and writes the results."""
+    """Measure and write the results."""
     # On a GPU, this process must not take the memory that the workers need.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

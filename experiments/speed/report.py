@@ -1,4 +1,4 @@
-"""What `experiments.speed` found: two tables and a figure."""
+"""Tables and figure of `experiments.speed`."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from experiments.speed.peers import OURS, PEERS, THEIRS
 
 
 def to_markdown(record: Mapping[str, Any]) -> str:
-    """A row for each net and batch: seconds an epoch, and ours over the best of the others."""
+    """Seconds of an epoch of each net and batch size, and the ratio of ours to the best peer."""
     peers = _peers(record)
     ours = [name for name in OURS if name in peers]
     header = ["net", "batch", *peers, *(f"{name} / best peer" for name in ours)]
@@ -40,7 +40,7 @@ def to_markdown(record: Mapping[str, Any]) -> str:
 
 
 def _ratio(rows: Mapping[str, Mapping[str, Any]], name: str, key: str) -> str:
-    """One of ours over the best peer's: the turns' median ratio, and from where to where."""
+    """Return the median ratio of ours to the best peer over the turns, with its range."""
     others = [rows[name] for name in THEIRS if name in rows]
     if not others or name not in rows:
         return "-"
@@ -54,7 +54,7 @@ def _ratio(rows: Mapping[str, Mapping[str, Any]], name: str, key: str) -> str:
 
 
 def _examples(record: Mapping[str, Any]) -> str:
-    """Of a turn: with each batch size a few less, of quick nets more than of slow ones."""
+    """Return the examples of a turn, which differ between nets."""
     most: dict[str, int] = {}
     for result in record["results"]:
         most[result["net"]] = max(most.get(result["net"], 0), result["num_train"])
@@ -62,7 +62,7 @@ def _examples(record: Mapping[str, Any]) -> str:
 
 
 def details(record: Mapping[str, Any]) -> str:
-    """A row for each net, batch and peer, with all that was measured."""
+    """All measurements, a row for each net, batch size and peer."""
     header = ["net", "batch", "peer", "epoch, s", "predicting 10,000, s", "examples/s"]
     header += ["compiling, s", "start to first epoch, s", "MB", "GFLOP/s"]
     peak = max(record.get("gemm_gflop_per_second", {}).values(), default=None)
@@ -105,7 +105,7 @@ def details(record: Mapping[str, Any]) -> str:
 
 
 def figure(record: Mapping[str, Any]) -> Figure:
-    """Seconds an epoch against the batch size, a panel for each net, a line for each peer."""
+    """Plot seconds of an epoch against batch size: a panel for each net, a line for each peer."""
     names = list(dict.fromkeys(result["net"] for result in record["results"]))
 
     def draw(axes: Sequence[Axes]) -> None:
@@ -130,7 +130,7 @@ def figure(record: Mapping[str, Any]) -> Figure:
 
 
 def _peers(record: Mapping[str, Any]) -> list[str]:
-    """The peers that took part or failed to; earlier records have fewer."""
+    """Return the peers that ran or failed; earlier records have fewer."""
     tried = {
         name for result in record["results"] for name in {**result["peers"], **result["failed"]}
     }

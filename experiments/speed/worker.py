@@ -1,11 +1,11 @@
-"""A peer in a process of its own, which does what it is asked and waits in between.
+"""A peer in its own process, which runs commands and waits in between.
 
     with worker.spawn(job, cache) as process:
         seconds = worker.ask(process, "train")["seconds"]
 
-The worker reads a word a line on its standard input, does it, and answers with a line of JSON:
-"train" and "predict" with `seconds`, "memory" with `peak_rss_bytes` and `device_peak_bytes`; or
-with `failed` and the reason, and ends. Reading blocks: a peer that waits costs no time.
+The worker reads a command a line from standard input, runs it and answers with a line of JSON:
+"train" and "predict" with `seconds`, "memory" with `peak_rss_bytes` and `device_peak_bytes`. On
+failure it answers with `failed` and the reason, and exits. A waiting worker costs no time.
 """
 
 import contextlib
@@ -24,11 +24,11 @@ from mnist_jax.runtime import memory
 
 
 class Failed(Exception):  # noqa: N818
-    """A peer that cannot be had here; the message is its reason, in one line."""
+    """A peer that is unavailable; the message is the reason, in one line."""
 
 
 class Job(NamedTuple):
-    """What a worker is started for."""
+    """The job of a worker."""
 
     peer: str  # a name in `peers.PEERS`
     net: Mapping[str, Any]  # every field of a net, and the name of its family
@@ -39,18 +39,18 @@ class Job(NamedTuple):
 
 @contextlib.contextmanager
 def spawn(job: Job, cache: Path) -> Iterator[subprocess.Popen]:
-    """A worker, from its start to its end; what it compiles is kept in the folder `cache`."""
+    """Run a worker while the context is open, with its compilation cache in `cache`."""
     variables = {
         "JAX_COMPILATION_CACHE_DIR": f"{cache}/jax",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "TORCHINDUCTOR_CACHE_DIR": f"{cache}/torch",
-        # On a GPU, no process takes memory that it does not need from those that wait.
+        # On a GPU, a process must leave memory to those that wait.
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     }
     if job.peer == "ours by core":
         from mnist_jax.runs import (
-            groups,  # not in the worker, where it would bring JAX to every peer
+            groups,  # not in the worker, where it would import JAX for every peer
         )
 
         variables["JAX_NUM_CPU_DEVICES"] = str(groups.cores())
@@ -65,18 +65,18 @@ def spawn(job: Job, cache: Path) -> Iterator[subprocess.Popen]:
     try:
         yield process
     finally:
-        process.communicate()  # closes its input, at which it ends
+        process.communicate()  # closes its input, which ends it
 
 
 def ask(process: subprocess.Popen, word: str) -> dict[str, Any]:
-    """What a worker answers to a word.
+    """Send a command to a worker and return its answer.
 
     Raises:
-      Failed: it cannot do it, or has ended.
+      Failed: the command failed, or the worker has exited.
     """
     assert process.stdin
     assert process.stdout
-    with contextlib.suppress(BrokenPipeError):  # it may have said why before it ended
+    with contextlib.suppress(BrokenPipeError):  # its reason may be in the output
         process.stdin.write(f"{word}\n")
         process.stdin.flush()
     line = process.stdout.readline()
@@ -87,7 +87,7 @@ def ask(process: subprocess.Popen, word: str) -> dict[str, Any]:
 
 
 def make(job: Job) -> peers.Peer:
-    """The peer that a job names; its library is imported here and nowhere else."""
+    """Make the peer of a job; only here is its library imported."""
     images, labels = random_examples(job.num_train)
     task = peers.Task(
         net=job.net,
@@ -118,9 +118,9 @@ def make(job: Job) -> peers.Peer:
 
 
 def main(job: Job) -> None:
-    """Answers the words on standard input until there are no more."""
+    """Run the commands from standard input until it ends."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints must not be taken for an answer
+    os.dup2(2, 1)  # what a library prints is not an answer
 
     def say(answer: Mapping[str, Any]) -> None:
         print(json.dumps(answer), file=answers, flush=True)
@@ -129,7 +129,7 @@ def main(job: Job) -> None:
         peer = make(job)
         for line in sys.stdin:
             say(_do(peer, line.strip()))
-    except Exception as error:  # a library that is not installed, or cannot do it here
+    except Exception as error:  # a library that is missing or does not work here
         say({"failed": f"{type(error).__name__}: {error}".splitlines()[0]})
 
 

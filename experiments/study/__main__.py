@@ -5,11 +5,10 @@
     python -m experiments.study --skip cnn_6x6_3x3    # all but one that takes hours
     python -m experiments.study --quick               # on digits: does all of it work?
 
-Finished rows are kept in runs/study and not run again, and published rows stay where there is no
-new one; study.html in that folder shows the nets, how they learnt and what is confused. A row that
-fails is told of and does not keep the others from running; the next call tries it again. Every
-choice was made on validation data or out of fold; each run looks at the test split once.
-`experiments.study.rows` is the list.
+Finished rows are kept in runs/study and not repeated; published rows stay until a new one replaces
+them. study.html in that folder shows nets, learning curves and confusion matrices. A row that fails
+is reported, the others still run, and the next call retries it. Every choice was made on validation
+data or out of fold; each run reads the test split once. `experiments.study.rows` lists the rows.
 """
 
 import argparse
@@ -34,7 +33,7 @@ from mnist_jax.runtime import progress, provenance, xla
 from mnist_jax.workdir import files
 
 DEFAULT = Path("runs/study")
-# By minutes on 2 cores, so that a bar tells when all is done: a row that is not named takes 1.
+# Minutes on 2 cores, for the progress bar; a row that is not listed takes 1.
 MINUTES = {
     "by_hand": 4,
     "mlp_512_256": 2,
@@ -56,13 +55,13 @@ MINUTES = {
 
 
 def finished(row: Row, settings: Settings) -> bool:
-    """Whether the folder has what comes of a row, of as many seeds as asked for or more."""
+    """Return True if the folder has the results of a row, with enough seeds."""
     path = _path(row, settings)
     return path.exists() and files.read_json(path)["seeds"] >= settings.seeds
 
 
 def run(row: Row, settings: Settings) -> dict[str, Any]:
-    """What comes of a row, ready for JSON; taken from the folder if it is finished there."""
+    """Return the results of a row, ready for JSON; a finished row is read from the folder."""
     path = _path(row, settings)
     if finished(row, settings):
         return files.read_json(path)
@@ -94,28 +93,28 @@ def _as_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def _gain(reproduced: Outcome | None, best: Outcome | None) -> dict[str, Any] | None:
-    """How much better ours is, by seed or fold; where one has none, by example."""
+    """Return the gain of ours, paired by seed or fold, or by example if one has neither."""
     if reproduced is None or best is None:
         return None
     a, b = reproduced.values, best.values
     alone = min(len(a), len(b)) == 1
     if alone and reproduced.examples is not None and best.examples is not None:
         a, b = reproduced.examples, best.examples
-    # What has no seed is the same beside each of the other's.
+    # A system without seeds is paired with every seed of the other.
     a, b = (list(x) * max(len(a), len(b)) if len(x) == 1 else x for x in (a, b))
     folds = range(len(a)) if reproduced.of_folds and best.of_folds else None
     return stats.paired(a, b, folds)._asdict() if len(a) == len(b) > 1 else None
 
 
-def told(row: Row) -> dict[str, Any]:
-    """What a row of the results says of the study that it is of."""
+def quoted(row: Row) -> dict[str, Any]:
+    """Return what a row quotes from its study."""
     keys = ("name", "study", "data", "system", "metric", "theirs", "their_seconds", "note")
     return {key: getattr(row, key) for key in keys}
 
 
 def describe(row: Row, found: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of the results: what the study reports, and what came of it here."""
-    described = told(row)
+    """Return a row of the published results: what the study reports and what was measured here."""
+    described = quoted(row)
     described |= {key: found[key] for key in ("device", "git_revision", "gain")}
     described["constant"] = _constant(found["reproduced"]) if "accuracy" in row.metric else None
     for part in PARTS:
@@ -128,7 +127,7 @@ def describe(row: Row, found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _constant(outcome: Mapping[str, Any] | None) -> float | None:
-    """The accuracy of always answering the most frequent class, in percent."""
+    """Return the accuracy of always answering the most frequent class, in percent."""
     if outcome is None or "confusion" not in outcome["shown"]:
         return None
     matrix, classes = (outcome["shown"][key] for key in ("confusion", "classes"))
@@ -137,11 +136,11 @@ def _constant(outcome: Mapping[str, Any] | None) -> float | None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs what is missing and writes the results; 1 if a row failed, 128 + n at a signal n."""
-    # Else boosting takes minutes for seconds where another program wants the cores too: threads
-    # that wait for each other would spin. Read when scikit-learn is loaded.
+    """Run what is missing and write the results; return 1 if a row failed, 128 + n at signal n."""
+    # Otherwise waiting threads spin, and boosting is many times slower on busy cores. Read when
+    # scikit-learn is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from experiments.study.rows import ROWS  # scikit-learn and all systems: seconds
+    from experiments.study.rows import ROWS  # takes seconds
 
     names = [row.name for row in ROWS]
     parser = argparse.ArgumentParser(
@@ -181,7 +180,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     kept = {} if options.quick else tables.read("study")
     published = {row["name"]: row for row in kept.get("rows", [])}
     rows = [
-        describe(row, found[row.name]) if row.name in found else published[row.name] | told(row)
+        describe(row, found[row.name]) if row.name in found else published[row.name] | quoted(row)
         for row in ROWS
         if row.name in {**found, **published}
     ]
@@ -207,8 +206,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _stopped(row: Row, signum: int) -> int:
-    """Tells of it; returns the exit code."""
-    print(f"{row.name}: stopped; the same command goes on", file=sys.stderr)
+    """Report the signal and return the exit code."""
+    print(f"{row.name}: stopped; the same command resumes", file=sys.stderr)
     return 128 + signum
 
 

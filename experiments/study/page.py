@@ -1,4 +1,4 @@
-"""The study on one page: every system with its net, how it learnt, and what it confuses."""
+"""The page of the study: every system with its net, learning curves and confusion matrix."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -18,12 +18,11 @@ PARTS = {"reproduced": "Reproduced", "best": "Ours at its best"}
 
 
 def render(record: Mapping[str, Any], shown: Mapping[str, Mapping[str, Any]]) -> str:
-    """The text of a self-contained HTML file.
+    """Render a self-contained HTML page.
 
     Args:
         record: the study's results.
-        shown: by row and part, the `shown` of its outcome; a row may lack both. Rows that are not
-            there are left out.
+        shown: by row and part, the `shown` of an outcome or None; other rows are left out.
     """
     rows = [
         {
@@ -46,7 +45,7 @@ def render(record: Mapping[str, Any], shown: Mapping[str, Mapping[str, Any]]) ->
 
 
 def _figures(name: str, shown: Mapping[str, Any]) -> dict[str, Any]:
-    """What is drawn of an outcome; `name` is distinct on the page."""
+    """Draw the figures of an outcome; `name` is unique on the page."""
     drawn = {}
     scores: list[dict[str, Any]] = []
     if "layers" in shown:
@@ -74,12 +73,12 @@ def _figures(name: str, shown: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _distinct(svg: str, name: str) -> Markup:
-    """A figure that several rows may show: its ids are those of one of them."""
+    """Make the ids of a figure unique, since several rows may show it."""
     return Markup(re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name.replace(' ', '-')}-", svg))
 
 
 def _scores(matrix: Int[np.ndarray, "K K"], classes: Sequence[str]) -> list[dict[str, Any]]:
-    """Precision, recall and F1 of every class, and their two means, with how many images."""
+    """Return precision, recall, F1 and support of every class, and their two means."""
     found = metrics.of_confusion(matrix)
     per_class, macro, weighted = jax.tree.map(lambda x: x.tolist(), found)
     support = matrix.sum(axis=1).tolist()

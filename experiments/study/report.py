@@ -8,7 +8,7 @@ from experiments.study.page import PARTS
 
 
 def to_markdown(record: Mapping[str, Any]) -> str:
-    """The table: a row a system."""
+    """The figures of each system, theirs and ours."""
     header = [
         *("study", "data", "system", "figure", "a constant", "theirs", "reproduced"),
         "ours at its best",
@@ -54,7 +54,7 @@ def to_markdown(record: Mapping[str, Any]) -> str:
 
 
 def facts_to_markdown(record: Mapping[str, Any]) -> str:
-    """The other figures of the systems that have more than one."""
+    """Further figures of the systems that have more than one."""
     header = ["system", "which", "figures", "the study's"]
     cells = [
         [

@@ -1,7 +1,7 @@
-"""The rows: every system of the five studies, what they report of it, how we run it and beat it.
+"""The rows: every system of the five studies, their figure, our reproduction and our best.
 
-Where a study does not say a setting, ours is its library's default of that day: of Keras, batches
-of 32.
+A setting that a study does not report is the default of its library at that time: batches of 32 in
+Keras.
 """
 
 from configs import fast
@@ -15,8 +15,8 @@ TEST = "test accuracy, %"
 VAL = "accuracy on the held-out fifth, %"
 CV = "accuracy of 3 folds, %"
 PRINTED_99 = "printed as .99, so 98.5 or more"
-# The best on validation, a seed each, of 4,096 and 8,192 features, gammas from 0.006 to 0.03, rates
-# of 0.001 and 0.003, with and without shifts, rotation and zoom.
+# The best on validation, with one seed, of 4,096 and 8,192 features, gammas from 0.006 to 0.03,
+# rates of 0.001 and 0.003, with and without shifts, rotation and zoom.
 KERNEL = {
     "model.name": "rbf",
     "model.features": 8192,
@@ -31,7 +31,7 @@ FAST = {
     for key, value in configs.flatten(fast.get_config().to_dict())
     if key.startswith(("model.", "train.", "optim."))
 }
-# Out of fold better than the same on pixels as they are.
+# Better out of fold than without standardising.
 SOFTMAX = {"optim.schedule": "one_cycle", "train.epochs": 15, "model.standardise": True}
 
 ROWS = [

@@ -1,12 +1,12 @@
-"""How long until 98, 99 and 99.4%, for our configs and for the recipes that others publish?
+"""How long do our configs and published recipes take to reach 98, 99 and 99.4%?
 
     python -m experiments.time_to_accuracy [--recipes ...] [--seeds=10] [--stop-at=99]
 
-A run is a process of its own, one after the other, on the same 54,000 training examples; the 6,000
-held out say when a target is reached, and the test split, read once at that moment, what it is
-worth. Finished runs are kept in runs/time_to_accuracy and not done again, and published recipes
-stay where they are not asked for. The recipes of others need `pip install -e '.[bench]'`; one that
-cannot be run is left out, its reason in the record.
+Runs are processes, one after the other, on the same 54,000 training examples. A target is reached
+on the 6,000 held-out examples; the test split is read once at that moment. Finished runs are kept
+in runs/time_to_accuracy and not repeated; published recipes stay until they are measured again. The
+recipes of others need `pip install -e '.[bench]'`; one that cannot be run is left out, with its
+reason in the record.
 """
 
 import argparse
@@ -43,10 +43,10 @@ class Failed(Exception):  # noqa: N818
 
 
 def write_data(dataset: str) -> tuple[Path, dict[str, int]]:
-    """The examples of every run, as one file, and how many each split has.
+    """Write the examples of every run to a file; return it and the sizes of the splits.
 
     Raises:
-      UserError: the data cannot be had.
+      UserError: the data is not available.
     """
     found = datasets.load(dataset)
     images, labels = found.train_images, found.train_labels
@@ -60,13 +60,13 @@ def write_data(dataset: str) -> tuple[Path, dict[str, int]]:
 
 
 def run(recipe: str, seed: int, examples: Path, stop_at: float | None) -> dict[str, Any]:
-    """What one run found: the run that is there, or a new one.
+    """Return the results of one run, finished earlier or run now.
 
     Args:
       recipe: a name in `recipes.PUBLISHED`, or a config file.
-      seed: of everything but the data.
+      seed: of everything except the data.
       examples: what `write_data` wrote, named after the data set.
-      stop_at: target at which to stop; None: at none.
+      stop_at: target at which to stop; None: train to the end.
 
     Raises:
       UserError: there is no such recipe.
@@ -97,7 +97,7 @@ def run(recipe: str, seed: int, examples: Path, stop_at: float | None) -> dict[s
 def summarize(
     recipe: str, runs: Sequence[Mapping[str, Any]], stop_at: float | None
 ) -> dict[str, Any]:
-    """A recipe's figures over its seeds.
+    """Compute the figures of a recipe over its seeds.
 
     Returns:
       Among others `targets`, with lists over the seeds that reached each (without those beyond the
@@ -131,7 +131,7 @@ def summarize(
 
 
 def main() -> int:
-    """Runs what is missing and writes the results; returns the exit code."""
+    """Run what is missing and write the results; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recipes", nargs="+", default=RECIPES, help="names, or config files")
     parser.add_argument("--seeds", type=int, default=10, help="how many")
@@ -142,7 +142,7 @@ def main() -> int:
     options = parser.parse_args()
     runs: dict[str, list[dict[str, Any]]] = {}
     failed: dict[str, str] = {}
-    # All recipes of a seed before the next one: a slow hour of the machine is everybody's.
+    # All recipes of a seed before the next seed, so that slow hours of the machine affect all.
     jobs = [(recipe, seed) for seed in range(options.seeds) for recipe in options.recipes]
     try:
         examples, sizes = write_data(options.dataset)

@@ -12,7 +12,7 @@ TIMES = {"train_seconds": "training, s", "whole_seconds": "whole process, s"}
 
 
 def to_markdown(record: Mapping[str, Any]) -> str:
-    """A row for each target and recipe."""
+    """Seconds and test accuracy of each target and recipe."""
     header = ["target", "recipe", "parameters", "epochs", "reached", *TIMES.values()]
     header += ["test accuracy, %", "revision"]
     cells = []
@@ -56,7 +56,7 @@ TABLES = (to_markdown,)
 
 
 def figure(record: Mapping[str, Any]) -> Figure:
-    """Validation error against the seconds that it took, of training and of the whole process."""
+    """Plot validation error against seconds of training and of the whole process."""
 
     def draw(axes: Sequence[Axes]) -> None:
         for ax, (key, label) in zip(axes, TIMES.items(), strict=True):

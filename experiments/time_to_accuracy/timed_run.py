@@ -1,4 +1,4 @@
-"""One recipe, one seed, in a process of its own: when does it reach which accuracy?
+"""One recipe with one seed, in its own process: when does it reach each accuracy?
 
 `experiments.time_to_accuracy` starts these.
 """
@@ -18,17 +18,17 @@ TARGETS = (98.0, 99.0, 99.4)  # percent
 
 
 class Job(NamedTuple):
-    """What a process is started for."""
+    """The job of a process."""
 
-    started: float  # time.perf_counter(), which is one clock for all processes of a machine
+    started: float  # time.perf_counter(), which all processes of a machine share
     recipe: str  # a name in `recipes.PUBLISHED`, or a config file with its data set
     seed: int
     data: str  # path of the examples, an .npz with the fields of `recipes.Data`
-    stop_at: float | None  # the target, in percent, at which to stop; None: at none
+    stop_at: float | None  # the target, in percent, at which to stop; None: never
 
 
 def make(recipe: str, data: Data, seed: int) -> Training:
-    """The recipe of that name; its library is imported here and nowhere else."""
+    """Make a recipe by its name; only here is its library imported."""
     match recipe:
         case "pytorch_mnist":
             from experiments.time_to_accuracy.recipes import pytorch
@@ -59,24 +59,23 @@ def follow(
     since_start: Callable[[], float],
     targets: Sequence[float] = TARGETS,
 ) -> dict[str, Any]:
-    """Trains to the recipe's end, and judges on test what first reached a target on validation.
+    """Train to the recipe's end, and test the parameters that first reach a target on validation.
 
     Args:
-      training: about to start.
-      data: what it trains on and is judged by.
-      stop_at: stop once this target is reached; None: go on to the end.
+      training: ready to train.
+      data: examples of all splits.
+      stop_at: stop once this target is reached; None: train to the end.
       since_start: seconds since the process was started.
       targets: accuracies in percent.
 
     Returns:
-      `epochs`, a row each: `epoch`, `train_seconds` of all so far, without compiling and judging,
-      `whole_seconds`, with everything but the judging on test, and `val_accuracy_percent`.
-      `targets`: of each the row of the epoch that first reached it, with the
-      `test_accuracy_percent` of its parameters; None where none did.
+      `epochs`, with a row each: `epoch`, `train_seconds` so far without compiling and evaluating,
+      `whole_seconds` of everything except testing, and `val_accuracy_percent`. `targets`: the row
+      of the epoch that first reached each, with `test_accuracy_percent`; None if none did.
     """
     rows: list[dict[str, Any]] = []
     reached: dict[float, dict[str, Any]] = {}
-    train_seconds = judging_seconds = 0.0
+    train_seconds = testing_seconds = 0.0
     for epoch in range(1, training.epochs + 1):
         start = time.perf_counter()
         training.train_epoch()
@@ -85,7 +84,7 @@ def follow(
         row = {
             "epoch": epoch,
             "train_seconds": train_seconds,
-            "whole_seconds": since_start() - judging_seconds,
+            "whole_seconds": since_start() - testing_seconds,
             "val_accuracy_percent": accuracy,
         }
         rows.append(row)
@@ -93,7 +92,7 @@ def follow(
         if new:
             start = time.perf_counter()
             test = percent(training.predict(data.test_images), data.test_labels)
-            judging_seconds += time.perf_counter() - start
+            testing_seconds += time.perf_counter() - start
             reached |= {target: {**row, "test_accuracy_percent": test} for target in new}
         if stop_at in reached:
             break
@@ -101,12 +100,12 @@ def follow(
 
 
 def percent(predicted: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"]) -> float:
-    """The accuracy in percent, rounded correctly: 5,964 of 6,000 are 99.4, and no less."""
+    """Return the accuracy in percent, rounded correctly: 5,964 of 6,000 are 99.4."""
     return 100 * int((predicted == labels).sum()) / len(labels)
 
 
 def main(job: Job) -> None:
-    """Runs a job; the last line on standard output is JSON and says what came of it."""
+    """Run a job and print its result, a line of JSON, as the last line."""
     with np.load(job.data) as file:
         data = Data(*(file[name] for name in Data._fields))
     training = make(job.recipe, data, job.seed)

@@ -36,7 +36,7 @@ def test_an_ablation_is_a_list_of_overrides(tmp_path, monkeypatch):
         ablation_template.main(seeds=1)
 
 
-def test_students_learn_what_a_committee_believes(tmp_path, monkeypatch):
+def test_students_learn_from_an_ensemble(tmp_path, monkeypatch):
     config = linear.get_config("digits")
     config.train.epochs = 3
     monkeypatch.setattr(fast, "get_config", lambda dataset: config.copy_and_resolve_references())
@@ -186,7 +186,7 @@ def test_without_pytorch_there_is_no_time_of_it(monkeypatch):
     assert members_speed._runs_of_pytorch(config, 1000) is None
 
 
-def test_a_committee_is_trained_and_shown(tmp_path, monkeypatch, capsys):
+def test_an_ensemble_is_trained_and_shown(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(fast, "get_config", linear.get_config)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["committee", "--quick"])
@@ -208,7 +208,7 @@ def test_a_committee_is_trained_and_shown(tmp_path, monkeypatch, capsys):
         assert third[-1].split()[0] == f"{100 * together['test_accuracy'][committee.RULE]:.2f}"
 
 
-def test_validation_chooses_the_committee():
+def test_validation_chooses_the_ensemble():
     def row(dataset, smoothing, validation, test):
         accuracy = {"mean": test, "sd": 0.001}
         together = {"members": 10, "test_accuracy": {"vote": 0.5, committee.RULE: test + 0.01}}
@@ -222,8 +222,8 @@ def test_validation_chooses_the_committee():
     rows.append(row("b", 0, 0.71, 0.6))
     table = committee.accuracy_table({**tables.origin("experiments.committee"), "rows": rows})
     assert (
-        "it chooses label smoothing 0.1 on a (single 80.00 ± 0.10, committee 81.00% by the mean of "
-        "probabilities), label smoothing 0 on b (single 60.00 ± 0.10, committee 61.00% by the mean "
+        "it chooses label smoothing 0.1 on a (single 80.00 ± 0.10, ensemble 81.00% by the mean of "
+        "probabilities), label smoothing 0 on b (single 60.00 ± 0.10, ensemble 61.00% by the mean "
         "of probabilities). "
     ) in table
     assert "| a | 0.1 | 5 | 90.00 ± 0.20 | 80.00 ± 0.10 | 50.00 | 81.00 |" in table

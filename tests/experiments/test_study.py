@@ -98,7 +98,7 @@ def test_a_signal_ends_it_and_the_same_command_goes_on(tmp_path, capsys, monkeyp
     monkeypatch.setattr(rows, "ROWS", [row("long", stopped), row("after", after)])
     command = ["--quick", "--folder", str(tmp_path)]
     assert study.main(command) == code
-    assert "long: stopped; the same command goes on" in capsys.readouterr().err
+    assert "long: stopped; the same command resumes" in capsys.readouterr().err
     assert asked == ["stopped"]
     assert study.main(command) == 0
     assert asked == ["stopped", "stopped", "after"]

@@ -1,8 +1,8 @@
-"""The same training in everybody's hands: what `experiments.speed` sets side by side.
+"""The same training in several libraries, for `experiments.speed`.
 
-A module a library, imported only in the process that measures it, so that nobody's start, threads
-or memory are another's. Each has `make(task) -> Peer`, written as its own community would at its
-best: data ready where it is used, batches drawn by a new permutation each epoch, Adam at 1e-3.
+There is a module for each library, imported only in the process that measures it, so that start,
+threads and memory are separate. Each has `make(task) -> Peer`, written as its own community would
+at its best: data ready on the device, a new permutation each epoch, Adam at 1e-3.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int32, UInt8
 
-OURS = ("ours", "ours by core")  # on a CPU: one device of all cores, or each a device
+OURS = ("ours", "ours by core")  # on a CPU: one device for all cores, or one for each
 THEIRS = ("flax example", "pytorch", "pytorch compiled", "keras", "keras compiled")
 PEERS = (OURS[0], *THEIRS, OURS[1])
 
 
 class Task(NamedTuple):
-    """What every peer does."""
+    """The task of every peer."""
 
     net: Mapping[str, Any]  # every field of a net, and the name of its family
     batch_size: int  # of training; the number of training examples is a multiple of it
@@ -27,7 +27,7 @@ class Task(NamedTuple):
 
 
 class Peer(NamedTuple):
-    """One implementation, with its data and parameters where they are used."""
+    """An implementation, with its data and parameters on the device."""
 
     train: Callable[[], None]  # one pass over the training examples, finished when it returns
     predict: Callable[[], None]  # logits of the test images, likewise

@@ -35,7 +35,7 @@ class Net(nn.Module):
 
 
 def make(task: Task) -> Peer:
-    """The net, its step jitted and the loop over batches in Python."""
+    """Make a net with a jitted step and a Python loop over batches."""
     module = Net(hashable(task.net))
     x, test = (jnp.asarray(x, jnp.float32) / 255 for x in (task.train_images, task.test_images))
     y = jnp.asarray(task.train_labels)
@@ -78,5 +78,5 @@ def make(task: Task) -> Peer:
 
 
 def hashable(net: Mapping[str, Any]) -> tuple:
-    """The fields of a net, to be those of a Linen module."""
+    """Return the fields of a net as hashable pairs, as a Linen module needs them."""
     return tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in net.items())

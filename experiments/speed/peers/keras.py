@@ -1,6 +1,6 @@
 """Keras on TensorFlow, compiled by XLA or not: `model.fit` over a tf.data pipeline.
 
-Of arrays and pipelines, the latter trained faster, as did several steps an execution.
+Pipelines trained faster than arrays, and several steps per execution faster than one.
 """
 
 import os
@@ -21,10 +21,10 @@ STEPS_PER_EXECUTION = 8
 
 
 def make(task: Task, *, compiled: bool) -> Peer:
-    """The net, ready for `fit` and `predict`.
+    """Make a net, ready for `fit` and `predict`.
 
     Args:
-      task: what to do.
+      task: its net and data.
       compiled: by XLA, which Keras calls `jit_compile`.
     """
     model = net(task.net)
@@ -55,11 +55,11 @@ def make(task: Task, *, compiled: bool) -> Peer:
 def batches(
     x: np.ndarray, y: np.ndarray, batch_size: int, *, drop_remainder: bool = False
 ) -> tf.data.Dataset:
-    """The examples in batches, in another order each time."""
+    """Return the examples in batches, in a new order each time."""
     data = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x))
     data = data.batch(batch_size, drop_remainder=drop_remainder).prefetch(2)
     options = tf.data.Options()
-    options.autotune.enabled = False  # it wakes after 10, 20, 40 ms... and every end waits for that
+    options.autotune.enabled = False  # it wakes after 10, 20, 40 ms..., which delays every end
     return data.with_options(options)
 
 

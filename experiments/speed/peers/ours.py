@@ -13,11 +13,11 @@ from mnist_jax.train import evaluate
 
 
 def make(task: Task, *, by_core: bool = False) -> Peer:
-    """The net, to be trained by `train.train_epoch`.
+    """Make a net that `train.train_epoch` trains.
 
     Raises:
-      RuntimeError: `by_core` on anything but a CPU, of which $JAX_NUM_CPU_DEVICES makes devices.
-      UserError: the devices cannot share a batch.
+      RuntimeError: `by_core` without a CPU, whose devices $JAX_NUM_CPU_DEVICES sets.
+      UserError: the batch size is not a multiple of the number of devices.
     """
     if by_core and jax.default_backend() != "cpu":
         raise RuntimeError("it is for CPUs")
@@ -33,7 +33,7 @@ def make(task: Task, *, by_core: bool = False) -> Peer:
     init = jax.jit(train.init_state, static_argnums=0, out_shardings=sharding.whole(mesh))
     state = init(recipe, hparams, root)
 
-    # Compiled when they are first called, for that is when the others compile.
+    # Compiled at the first call, as in the other peers.
     @cache
     def epoch() -> jax.stages.Compiled:
         lowered = train.train_epoch.lower(recipe, state, images, labels, hparams, root)

@@ -9,14 +9,14 @@ from torch import nn
 
 from experiments.speed.peers import Peer, Task
 
-PREDICT_BATCH = 250  # of larger ones a CPU fetches the memory anew each time
+PREDICT_BATCH = 250  # a CPU allocates larger ones again each time
 
 
 def make(task: Task, *, compiled: bool) -> Peer:
-    """The net, trained by a loop over batches.
+    """Make a net that a loop over batches trains.
 
     Args:
-      task: what to do.
+      task: its net and data.
       compiled: by torch.compile, for batches of one size.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

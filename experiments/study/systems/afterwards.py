@@ -1,4 +1,4 @@
-"""What else is asked of a trained net: images that are displaced, weights of 8 bits."""
+"""Further tests of a trained net: displaced images and weights of 8 bits."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -16,7 +16,7 @@ from mnist_jax.runs import restore
 from mnist_jax.train import evaluate
 from mnist_jax.workdir import files
 
-# Ways to move an image, whose accuracies are averaged: zoom, degrees, pixels down and right.
+# Displacements whose accuracies are averaged: zoom, degrees, pixels down and right.
 DISPLACED: Mapping[str, list[tuple[float, float, float, float]]] = {
     "shifted by 4 pixels": [(1, 0, -4, 0), (1, 0, 4, 0), (1, 0, 0, -4), (1, 0, 0, 4)],
     "rotated by 20°": [(1, -20, 0, 0), (1, 20, 0, 0)],
@@ -25,8 +25,8 @@ DISPLACED: Mapping[str, list[tuple[float, float, float, float]]] = {
 }
 
 
-def ask(workdir: Path) -> dict[str, float]:
-    """Figures of a finished run of one net, on its test images."""
+def measure(workdir: Path) -> dict[str, float]:
+    """Measure a finished run of one net on its test images."""
     config, _ = files.read_config(workdir)
     summary = files.read_summary(workdir)
     model, (variables,) = restore.judged(workdir, config, summary, print)
@@ -58,7 +58,7 @@ def ask(workdir: Path) -> dict[str, float]:
 def displace(
     images: UInt8[Array | np.ndarray, "n h w c"], zoom: float, degrees: float, *shift: float
 ) -> UInt8[Array, "n h w c"]:
-    """All images moved alike; the border is extended outwards."""
+    """Displace all images in the same way; the border is extended outwards."""
     zooms = jnp.full(2, zoom, jnp.float32)
     moves = Affine(zooms, jnp.float32(0), jnp.float32(degrees), jnp.stack(shift))
     matrix = affine_matrix(moves)

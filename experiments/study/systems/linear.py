@@ -1,4 +1,4 @@
-"""Linear and kernel machines and nets, cross-validated: members of a run, judged out of fold."""
+"""Linear and kernel machines and nets, cross-validated and evaluated out of fold."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -18,11 +18,13 @@ from mnist_jax.data import datasets, splits
 from mnist_jax.runs import run_members
 from mnist_jax.workdir import files
 
-Odds = tuple[Float[np.ndarray, " n"], Bool[np.ndarray, " n"]]  # of a yes, and which are one
+Odds = tuple[
+    Float[np.ndarray, " n"], Bool[np.ndarray, " n"]
+]  # scores for a yes, and the true answers
 
 _FOLDS = 3  # as the study has
 
-# What a study's `SGDClassifier` does, in our terms: hinge losses, a pass over the data at a time.
+# The counterpart of a study's `SGDClassifier`: one hinge loss for each class.
 SGD = {
     "task.name": "one_vs_rest",
     "optim.name": "sgd",
@@ -37,35 +39,35 @@ SGD_OF_A_5 = {**SGD, **A_5, "task.loss": "hinge"}
 def cross_validated(
     name: str, overrides: Mapping[str, Any], dataset: str = "mnist", folds: int = _FOLDS
 ) -> System:
-    """Held-out accuracies of each fold; of two classes also what the scores out of fold say."""
+    """Return the accuracy of each held-out fold; for two classes also facts from the scores."""
     return partial(_cross_validate, name, overrides, dataset, folds)
 
 
 def ranked(name: str, overrides: Mapping[str, Any]) -> System:
-    """The same of "is it a 5", but that what is compared is the ROC AUC of each fold."""
+    """Return the ROC AUC of each fold for "is it a 5"."""
     return partial(_rank, name, overrides)
 
 
 def folds_of_a_5(yes: Bool[np.ndarray, " n"]) -> tuple[Int[np.ndarray, " _"], ...]:
-    """Who is held out in each fold, of a run too."""
+    """Return the held-out indices of each fold, the same as in a run."""
     return datasets.folds(yes.astype(np.int32), _FOLDS, configs.default().seed)
 
 
 def odds_of_a_5(settings: Settings) -> Odds:
-    """What linear SGD says out of fold to "is it a 5"; of its row's run, if that is there."""
+    """Return the out-of-fold scores of linear SGD for "is it a 5", from its row's run."""
     cross_validated("a_5", SGD_OF_A_5)(settings)
     return _odds(*_out_of_fold(_folder("a_5", _FOLDS, settings)))
 
 
 def on_test(name: str, overrides: Mapping[str, Any], dataset: str = "mnist") -> System:
-    """Test accuracies, a seed each."""
+    """Return the test accuracy of each seed."""
     return partial(_test, name, overrides, dataset)
 
 
 def binary_facts(yes: Bool[np.ndarray, " n"], scores: Float[np.ndarray, " n"]) -> dict[str, float]:
-    """What out-of-fold scores are worth, in percent: 0 or more is a yes."""
+    """Compute facts from out-of-fold scores, in percent; 0 or more is a yes."""
     point = thresholds.operating_point(scores, yes, 0.0)
-    # As scikit-learn has it, no precision at all where nothing is called a yes.
+    # As in scikit-learn, precision is 0 if nothing is called a yes.
     p, r = (0.0 if np.isnan(x) else x for x in (point.precision, point.recall))
     strict = thresholds.at_precision(scores, yes, PRECISION)
     return {

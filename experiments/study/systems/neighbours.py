@@ -21,13 +21,13 @@ _SHOWN = 8  # of denoised images
 
 
 def raw(dataset: str, k: int) -> System:
-    """The pixels as they are."""
+    """Raw pixels."""
     return partial(_tested, dataset, partial(knn.raw, k=k))
 
 
 @cache
 def best(dataset: str) -> System:
-    """Deskewing, blurring, k and weights chosen by cross-validation; done once for all rows."""
+    """Deskewing, blurring, k and weights chosen by cross-validation; computed once for all rows."""
     return cache(partial(_tested, dataset, knn.preprocessed))
 
 
@@ -37,7 +37,7 @@ def multilabel(prepared: bool) -> System:
 
 
 def denoise(settings: Settings) -> Outcome:
-    """PSNR of the neighbours' mean."""
+    """Return the PSNR of the mean of the neighbours."""
     found = load("mnist", settings)
     noisy, clean, seconds = knn.restored(found)
     error, psnr = knn.pixel_error(clean, found.test_images)
@@ -46,7 +46,7 @@ def denoise(settings: Settings) -> Outcome:
 
 
 def by_hand(settings: Settings) -> Outcome:
-    """Test accuracies, a seed each."""
+    """Return the test accuracy of each seed."""
     config = configs.default()
     config.data.name = settings.dataset("fashion_mnist")
     found = hand.study(splits.load(config), settings.seeds, 10 if settings.quick else 140)
@@ -80,7 +80,7 @@ def by_hand(settings: Settings) -> Outcome:
 
 
 def denoise_by_net(settings: Settings) -> Outcome:
-    """The same of an MLP."""
+    """Return the PSNR of a denoising MLP."""
     found = load("mnist", settings)
     outcome, noisy, clean = nets.denoise(settings)
     facts = {**outcome.facts, **before_and_after(found, noisy, clean)}
@@ -89,14 +89,14 @@ def denoise_by_net(settings: Settings) -> Outcome:
 
 
 def before_and_after(found: Dataset, noisy: np.ndarray, clean: np.ndarray) -> dict[str, float]:
-    """What is to be seen on noisy test images, and on what was made of them.
+    """Measure noisy test images and denoised ones.
 
-    Accuracy of three nearest neighbours among the clean training images.
+    Accuracy is measured with three nearest neighbours among the clean training images.
     """
     _, psnr = knn.pixel_error(noisy, found.test_images)
     levels = 256 + knn.NOISE - 1
     accuracies = {
-        f"accuracy of kNN on {what} images": knn.judge(
+        f"accuracy of kNN on {what} images": knn.evaluate(
             found, found.train_images, images, 3, "uniform", levels=levels
         )["test_accuracy_percent"]
         for what, images in (("noisy", noisy), ("restored", np.round(clean).astype(np.int16)))
@@ -105,7 +105,7 @@ def before_and_after(found: Dataset, noisy: np.ndarray, clean: np.ndarray) -> di
 
 
 def triples(found: Dataset, noisy: np.ndarray, clean: np.ndarray) -> dict[str, Any]:
-    """The first test images: noisy, restored, as they were."""
+    """Return the first test images: noisy, denoised and clean."""
     three = ([*map(_picture, images[:_SHOWN])] for images in (noisy, clean, found.test_images))
     return {"images": [list(row) for row in zip(*three, strict=True)]}
 

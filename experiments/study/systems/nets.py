@@ -1,4 +1,4 @@
-"""Networks, a run for each seed: config and overrides in, test accuracies out."""
+"""Networks: a run for each seed, with the test accuracies as outcome."""
 
 import gzip
 import statistics
@@ -23,7 +23,7 @@ from mnist_jax.runs import loop
 from mnist_jax.train import evaluate
 from mnist_jax.workdir import files
 
-KAGGLE = "csv"  # stands for the file that `kaggle` writes
+KAGGLE = "csv"  # the file that `kaggle` writes
 _COUNT = 42_000
 
 
@@ -40,9 +40,9 @@ def keras(net: str, dataset: str, **overrides: Any) -> System:
 
 
 def shipped(file: Any, dataset: str) -> System:
-    """A shipped config, whose choices were made on validation data."""
+    """Train a shipped config, whose choices were made on validation data."""
     name = f"{file.__name__.rpartition('.')[2]}-{dataset}-shipped"
-    # Their data is MNIST's.
+    # The CSV file contains images of MNIST.
     return partial(
         _train, name, lambda: file.get_config("mnist" if dataset == KAGGLE else dataset), dataset
     )
@@ -65,8 +65,8 @@ def _train(name: str, make: Callable[[], ConfigDict], dataset: str, settings: Se
         values.append(100 * summary["test_accuracy"])
         seconds.append(summary["train_seconds"])
         each.append(right(workdir))
-        if dataset == KAGGLE:  # the study that asked for it
-            facts.append(afterwards.ask(workdir))
+        if dataset == KAGGLE:  # the study about small weights and displaced digits
+            facts.append(afterwards.measure(workdir))
     means = {key: float(np.mean([fact[key] for fact in facts])) for key in (facts or [{}])[0]}
     examples = np.mean(each, axis=0).tolist()
     last = {**shown(config, workdir), "note": of_seed(config.seed, settings.seeds)}
@@ -74,14 +74,14 @@ def _train(name: str, make: Callable[[], ConfigDict], dataset: str, settings: Se
 
 
 def right(workdir: Path) -> Float[np.ndarray, " test"]:
-    """The percentage of a run's members, or of it alone, that get each test image right."""
+    """Return, for each test image, the percentage of a run's trials that classify it correctly."""
     with np.load(workdir / files.PREDICTIONS) as stored:
         logits, labels = stored["logits"], stored["labels"]
     return 100.0 * (logits.reshape(-1, *logits.shape[-2:]).argmax(-1) == labels).mean(axis=0)
 
 
 def shown(config: ConfigDict, workdir: Path) -> dict[str, Any]:
-    """The net of a finished run, how it learnt and what it confuses."""
+    """Return what the page shows of a run: net, learning curves and confusion matrix."""
     summary = files.read_json(workdir / files.SUMMARY)
     return {
         "classes": summary["class_names"],
@@ -92,19 +92,19 @@ def shown(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
 
 def layers(config: ConfigDict, classes: int) -> list[dict[str, Any]]:
-    """What a config's net consists of, as `shown` wants it."""
+    """Return the layers of a config's net, as `shown` needs them."""
     outputs = tasks.build(config.task, classes).num_outputs
     return [layer._asdict() for layer in networks.build(config.model, outputs).layers()]
 
 
 def data_name(dataset: str, settings: Settings) -> str:
-    """What `config.data.name` is for a study's data set; of digits when it is to be quick."""
+    """Return `config.data.name` for a data set of a study; digits if the run is quick."""
     name = settings.dataset(dataset)
     return f"csv:{kaggle(settings.folder)}" if name == KAGGLE else name
 
 
 def kaggle(folder: Path) -> Path:
-    """A CSV file like study D's: 42,000 of MNIST's training images, stratified; made if missing."""
+    """Return a CSV file of 42,000 stratified MNIST images, as in study D; write it if missing."""
     path = folder / "digits.csv.gz"
     if path.exists():
         return path
@@ -121,7 +121,7 @@ def kaggle(folder: Path) -> Path:
 
 
 def denoise(settings: Settings) -> tuple[Outcome, np.ndarray, np.ndarray]:
-    """PSNR of an MLP that takes noise off, test images that it saw and what it made of them."""
+    """Train denoising MLPs; return the PSNR, noisy test images and denoised ones."""
     config = configs.default()
     config.data.name = settings.dataset("mnist")
     config.task.name = "denoise"

@@ -1,4 +1,4 @@
-"""What scores out of fold show: which errors a system makes, and what thresholds trade."""
+"""Figures from out-of-fold scores: kinds of error and the effect of thresholds."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,13 +17,13 @@ PAIR = 3, 5  # the classes whose confusion the study looks into
 def of_yes_or_no(
     name: str, scores: Float[np.ndarray, " n"], yes: Bool[np.ndarray, " n"], threshold: float
 ) -> dict[str, str]:
-    """Curves of two classes, by caption.
+    """Draw the curves of two classes; return them by caption.
 
     Args:
-        name: of the system, distinct on the page.
+        name: of the system, unique on the page.
         scores: higher for a likelier yes.
-        yes: which are one; some are, some are not.
-        threshold: from which score on the system says yes.
+        yes: the true answers; neither all true nor all false.
+        threshold: the score from which the system answers yes.
 
     Raises:
         UserError: no threshold has the precision of 90%.
@@ -48,11 +48,11 @@ def side_by_side(
     name: str,
     systems: Mapping[str, tuple[Float[np.ndarray, " n"], Bool[np.ndarray, " n"]]],
 ) -> dict[str, str]:
-    """The ROC curves of several systems in one plot, by its caption.
+    """Draw the ROC curves of several systems in one plot; return it by caption.
 
     Args:
-        name: of the row, distinct on the page.
-        systems: scores and which are a yes, as `of_yes_or_no` takes them.
+        name: of the row, unique on the page.
+        systems: scores and true answers, as in `of_yes_or_no`.
     """
     by_system = {
         f"{system}, AUC {thresholds.ranking(scores, yes).auc:.4f}": thresholds.roc(scores, yes)
@@ -69,12 +69,12 @@ def of_classes(
     labels: Int32[np.ndarray, " n"],
     class_names: Sequence[str],
 ) -> dict[str, str]:
-    """Kinds of error, galleries of two classes and suspected wrong labels, by caption.
+    """Draw kinds of error, galleries of two classes and suspected labels; return them by caption.
 
     Args:
-        name: of the system, distinct on the page.
-        images: that were learnt from.
-        scores: of each, where it was held out.
+        name: of the system, unique on the page.
+        images: the training images.
+        scores: of each, from the fold that held it out.
         labels: as given.
         class_names: one a class.
     """

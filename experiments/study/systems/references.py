@@ -1,4 +1,4 @@
-"""What scikit-learn does best: forests, boosting and exact support vector machines."""
+"""Systems of scikit-learn: forests, boosting and exact support vector machines."""
 
 import statistics
 import time
@@ -20,17 +20,17 @@ from mnist_jax.data import datasets
 
 
 def load(dataset: str, settings: Settings) -> datasets.Dataset:
-    """A study's data set."""
+    """Load a data set of a study."""
     return datasets.load(data_name(dataset, settings))
 
 
 def flat(images: Any) -> Float[np.ndarray, "n pixels"]:
-    """Rows of pixels in [0, 1]."""
+    """Return rows of pixels in [0, 1]."""
     return images.reshape(len(images), -1).astype(np.float32) / 255
 
 
 def forest_of_a_5(settings: Settings) -> Outcome:
-    """Out-of-fold probabilities that it is a 5, by 100 trees: ROC AUC of each fold."""
+    """Return the ROC AUC of each fold of a forest of 100 trees for "is it a 5"."""
     classifier = RandomForestClassifier(n_jobs=-1, random_state=0)
     found = load("mnist", settings)
     images, yes = flat(found.train_images), found.train_labels == 5
@@ -62,7 +62,7 @@ def forest_of_a_5(settings: Settings) -> Outcome:
 
 
 def forest(dataset: str, settings: Settings) -> Outcome:
-    """Test accuracy of 200 trees, each on half of the examples."""
+    """Return the test accuracy of 200 trees, each on half of the examples."""
     found = load(dataset, settings)
     trees = [
         RandomForestClassifier(200, max_samples=0.5, n_jobs=-1, random_state=seed)
@@ -78,12 +78,12 @@ def forest(dataset: str, settings: Settings) -> Outcome:
 
 
 def svc(dataset: str, settings: Settings) -> Outcome:
-    """Test accuracy of the exact RBF machine, one versus one, on all examples."""
+    """Return the test accuracy of the exact RBF machine, one versus one, on all examples."""
     return _fit_and_test(SVC(), load(dataset, settings))
 
 
 def svc_one_vs_rest(dataset: str, count: int, settings: Settings) -> Outcome:
-    """The same, one versus rest, on the first so many examples."""
+    """Return the same, one versus rest, on the first `count` examples."""
     found = load(dataset, settings)
     part = found._replace(
         train_images=found.train_images[:count], train_labels=found.train_labels[:count]
@@ -92,7 +92,7 @@ def svc_one_vs_rest(dataset: str, count: int, settings: Settings) -> Outcome:
 
 
 def boosting_kaggle(settings: Settings) -> Outcome:
-    """Test accuracy of gradient boosting, which has no seed."""
+    """Return the test accuracy of gradient boosting, which has no seed."""
     trees = 10 if settings.quick else 100
     classifier = HistGradientBoostingClassifier(max_iter=trees, random_state=0)
     return _fit_and_test(classifier, load(KAGGLE, settings))
@@ -104,7 +104,7 @@ svc_one_vs_rest_mnist = partial(svc_one_vs_rest, "mnist", 10_000)
 
 
 def _fit_and_test(classifier: Any, found: datasets.Dataset) -> Outcome:
-    """Test accuracy in percent, and the seconds of training."""
+    """Return the test accuracy in percent, and the seconds of training."""
     start = time.perf_counter()
     classifier.fit(flat(found.train_images), found.train_labels)
     seconds = time.perf_counter() - start

@@ -1,9 +1,9 @@
-"""Recipes for MNIST as their authors published them, and ours: what `time_to_accuracy` compares.
+"""Recipes for MNIST as their authors published them, and ours, for `time_to_accuracy`.
 
-A module a library, imported only in the process that trains with it. Each recipe is a function
-`(data, seed) -> Training` with its author's net, optimizer, schedule, batch size and epochs. Three
-things are the same for all, and in favour of those who do otherwise: examples wait in memory as
-arrays, those of an epoch come in a new order, and a tenth of the training set is held out.
+There is a module for each library, imported only in the process that trains with it. Each recipe is
+a function `(data, seed) -> Training` with its author's net, optimizer, schedule, batch size and
+epochs. All recipes have three things in common, which favour those that did otherwise: examples are
+arrays in memory, each epoch has a new order, and a tenth of the training set is held out.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int, Int32, UInt8
 
-PUBLISHED = {  # and where
+PUBLISHED = {  # with their sources
     "pytorch_mnist": "https://github.com/pytorch/examples/blob/main/mnist/main.py",
     "keras_mnist_convnet": "https://keras.io/examples/vision/mnist_convnet",
     "flax_mnist": "https://github.com/google/flax/tree/v0.8.0/examples/mnist",
@@ -32,10 +32,10 @@ class Data(NamedTuple):
 
 
 class Training(NamedTuple):
-    """A recipe about to start."""
+    """A recipe that is ready to train."""
 
     epochs: int  # as published
     num_params: int
-    compile_seconds: float  # already spent, and in no epoch
-    train_epoch: Callable[[], None]  # the next one, finished when it returns
-    predict: Callable[[UInt8[np.ndarray, "n 28 28 1"]], Int[np.ndarray, " n"]]  # classes, by now
+    compile_seconds: float  # before the first epoch
+    train_epoch: Callable[[], None]  # blocks until the epoch is finished
+    predict: Callable[[UInt8[np.ndarray, "n 28 28 1"]], Int[np.ndarray, " n"]]  # classes

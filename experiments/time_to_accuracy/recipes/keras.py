@@ -62,7 +62,7 @@ def mnist_convnet_net() -> Any:
 
 
 def _compile(model: Any, x: np.ndarray, y: np.ndarray) -> None:
-    """Has `fit` traced, for a whole batch and for the last one, and undoes what it trained."""
+    """Trace `fit` for a whole batch and for the last one, then restore the variables."""
     model.optimizer.build(model.trainable_variables)
     variables = [*model.variables, *model.optimizer.variables]
     values = [variable.numpy() for variable in variables]

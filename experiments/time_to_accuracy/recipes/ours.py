@@ -17,15 +17,15 @@ from mnist_jax.types import UserError
 
 
 def config_file(file: str, data: Data, seed: int) -> Training:
-    """Training by a config, without the checkpoints and the report of a run.
+    """Train by a config, without the checkpoints and the report of a run.
 
     Args:
       file: as after --config=, with its data set: "configs/mlp.py:mnist".
-      data: takes the place of what the config would load.
-      seed: of everything but the data.
+      data: replaces the data that the config names.
+      seed: of everything except the data.
 
     Raises:
-      UserError: the config is not valid, or watches the validation loss.
+      UserError: the config is invalid, or its schedule needs the validation loss.
     """
     config = flags.parse([f"--config={file}", f"--config.seed={seed}"]).config
     recipe = train.make_recipe(config, 10, len(data.train_labels))

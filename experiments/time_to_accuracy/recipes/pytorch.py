@@ -1,4 +1,4 @@
-"""PyTorch's MNIST example, and what tuomaso's train_mnist_fast made of it."""
+"""PyTorch's MNIST example, and tuomaso's train_mnist_fast."""
 
 from collections.abc import Callable
 
@@ -68,7 +68,7 @@ def _epoch(
     batch_size: int,
     after_step: Callable[[], None] = lambda: None,
 ) -> Callable[[], None]:
-    """A pass over the training examples in a new order, the last batch as small as it is."""
+    """Return a function that trains an epoch in a new order, with a smaller last batch."""
     x = _pixels(data.train_images)
     y = torch.from_numpy(data.train_labels.astype(np.int64)).to(DEVICE)
 
@@ -97,6 +97,6 @@ def _training(model: nn.Module, epochs: int, train_epoch: Callable[[], None]) ->
 
 
 def _pixels(images: np.ndarray) -> torch.Tensor:
-    """As both recipes normalise them: by the mean and deviation of MNIST's pixels."""
+    """Normalise images as both recipes do, by the mean and deviation of MNIST's pixels."""
     pixels = torch.from_numpy(images).to(DEVICE).permute(0, 3, 1, 2).float() / 255
     return ((pixels - 0.1307) / 0.3081).contiguous()
