@@ -6,7 +6,6 @@ Epochs of the same net with and without it, interleaved. `experiments.study` mea
 accuracy on displaced images: rows cnn_5x5_3x3 and cnn_augmented.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -73,7 +72,7 @@ TABLES = (to_markdown,)
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = tables.parser("augmentation", __doc__)
     parser.add_argument("--name", default=jax.default_backend(), help="of the results' files")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--train-size", type=int, default=12_000, help="examples of a timed turn")

@@ -7,7 +7,6 @@ are kept in runs/baselines and not repeated; published rows stay until a new one
 Every choice in the configs was made on validation data; each run reads the test split once.
 """
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -97,7 +96,7 @@ TABLES = (to_markdown,)
 
 def main() -> None:
     """Run what is missing and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = tables.parser("baselines", __doc__)
     parser.add_argument(
         "--only", nargs="+", choices=CONFIGS, default=list(CONFIGS), help="measure only these"
     )

@@ -38,7 +38,6 @@ Gradient descent then takes a step against each of them, r being the learning ra
     (13) Q <- Q - r dQ            for Q = W1, b1, W2, b2
 """
 
-import argparse
 import statistics
 import sys
 import time
@@ -299,7 +298,7 @@ def _beside(record: Mapping[str, Any], header: list[str], rows: list[list[str]],
 
 def main() -> int:
     """Train and write the results; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = tables.parser("by_hand", __doc__)
     parser.add_argument(
         "--quick", action="store_true", help="two seeds on the small digits; nothing is written"
     )

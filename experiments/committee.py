@@ -10,7 +10,6 @@ without it. The mean validation accuracy of the members chooses between the two,
 averages probabilities. Each member uses its best epoch by validation; all read the test split once.
 """
 
-import argparse
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
@@ -150,7 +149,7 @@ TABLES = (accuracy_table, calibration_table, size_table)
 
 def main() -> None:
     """Train what is missing and write the results; with --quick only print them."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = tables.parser("committee", __doc__)
     parser.add_argument("--quick", action="store_true", help="three members, on digits")
     options = parser.parse_args()
     xla.enable_cache()

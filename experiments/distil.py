@@ -8,7 +8,6 @@ label smoothing). Nothing is chosen; every net uses its best epoch by validation
 split once.
 """
 
-import argparse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -90,7 +89,7 @@ TABLES = (to_markdown,)
 
 def main() -> None:
     """Train what is missing and write the results; with --quick only print them."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = tables.parser("distil", __doc__)
     parser.add_argument("--quick", action="store_true", help="three of each, on digits")
     options = parser.parse_args()
     xla.enable_cache()

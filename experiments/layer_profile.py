@@ -7,7 +7,6 @@ gradient of the kernel. Each time is taken from a `lax.scan` of dependent calls 
 stored: a single call would include the allocation of its buffers, and XLA omits unused results.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -155,7 +154,7 @@ TABLES = (to_markdown,)
 
 def main() -> None:
     """Measure and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = tables.parser("layer_profile", __doc__)
     parser.add_argument("--name", default=jax.default_backend(), help="of the results' files")
     parser.add_argument("--batch", type=int, default=128, help="images of a call")
     options = parser.parse_args()

@@ -7,7 +7,6 @@ start of a config with an empty compilation cache, the others with the cache of 
 was prepared by an earlier start.
 """
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -91,7 +90,7 @@ TABLES = (to_markdown,)
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = tables.parser("start_up", __doc__)
     parser.add_argument("--name", default=jax.default_backend(), help="of the results' files")
     parser.add_argument("--repeats", type=int, default=5, help="later starts of each config")
     options = parser.parse_args(argv)

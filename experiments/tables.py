@@ -7,6 +7,7 @@ its code: `experiments/results` for a module, `experiments/NAME/results` for a p
 of the module, or of the package's `report`, are the functions that write their tables.
 """
 
+import argparse
 import importlib
 import json
 import shlex
@@ -25,6 +26,11 @@ README = FOLDER.parent / "README.md"
 LIBRARIES = ("jax", "flax", "torch", "keras", "tensorflow", "tensorflow-cpu")
 
 ToMarkdown = Callable[[Any], str]
+
+
+def parser(name: str, doc: str) -> argparse.ArgumentParser:
+    """Return a parser for `experiments.name`, described by the first line of its docstring."""
+    return argparse.ArgumentParser(f"python -m experiments.{name}", description=doc.splitlines()[0])
 
 
 def origin(module: str) -> dict[str, Any]:

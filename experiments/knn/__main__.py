@@ -8,7 +8,6 @@ published rows stay until a new one replaces them. `--quick` runs all rows on sc
 and writes nothing.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -39,7 +38,7 @@ def finish(name: str, dataset: str | None = None) -> Row:
 
 def main() -> int:
     """Measure what is missing and write the results; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = tables.parser("knn", __doc__)
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), help="these rows")
     parser.add_argument("--quick", action="store_true", help="on digits; nothing is written")
     options = parser.parse_args()

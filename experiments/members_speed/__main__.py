@@ -8,7 +8,6 @@ Cross-validation: ten folds compared with scikit-learn's `cross_val_score`, on t
 the call to the scores.
 """
 
-import argparse
 import os
 import statistics
 import tempfile
@@ -209,7 +208,7 @@ def _runs_of_pytorch(config: ConfigDict, num_examples: int) -> float | None:
 def main() -> None:
     """Measure and write the results."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = tables.parser("members_speed", __doc__)
     parser.add_argument("--name", default=jax.default_backend(), help="of the results' files")
     parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS))
     parser.add_argument("--members", nargs="+", type=int, default=COUNTS)

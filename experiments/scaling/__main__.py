@@ -5,7 +5,6 @@
 Each point is measured in its own process, so that memory is measured separately.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -80,7 +79,7 @@ def main() -> None:
     """Measure and write the results."""
     # On a GPU, this process must not take the memory that the others need.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = tables.parser("scaling", __doc__)
     parser.add_argument("--name", default=jax.default_backend(), help="of the results' files")
     parser.add_argument("--repeats", type=int, default=3, help="epochs of each point")
     parser.add_argument("--axes", nargs="+", choices=report.AXES, default=list(report.AXES))

@@ -9,7 +9,6 @@ empty compilation cache, and with the cache of the first start; the second start
 Needs `pip install -e '.[bench]'`; an unavailable peer is left out, with its reason in the record.
 """
 
-import argparse
 import contextlib
 import os
 import statistics
@@ -197,7 +196,7 @@ def main() -> None:
     """Measure and write the results."""
     # On a GPU, this process must not take the memory that the workers need.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = tables.parser("speed", __doc__)
     parser.add_argument("--name", default=jax.default_backend(), help="of the results' files")
     parser.add_argument("--repeats", type=int, default=5, help="turns of each peer")
     parser.add_argument("--train-size", type=int, default=6144, help="least examples of a turn")

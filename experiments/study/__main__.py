@@ -11,7 +11,6 @@ is reported, the others still run, and the next call retries it. Every choice wa
 data or out of fold; each run reads the test split once. `experiments.study.rows` lists the rows.
 """
 
-import argparse
 import os
 import signal
 import sys
@@ -143,10 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from experiments.study.rows import ROWS  # takes seconds
 
     names = [row.name for row in ROWS]
-    parser = argparse.ArgumentParser(
-        "python -m experiments.study",
-        description="Every system of five earlier studies, reproduced and beaten.",
-    )
+    parser = tables.parser("study", __doc__)
     which = parser.add_mutually_exclusive_group()
     rows_of: dict[str, Any] = {"nargs": "+", "choices": names, "metavar": "ROW", "default": []}
     which.add_argument("--only", help=", ".join(names), **rows_of)

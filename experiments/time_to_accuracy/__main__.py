@@ -9,7 +9,6 @@ recipes of others need `pip install -e '.[bench]'`; one that cannot be run is le
 reason in the record.
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -132,7 +131,7 @@ def summarize(
 
 def main() -> int:
     """Run what is missing and write the results; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = tables.parser("time_to_accuracy", __doc__)
     parser.add_argument("--recipes", nargs="+", default=RECIPES, help="names, or config files")
     parser.add_argument("--seeds", type=int, default=10, help="how many")
     parser.add_argument(
