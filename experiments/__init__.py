@@ -1,6 +1,7 @@
-"""Questions asked of the package; each answer is committed in results/ as JSON, table and figure.
+"""Questions about the package, each answered by `python -m experiments.NAME`.
 
-The questions: `baselines`, `speed`, `time_to_accuracy`, `scaling`. What they are made of: `tables`
-and `figures` write answers down; `peers` and `recipes` are the same work in other people's hands,
-done in processes of their own by `worker` and `timed_run`; `scaling_point` is ours at one size.
+An experiment is a module, or a package whose `__main__` measures and whose `report` writes tables
+and figures. Its results (JSON, tables, figure) are committed in the folder `results` next to its
+code: `experiments/results` for a module, `experiments/NAME/results` for a package; `tables` and
+`figures` write them.
 """

@@ -23,7 +23,7 @@ SETTINGS = {
 
 
 def main(dataset: str = "mnist", seeds: int = 5, folder: Path = Path("runs/ablation")) -> str:
-    """Trains every setting over the same seeds, two or more; returns the table."""
+    """Train every setting with the same seeds, two or more, and return the table."""
     if seeds < 2:
         raise ValueError(f"seeds={seeds}: an interval takes two or more")
     config = mlp.get_config(dataset)
@@ -37,9 +37,8 @@ def main(dataset: str = "mnist", seeds: int = 5, folder: Path = Path("runs/ablat
     ]
     cells = []
     for name, accuracies in zip(SETTINGS, values, strict=True):
-        gain = stats.paired(values[0], accuracies)
-        interval = f"{gain.difference:+.2f} ({gain.low:+.2f} to {gain.high:+.2f})"
-        cells.append([name, tables.spread(accuracies), interval])
+        gain = stats.paired(values[0], accuracies)._asdict()
+        cells.append([name, tables.spread(accuracies), tables.interval(gain)])
     header = ["setting", "validation accuracy, %", "gain (95% interval)"]
     note = f"{len(values[0])} seeds, paired with those of the first setting."
     return tables.markdown(header, cells, note)

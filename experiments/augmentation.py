@@ -2,11 +2,10 @@
 
     python -m experiments.augmentation [--name=cpu] [--repeats=5]
 
-Epochs of the same net with and without it, in turns. What it is for, accuracy on images that are
-displaced, `experiments.study` says: rows cnn_5x5_3x3 and cnn_augmented.
+Epochs of the same net with and without it, interleaved. `experiments.study` measures its benefit,
+accuracy on displaced images: rows cnn_5x5_3x3 and cnn_augmented.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -15,28 +14,29 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
+from configs import study
 from experiments import tables
-from experiments.members_speed import EPOCH, random_examples
+from experiments.timing import EPOCH, random_splits
 from mnist_jax import config as configs
 from mnist_jax.runs import loop
 from mnist_jax.runtime import sharding, xla
 
 NETS = ("cnn_3x3", "cnn_5x5_3x3")
 BATCH_SIZE = 86
-AUGMENTED: dict[str, dict[str, float]] = {  # beside none
+AUGMENTED: dict[str, dict[str, float]] = {  # compared with none
     "rotation 10°, zoom 0.3, shifts 0.3": {"rotation": 10.0, "zoom": 0.3, "shift": 0.3},
     "the same and random erasing": {"rotation": 10.0, "zoom": 0.3, "shift": 0.3, "erase": 0.5},
 }
 
 
 def cost(net: str, num_train: int, repeats: int) -> dict[str, Any]:
-    """Median seconds of an epoch of 60,000 examples with each augmentation, and of each turn."""
+    """Return the seconds of 60,000 examples with each augmentation: medians and turns."""
     size = num_train // BATCH_SIZE * BATCH_SIZE
-    examples, mesh = random_examples(size), sharding.make_mesh()
+    examples, mesh = random_splits(size), sharding.make_mesh()
     states, programs = {}, {}
     for name, strengths in {"none": {}, **AUGMENTED}.items():
         config = configs.default()
-        config.model.name = net
+        config.model.update(study.MODELS[net])
         config.train.batch_size = BATCH_SIZE
         config.train.augment.update(strengths)
         programs[name] = loop.compile_program(config, examples, mesh)
@@ -71,8 +71,8 @@ TABLES = (to_markdown,)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measures and writes the results."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Measure and write the results."""
+    parser = tables.parser("augmentation", __doc__)
     parser.add_argument("--name", default=jax.default_backend(), help="of the results' files")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--train-size", type=int, default=12_000, help="examples of a timed turn")

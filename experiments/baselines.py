@@ -2,13 +2,11 @@
 
     python -m experiments.baselines            # or: make baselines
 
-Each run is the very command that README shows, in a process of its own, one after the other.
-Finished runs are kept in runs/baselines and not done again, and published rows stay where there is
-no new one. Every choice in the configs was made on validation data; each run reads the test split
-once.
+Each run is the command that README shows, in its own process, one after the other. Finished runs
+are kept in runs/baselines and not repeated; published rows stay until a new one replaces them.
+Every choice in the configs was made on validation data; each run reads the test split once.
 """
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -21,7 +19,7 @@ from tqdm import tqdm
 
 from experiments import tables
 
-CONFIGS = {  # and over how many seeds
+CONFIGS = {  # and the number of seeds
     "linear.py:mnist": 3,
     "linear.py:fashion_mnist": 3,
     "mlp.py:mnist": 3,
@@ -34,7 +32,7 @@ RUNS = Path("runs/baselines")
 
 
 def run(config: str, seed: int) -> dict[str, Any]:
-    """One run's summary, from the run that is there or from a new one."""
+    """Return the summary of one run, finished earlier or run now."""
     workdir = RUNS / f"{config.replace('.py:', '-')}-s{seed}"
     command = [sys.executable, "-m", "mnist_jax.main", f"--config=configs/{config}"]
     command += [f"--config.seed={seed}", f"--workdir={workdir}", "--noconfig.data.offline_fallback"]
@@ -43,7 +41,7 @@ def run(config: str, seed: int) -> dict[str, Any]:
 
 
 def row(config: str, summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A config's figures over its seeds: mean and standard deviation of a single run."""
+    """Return the figures of a config over its seeds."""
     accuracies = [100 * summary["test_accuracy"] for summary in summaries]
     seconds = [summary["train_seconds"] for summary in summaries]
     first = summaries[0]
@@ -97,9 +95,11 @@ TABLES = (to_markdown,)
 
 
 def main() -> None:
-    """Runs what is missing and writes the results."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=CONFIGS, default=list(CONFIGS), help="these")
+    """Run what is missing and write the results."""
+    parser = tables.parser("baselines", __doc__)
+    parser.add_argument(
+        "--only", nargs="+", choices=CONFIGS, default=list(CONFIGS), help="measure only these"
+    )
     options = parser.parse_args()
     jobs = [(config, seed) for config in options.only for seed in range(CONFIGS[config])]
     found: dict[str, list[dict[str, Any]]] = {}

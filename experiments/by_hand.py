@@ -10,8 +10,8 @@ in three lines. The learning rate is chosen on validation data; each seed reads 
 The derivation. n examples are the rows of X (n x 784), their classes, one-hot, the rows of Y
 (n x 10). Forward, with the sigmoid s(z) = 1 / (1 + exp(-z)) element by element:
 
-    (1)  Z1 = X W1 + b1                           what the hidden units are told
-    (2)  H  = s(Z1)                               and what they say
+    (1)  Z1 = X W1 + b1                           inputs of the hidden units
+    (2)  H  = s(Z1)                               and their outputs
     (3)  Z2 = H W2 + b2                           the logits
     (4)  P  = exp(Z2) / row sums of exp(Z2)       softmax: each row is a distribution over classes
     (5)  L  = -1/n  sum_ik Y_ik log P_ik          categorical cross-entropy, in nats
@@ -38,7 +38,6 @@ Gradient descent then takes a step against each of them, r being the learning ra
     (13) Q <- Q - r dQ            for Q = W1, b1, W2, b2
 """
 
-import argparse
 import statistics
 import sys
 import time
@@ -82,7 +81,7 @@ REFERENCE = {
 
 
 class Params(NamedTuple):
-    """What is learnt; also the gradients, which have the same shapes."""
+    """The parameters; also their gradients, which have the same shapes."""
 
     W1: Float32[Array, "pixels hidden"]
     b1: Float32[Array, " hidden"]
@@ -98,10 +97,10 @@ class Examples(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """Every so many iterations, before the first and after the last."""
+    """Measured at regular iterations, from before the first to after the last."""
 
     loss: Float32[Array, " points"]  # on the training examples, in nats
-    accuracy: Float32[Array, " points"]  # on them too
+    accuracy: Float32[Array, " points"]  # likewise
     val_accuracy: Float32[Array, " points"]
 
 
@@ -163,12 +162,12 @@ def train(
     every: int = EVERY,
     gradients: Gradients = gradients,
 ) -> tuple[Params, Curve]:
-    """Gradient descent on all of `fit` at once, equation (13); `val` is only watched.
+    """Train by gradient descent on all of `fit` at once, equation (13), and measure on `val`.
 
-    A point of the curve is taken `every` so many iterations.
+    The curve has a point every `every` iterations.
 
     Raises:
-      ValueError: the iterations are no multiple of these.
+      ValueError: the number of iterations is not a multiple of `every`.
     """
     if iterations % every:
         raise ValueError(f"{iterations} iterations are no multiple of {every}")
@@ -187,7 +186,7 @@ def train(
 
 
 def accuracy(params: Params, examples: Examples) -> Float32[Array, ""]:
-    """The share of examples whose class is the most probable one."""
+    """Return the share of examples whose class is the most probable one."""
     _, log_P = forward(params, examples.X)
     return jnp.mean(log_P.argmax(axis=1) == examples.Y.argmax(axis=1))
 
@@ -195,16 +194,16 @@ def accuracy(params: Params, examples: Examples) -> Float32[Array, ""]:
 def as_matrices(
     images: UInt8[np.ndarray, "n 28 28 1"], labels: Int32[np.ndarray, " n"], classes: int
 ) -> Examples:
-    """A row of pixels, and one of zeros and a one, for each example."""
+    """Return a row of pixels and a one-hot row of each example."""
     X = normalize(jnp.asarray(images)).reshape(len(images), -1)
     return Examples(X, jax.nn.one_hot(labels, classes))
 
 
 def study(examples: Splits, seeds: int = SEEDS, iterations: int = ITERATIONS) -> dict[str, Any]:
-    """Chooses the learning rate on validation, with seed 0; trains all seeds with it.
+    """Choose the learning rate on validation with seed 0, then train all seeds with it.
 
     Returns:
-      What was found, ready for JSON: lists over seeds, of them over points or classes; in percent.
+      The results, ready for JSON: lists over seeds, each over points or classes; in percent.
     """
     classes = len(examples.class_names)
     fit, val, test = (
@@ -225,8 +224,8 @@ def study(examples: Splits, seeds: int = SEEDS, iterations: int = ITERATIONS) ->
     reached = {rate: 100 * float(curve.val_accuracy[-1]) for rate, (_, curve) in tried.items()}
     best = max(reached, key=lambda rate: reached[rate])
     runs = [tried[best], *(run(seed, best) for seed in tqdm(range(1, seeds), unit="seed"))]
-    judge = jax.jit(lambda params: metrics.classification(forward(params, test.X)[1], labels))
-    judged = [judge(params) for params, _ in runs]
+    evaluate = jax.jit(lambda params: metrics.classification(forward(params, test.X)[1], labels))
+    reports = [evaluate(params) for params, _ in runs]
     curves = [curve for _, curve in runs]
     by_hand, by_jax = (jax.jit(of)(runs[0][0], fit) for of in (gradients, gradients_by_jax))
     apart = [
@@ -242,9 +241,9 @@ def study(examples: Splits, seeds: int = SEEDS, iterations: int = ITERATIONS) ->
         "loss": [curve.loss.tolist() for curve in curves],
         "accuracy_percent": [(100 * curve.accuracy).tolist() for curve in curves],
         "val_accuracy_percent": [(100 * curve.val_accuracy).tolist() for curve in curves],
-        "test_accuracy_percent": [100 * float(report.accuracy) for report in judged],
-        "confusion_matrix": judged[0].confusion.tolist(),  # of seed 0
-        "recall_percent": [(100 * report.per_class.recall).tolist() for report in judged],
+        "test_accuracy_percent": [100 * float(report.accuracy) for report in reports],
+        "confusion_matrix": reports[0].confusion.tolist(),  # of seed 0
+        "recall_percent": [(100 * report.per_class.recall).tolist() for report in reports],
         "relative_difference_from_jax": max(apart),
         # Of one training, with its curve; the first compiles too.
         "seconds": statistics.median(seconds[1:]),
@@ -274,7 +273,7 @@ def to_markdown(record: Mapping[str, Any]) -> str:
 
 
 def recalls_to_markdown(record: Mapping[str, Any]) -> str:
-    """How much of each class is found on the test split, and of all."""
+    """Test recall of every class, and test accuracy."""
     header = ["class", "test recall, %"]
     rows = [
         [name, tables.spread([seed[i] for seed in record["recall_percent"]])]
@@ -290,7 +289,7 @@ TABLES = (to_markdown, recalls_to_markdown)
 
 
 def _beside(record: Mapping[str, Any], header: list[str], rows: list[list[str]], key: str) -> None:
-    """Adds the column of the reference run, where there is one."""
+    """Add the column of the reference run, if there is one."""
     if record["reference"]:
         header.append("reference run, %")
         for row, theirs in zip(rows, record["reference"][key], strict=True):
@@ -298,8 +297,8 @@ def _beside(record: Mapping[str, Any], header: list[str], rows: list[list[str]],
 
 
 def main() -> int:
-    """Trains, and writes the results; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Train and write the results; return the exit code."""
+    parser = tables.parser("by_hand", __doc__)
     parser.add_argument(
         "--quick", action="store_true", help="two seeds on the small digits; nothing is written"
     )

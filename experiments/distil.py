@@ -1,14 +1,13 @@
-"""What does a committee teach one net of the same shape?
+"""How much does a net gain by learning from an ensemble of nets of its own shape?
 
-    python -m experiments.distil            # --quick: three of them, on digits, to try it out
+    python -m experiments.distil            # --quick: three nets, on digits, to try it out
 
-Ten nets of `configs/fast.py` decide together how probable each class is for every training image;
-ten others learn from these probabilities in place of the labels (Hinton et al. 2015, at temperature
-1, without label smoothing). Nothing is chosen; every net is that of its best epoch by validation,
-and reads the test split once.
+An ensemble of ten nets of `configs/fast.py` gives the class probabilities of every training image;
+ten students learn from these in place of the labels (Hinton et al. 2015, at temperature 1, without
+label smoothing). Nothing is chosen; every net uses its best epoch by validation and reads the test
+split once.
 """
 
-import argparse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,10 +29,10 @@ RUNS = Path("runs/distil")
 
 
 def study(dataset: str, seeds: int, folder: Path) -> dict[str, Any]:
-    """Trains teachers, then students; goes on with what is in the folder, if it is of this config.
+    """Train teachers, then students, resuming from the folder.
 
     Raises:
-      UserError: it is of another one.
+      UserError: the folder holds a run of another config.
     """
     config = fast.get_config(dataset)
     config.members.seeds = seeds
@@ -42,12 +41,12 @@ def study(dataset: str, seeds: int, folder: Path) -> dict[str, Any]:
         files.prepare(folder, config.to_dict(), examples.fingerprint, overwrite=False)
     teachers = choice.choose(config, examples, folder / "teachers", print)
     on_train, _ = choice.judge(teachers, examples.train)
-    believed = ensemble.probabilities(on_train).astype(np.float32)
-    taught = examples._replace(train=Split(examples.train.images, believed))
+    targets = ensemble.probabilities(on_train).astype(np.float32)
+    taught = examples._replace(train=Split(examples.train.images, targets))
     config.optim.label_smoothing = 0.0
     students = choice.choose(config, taught, folder / "students", print)
-    logits, teachers_alone = _judge(teachers, examples.test)
-    _, students_alone = _judge(students, examples.test)
+    logits, teachers_alone = _evaluate(teachers, examples.test)
+    _, students_alone = _evaluate(students, examples.test)
     together = ensemble.accuracies(logits, examples.test.labels)["mean of probabilities"]
     return {
         "dataset": examples.name,
@@ -59,24 +58,23 @@ def study(dataset: str, seeds: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def _judge(
+def _evaluate(
     found: Choice, test: Split
 ) -> tuple[Float32[np.ndarray, "members n classes"], list[float]]:
-    logits, judged = choice.judge(found, test)
-    return logits, [100 * report["accuracy"] for report in judged]
+    logits, reports = choice.judge(found, test)
+    return logits, [100 * report["accuracy"] for report in reports]
 
 
 def to_markdown(record: Mapping[str, Any]) -> str:
-    """The table: teachers, what they decide together, students."""
+    """Test accuracy of teachers, of their ensemble and of students."""
     header = ["data", "n", "a teacher, %", "all teachers, %", "a student, %", "gain (95% interval)"]
-    gain = record["gain"]
     cells = [
         record["dataset"],
         f"{len(record['teachers'])}",
         tables.spread(record["teachers"]),
         f"{record['committee']:.2f}",
         tables.spread(record["students"]),
-        f"{gain['difference']:+.2f} ({gain['low']:+.2f} to {gain['high']:+.2f})",
+        tables.interval(record["gain"]),
     ]
     note = (
         f"Test accuracy on all {record['num_test']:,} images, mean ± standard deviation over "
@@ -90,8 +88,8 @@ TABLES = (to_markdown,)
 
 
 def main() -> None:
-    """Trains what is missing and writes the results; with --quick only shows them."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Train what is missing and write the results; with --quick only print them."""
+    parser = tables.parser("distil", __doc__)
     parser.add_argument("--quick", action="store_true", help="three of each, on digits")
     options = parser.parse_args()
     xla.enable_cache()

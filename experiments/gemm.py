@@ -1,6 +1,6 @@
 """The rate at which this machine multiplies float32 matrices: the ceiling of every net's rate.
 
-python -m experiments.gemm jax        # or: torch; GFLOP/s on its standard output
+python -m experiments.gemm jax        # or: torch; prints GFLOP/s
 """
 
 import subprocess
@@ -11,12 +11,12 @@ from collections.abc import Callable
 import numpy as np
 
 SIZES = (1024, 2048, 4096)
-PRODUCTS = 4  # in a row; the first of them may have to fetch its operands
+PRODUCTS = 4  # in a row, since the first may have to fetch its operands
 REPEATS = 3
 
 
 def peak() -> dict[str, float]:
-    """GFLOP/s that each library reaches in a process of its own; one that fails is left out."""
+    """Return the GFLOP/s of each library, measured in its own process; failures are left out."""
     rates = {}
     for library in ("jax", "torch"):
         command = [sys.executable, "-m", "experiments.gemm", library]
@@ -27,10 +27,10 @@ def peak() -> dict[str, float]:
 
 
 def rate(multiply: Callable[[np.ndarray], Callable[[], None]]) -> float:
-    """GFLOP/s of the best size and repeat.
+    """Return the GFLOP/s of the best size and repeat.
 
     Args:
-      multiply: of a square matrix: a function that multiplies by it `PRODUCTS` times.
+      multiply: takes a square matrix, returns a function that multiplies by it `PRODUCTS` times.
     """
     best = 0.0
     for size in SIZES:

@@ -1,14 +1,12 @@
-"""How near to the machine's peak is each layer of the benchmark's nets, and each gradient?
+"""How close to the machine's peak is each layer of the benchmark's nets, and each gradient?
 
     python -m experiments.layer_profile [--name=cpu] [--batch=128]
 
-Convolutions (`layers.conv2d`, beside XLA's own) and dense layers, forward and for the gradients of
-the images and of the kernel. Times are of a `lax.scan` of calls that each wait for the one before
-and whose results are stored: alone, a call pays for its buffers, and a result that nobody reads is
-not computed.
+Convolutions (`conv.conv2d` and XLA's own) and dense layers: forward, gradient of the images and
+gradient of the kernel. Each time is taken from a `lax.scan` of dependent calls whose results are
+stored: a single call would include the allocation of its buffers, and XLA omits unused results.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -28,14 +26,14 @@ REPEATS = 5
 
 
 class Layer(NamedTuple):
-    """A convolution with padding "SAME"; a dense layer is one of images of one pixel."""
+    """A convolution with padding "SAME"; a dense layer has images of one pixel."""
 
     net: str
-    side: int  # of its images
+    side: int  # of the images, in pixels
     cin: int
     cout: int
     kernel: int
-    depthwise: bool = False  # each channel has a kernel of its own
+    depthwise: bool = False  # one kernel for each channel
 
 
 LAYERS = (
@@ -52,12 +50,12 @@ LAYERS = (
 
 
 def ours(x: Array, kernel: Array) -> Array:
-    """What the package computes."""
+    """Apply the package's own layer."""
     return x @ kernel[0, 0] if x.shape[1] == 1 else conv.conv2d(x, kernel)
 
 
 def native(x: Array, kernel: Array) -> Array:
-    """XLA's own convolution, and so its own gradients."""
+    """Apply XLA's own convolution, which has XLA's own gradients."""
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -69,12 +67,12 @@ def native(x: Array, kernel: Array) -> Array:
 
 
 def seconds(function: Callable[[Array, Array], Array], a: Array, b: Array, calls: int) -> float:
-    """Median seconds of a call of `function(a, b)`."""
+    """Return the median seconds of a call of `function(a, b)`."""
     out = jax.eval_shape(function, a, b)
 
     def call(carry: tuple[Array, Array, Array], _: None) -> tuple:
         a, b, out = carry
-        zero = 0 * out.ravel()[0]  # in the smaller operand: it costs a pass over it
+        zero = 0 * out.ravel()[0]  # makes calls dependent; one pass over the smaller operand
         return (a, b, function(a + zero, b) if a.size < b.size else function(a, b + zero)), None
 
     def chain(a: Array, b: Array, out: Array) -> Array:
@@ -92,7 +90,7 @@ def seconds(function: Callable[[Array, Array], Array], a: Array, b: Array, calls
 
 
 def measure(layer: Layer, batch_size: int) -> dict[str, Any]:
-    """Seconds of the forward pass and of both gradients, ours and XLA's own."""
+    """Return the seconds of the forward pass and both gradients, of ours and of XLA's own."""
     keys = jax.random.split(jax.random.key(0), 3)
     side = layer.side
     calls = 10 if side > 1 else 500
@@ -155,8 +153,8 @@ TABLES = (to_markdown,)
 
 
 def main() -> None:
-    """Measures and writes the results."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Measure and write the results."""
+    parser = tables.parser("layer_profile", __doc__)
     parser.add_argument("--name", default=jax.default_backend(), help="of the results' files")
     parser.add_argument("--batch", type=int, default=128, help="images of a call")
     options = parser.parse_args()

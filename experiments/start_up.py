@@ -1,13 +1,12 @@
-"""How long from the command to the end of its first epoch, and for the data to be there?
+"""How long do the first epoch, from the command on, and reading the data take?
 
     python -m experiments.start_up [--repeats=5]
 
-Each start is README's command, a process of its own, stopped at its first epoch's line: the first
-of a config with no compiled programs, the others with what it left. The data are those that an
-earlier start prepared.
+Each start is README's command in its own process, stopped at the line of its first epoch: the first
+start of a config with an empty compilation cache, the others with the cache of the first. The data
+was prepared by an earlier start.
 """
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -28,10 +27,10 @@ CONFIGS = ("linear.py:mnist", "mlp.py:mnist", "fast.py:mnist", "cnn.py:mnist")
 
 
 def until_first_epoch(config: str, cache: Path) -> float:
-    """Seconds from the command to the line of its first epoch, which ends it.
+    """Return the seconds from the command to the line of its first epoch; then stop it.
 
     Raises:
-      RuntimeError: it ended before.
+      RuntimeError: it ended earlier.
     """
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "mnist_jax.main", f"--config=configs/{config}"]
@@ -50,7 +49,7 @@ def until_first_epoch(config: str, cache: Path) -> float:
 
 
 def measure(config: str, repeats: int) -> dict[str, Any]:
-    """Of a config: `data_seconds`, and those to the first epoch's end, `cold` once and `warm`."""
+    """Measure reading the data, the first (cold) start and later (warm) starts of a config."""
     name = config.partition(":")[2]
     datasets.load(name)
     loading = []
@@ -64,7 +63,7 @@ def measure(config: str, repeats: int) -> dict[str, Any]:
 
 
 def to_markdown(record: Mapping[str, Any]) -> str:
-    """A row for each config."""
+    """Seconds of each config."""
     header = ["config", "data, s", "first start, s", "later starts, s"]
     cells = [
         [
@@ -90,8 +89,8 @@ TABLES = (to_markdown,)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measures and writes the results."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Measure and write the results."""
+    parser = tables.parser("start_up", __doc__)
     parser.add_argument("--name", default=jax.default_backend(), help="of the results' files")
     parser.add_argument("--repeats", type=int, default=5, help="later starts of each config")
     options = parser.parse_args(argv)

@@ -1,11 +1,13 @@
-"""Results: kept as JSON, shown as tables, the first of which README quotes between two marks.
+"""Results as JSON and as Markdown tables; README quotes the first table between two marks.
 
-    python -m experiments.tables    # all tables again from their JSON; or: make tables
+    python -m experiments.tables    # write all tables again from their JSON; or: make tables
 
-results/NAME.json and results/NAME-ANYTHING.json are of experiments/NAME.py, whose `TABLES` are the
-functions that write their tables.
+NAME.json and NAME-ANYTHING.json are results of `experiments.NAME`, in the folder `results` next to
+its code: `experiments/results` for a module, `experiments/NAME/results` for a package. The `TABLES`
+of the module, or of the package's `report`, are the functions that write their tables.
 """
 
+import argparse
 import importlib
 import json
 import shlex
@@ -18,16 +20,21 @@ from typing import Any
 
 from mnist_jax.runtime import provenance
 
-RESULTS = Path(__file__).parent / "results"
-README = Path(__file__).parent.parent / "README.md"
+FOLDER = Path(__file__).parent
+README = FOLDER.parent / "README.md"
 
 LIBRARIES = ("jax", "flax", "torch", "keras", "tensorflow", "tensorflow-cpu")
 
 ToMarkdown = Callable[[Any], str]
 
 
+def parser(name: str, doc: str) -> argparse.ArgumentParser:
+    """Return a parser for `experiments.name`, described by the first line of its docstring."""
+    return argparse.ArgumentParser(f"python -m experiments.{name}", description=doc.splitlines()[0])
+
+
 def origin(module: str) -> dict[str, Any]:
-    """Where a module's results come from: the command typed, machine, libraries and revision."""
+    """Return the origin of a module's results: command, machine, libraries and revision."""
     versions = {}
     for library in LIBRARIES:
         try:
@@ -43,7 +50,7 @@ def origin(module: str) -> dict[str, Any]:
 
 
 def source(record: Mapping[str, Any]) -> str:
-    """The end of a note: what `origin` found. Earlier records know less of it."""
+    """Return the end of a note, from `origin`; earlier records have less."""
     versions = record.get("versions") or {"jax": record["jax"]}
     names = ", ".join(f"{library} {number}" for library, number in versions.items())
     revision = record.get("git_revision")
@@ -52,75 +59,88 @@ def source(record: Mapping[str, Any]) -> str:
 
 
 def short(revision: str | None) -> str:
-    """A commit in seven digits, with what follows it; of none "-"."""
+    """Return a commit in seven digits, with its suffix; "-" for None."""
     return revision.replace(revision[7:40], "") if revision else "-"
 
 
 def devices(rows: Iterable[Mapping[str, Any]]) -> str:
-    """The machines on which rows were measured."""
+    """Return the machines on which rows were measured."""
     return " and ".join(sorted({row["device"] for row in rows}))
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Mean ± standard deviation; of one value that value, of none "-"."""
+    """Return mean ± standard deviation; a single value alone, "-" for none."""
     if not values:
         return "-"
     sd = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.{digits}f}{sd}"
 
 
+def interval(gain: Mapping[str, Any]) -> str:
+    """Return a difference with its 95% interval, as `stats.paired` computes them."""
+    return f"{gain['difference']:+.2f} ({gain['low']:+.2f} to {gain['high']:+.2f})"
+
+
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], note: str) -> str:
-    """A Markdown table with a line below that says what its figures are."""
+    """Return a Markdown table with a note below."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{note}\n"
 
 
 def into_readme(readme: str, name: str, table: str) -> str:
-    """README with a table between its marks `<!-- name -->` and `<!-- /name -->`, if any."""
+    """Return README with a table between its marks `<!-- name -->` and `<!-- /name -->`, if any."""
     head, start, rest = readme.partition(f"<!-- {name} -->\n")
     _, end, tail = rest.partition(f"<!-- /{name} -->\n")
     return head + start + table + end + tail if end else readme
 
 
+def path(name: str, suffix: str) -> Path:
+    """Return the file of some results: their JSON, their tables or their figure."""
+    package = FOLDER / name.partition("-")[0]
+    return (package if package.is_dir() else FOLDER) / "results" / f"{name}.{suffix}"
+
+
 def publish(
     name: str, results: Any, to_markdown: Sequence[ToMarkdown], *, quick: bool = False
 ) -> None:
-    """Writes results/name.json, its tables to results/name.md and the first into README.
+    """Write results as JSON and as tables, and the first table into README.
 
-    README is left alone where it has no marks for the table. What was quick is only printed.
+    README stays as it is where it has no marks for the table. Quick results are only printed.
     """
     if not quick:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{name}.json").write_text(json.dumps(results, indent=2) + "\n")
+        path(name, "json").parent.mkdir(parents=True, exist_ok=True)
+        path(name, "json").write_text(json.dumps(results, indent=2) + "\n")
         show(name, results, to_markdown)
     print(page(results, to_markdown))
 
 
 def show(name: str, results: Any, to_markdown: Sequence[ToMarkdown]) -> None:
-    """Writes the tables of some results, as `publish` does."""
-    (RESULTS / f"{name}.md").write_text(page(results, to_markdown))
+    """Write the tables of some results, as `publish` does."""
+    path(name, "md").write_text(page(results, to_markdown))
     README.write_text(into_readme(README.read_text(), name, to_markdown[0](results)))
 
 
 def page(results: Any, to_markdown: Sequence[ToMarkdown]) -> str:
-    """All tables of some results, one below the other."""
+    """Return all tables of some results, one below the other."""
     return "\n".join(table(results) for table in to_markdown)
 
 
 def of(name: str) -> Sequence[ToMarkdown]:
-    """The tables of the experiment that some results are of."""
-    return importlib.import_module(f"experiments.{name.partition('-')[0]}").TABLES
+    """Return the functions that write the tables of some results."""
+    experiment = name.partition("-")[0]
+    module = f"{experiment}.report" if (FOLDER / experiment).is_dir() else experiment
+    return importlib.import_module(f"experiments.{module}").TABLES
 
 
 def names() -> list[str]:
-    """Of all results."""
-    return sorted(path.stem for path in RESULTS.glob("*.json"))
+    """Return the names of all results."""
+    return sorted(path.stem for path in FOLDER.glob("**/results/*.json"))
 
 
 def read(name: str) -> Any:
-    """The results that `publish` wrote; empty where it wrote none."""
-    path = RESULTS / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    """Read the results that `publish` wrote; empty if it wrote none."""
+    file = path(name, "json")
+    return json.loads(file.read_text()) if file.exists() else {}
 
 
 if __name__ == "__main__":

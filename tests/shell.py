@@ -9,7 +9,9 @@ from pathlib import Path
 from mnist_jax import main
 
 ROOT = Path(__file__).parent.parent
-LINEAR, MLP, CNN = (f"--config={ROOT / 'configs' / name}.py" for name in ("linear", "mlp", "cnn"))
+LINEAR, MLP, CNN, STUDY = (
+    f"--config={ROOT / 'configs' / name}.py" for name in ("linear", "mlp", "cnn", "study")
+)
 DIGITS = f"{LINEAR}:digits"
 
 

@@ -33,18 +33,19 @@ def test_the_tour_runs(tmp_path, monkeypatch, capsys):
 def test_the_tables_are_what_was_measured(name):
     results, to_markdown = tables.read(name), tables.of(name)
     assert tables.into_readme(README, name, to_markdown[0](results)) == README
-    assert (tables.RESULTS / f"{name}.md").read_text() == tables.page(results, to_markdown)
+    assert tables.path(name, "md").read_text() == tables.page(results, to_markdown)
 
 
 def test_tables_are_written_again_from_what_was_measured(tmp_path, monkeypatch):
     readme = tmp_path / "README.md"
     readme.write_text("<!-- baselines -->\nold\n<!-- /baselines -->\n")
     monkeypatch.setattr(tables, "README", readme)
-    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    (tmp_path / "results").mkdir()
+    monkeypatch.setattr(tables, "FOLDER", tmp_path)
     results = json.loads((ROOT / "experiments/results/baselines.json").read_text())
     tables.show("baselines", results, tables.of("baselines"))
     table = (ROOT / "experiments/results/baselines.md").read_text()
-    assert (tmp_path / "baselines.md").read_text() == table
+    assert (tmp_path / "results/baselines.md").read_text() == table
     assert readme.read_text() == f"<!-- baselines -->\n{table}<!-- /baselines -->\n"
 
 
@@ -90,7 +91,7 @@ SMALL = """
 import runpy
 
 def get_config(dataset="mnist"):
-    config = runpy.run_path({path!r})["get_config"]("digits")
+    config = runpy.run_path({path!r})["get_config"]({argument!r})
     config.train.epochs = min(config.train.epochs, 6)
     if config.model.name != "linear" and config.model.widths != ():
         config.model.widths = (8,)
@@ -119,7 +120,9 @@ def test_every_command_runs(tmp_path):
     images = datasets.load("digits").test_images
     (tmp_path / "configs").mkdir()
     for path in (ROOT / "configs").glob("*.py"):
-        (tmp_path / "configs" / path.name).write_text(SMALL.format(path=str(path)))
+        argument = "cnn_2x2_32,digits" if path.stem == "study" else "digits"
+        small_config = SMALL.format(path=str(path), argument=argument)
+        (tmp_path / "configs" / path.name).write_text(small_config)
     (tmp_path / "scans").mkdir()
     for name, image in {"three.jpg": images[0], "scans/a.png": images[1]}.items():
         Image.fromarray(image[..., 0]).resize((200, 200)).save(tmp_path / name)

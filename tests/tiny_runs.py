@@ -8,13 +8,13 @@ from pathlib import Path
 import jax
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
-from test_board import scalars
 
 from mnist_jax import config as configs
 from mnist_jax import train
 from mnist_jax.data import splits
 from mnist_jax.runs import loop
 from mnist_jax.workdir import checkpoint, files
+from tests.workdir.test_tensorboard import scalars
 
 ROOT = Path(__file__).parent.parent
 LINEAR = {"data.name": "digits", "model.name": "linear", "train.epochs": 3}

@@ -23,7 +23,8 @@ Trains a small-image classifier and leaves its checkpoints, metrics and report i
 The same command goes on with a run that was stopped.
 
   --config=FILE[:DATASET]  what to train: configs/linear.py, mlp.py, fast.py or cnn.py, on mnist
-                           (default), fashion_mnist, digits, csv:PATH or a tfds builder
+                           (default), fashion_mnist, digits, csv:PATH or a tfds builder; or
+                           configs/study.py:NET[,DATASET], a net of an earlier study
   --config.KEY=VALUE       one value of it, as in --config.train.epochs=3; any number of them
   --workdir=DIR            where the run lives (default: runs/<config>-<dataset>-s<seed>, and what
                            is overridden)
@@ -50,7 +51,7 @@ class Options(NamedTuple):
 
     mode: str
     config: ConfigDict  # empty without --config
-    config_name: str  # the stem of its file
+    config_name: str  # the stem of its file; of configs/study.py:NET also the net
     overridden: Sequence[str]  # its keys that the command line sets, as they come
     workdir: Path | None
     split: str
@@ -78,7 +79,7 @@ def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
     overrides = [match[1] for arg in rest if (match := re.match(_OVERRIDE, arg))]
     if overrides and not file:
         raise UserError("--config.KEY=VALUE: overrides a config; give --config=configs/cnn.py too")
-    config = _read(file, dataset) if file else ConfigDict()
+    config, config_name = _read(file, dataset) if file else (ConfigDict(), "")
     known = dict(configs.flatten(config.to_dict()))
     for key in overrides:
         if key not in known:
@@ -94,7 +95,7 @@ def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
     return Options(
         mode=values.mode,
         config=config,
-        config_name=Path(file.partition(":")[0]).stem if file else "",
+        config_name=config_name,
         overridden=list(dict.fromkeys(overrides)),
         workdir=Path(values.workdir).expanduser() if values.workdir else None,
         split=values.split,
@@ -177,9 +178,13 @@ def _plain(message: str) -> str:
     return " ".join(message.removeprefix("flag ").split())
 
 
-def _read(file: str, instead: str | None = None) -> ConfigDict:
-    """What the get_config() of --config=file returns, for another data set if it can have one."""
-    path, *dataset = file.split(":", 1)
+def _read(file: str, instead: str | None = None) -> tuple[ConfigDict, str]:
+    """Return what the get_config() of --config=file returns, and the config's name.
+
+    `instead` replaces the argument unless get_config() takes a net (NET or NET,DATASET).
+    """
+    path, *argument = file.split(":", 1)
+    name = Path(path).stem
     if not Path(path).is_file():
         shipped = ", ".join(sorted(map(str, Path("configs").glob("*.py"))))
         raise UserError(
@@ -187,9 +192,14 @@ def _read(file: str, instead: str | None = None) -> ConfigDict:
         )
     try:
         get_config = runpy.run_path(path).get("get_config", lambda *_: None)
-        if instead and inspect.signature(get_config).parameters:
-            dataset = [instead]
-        config = get_config(*dataset)
+        parameters = inspect.signature(get_config).parameters
+        if argument and "net" in parameters:
+            name += f"-{argument[0].partition(',')[0]}"
+        elif instead and parameters:
+            argument = [instead]
+        config = get_config(*argument)
+    except UserError:
+        raise
     except Exception as error:  # whatever the user's own code raises
         frames = traceback.extract_tb(error.__traceback__)
         where = [path, *(f"{path}:{frame.lineno}" for frame in frames if frame.filename == path)]
@@ -197,7 +207,7 @@ def _read(file: str, instead: str | None = None) -> ConfigDict:
         raise UserError(f"{where[-1]}: {type(error).__name__}: {what}") from error
     if not isinstance(config, ConfigDict):
         raise UserError(f"--config={file}: has no get_config() that returns a ConfigDict")
-    return config
+    return config, name
 
 
 def _take_config(argv: Sequence[str]) -> tuple[str | None, list[str]]:

@@ -20,36 +20,13 @@ _CNN = {
     **_MLP,
     "widths": (256,),
 }
-_CNN_5X5_3X3 = {
-    **_CNN,
-    "channels": (32, 32, 64, 64),
-    "kernels": (5, 5, 3, 3),
-    "pools": (1, 2, 1, 2),
-    "conv_dropout": (0.0, 0.3, 0.0, 0.3),
-    "dropout": (0.5,),
-}
 
 # What `config.model.name` may say, with every field the net has; a tuple of one serves every layer.
 NETS: dict[str, dict[str, Any]] = {
     "linear": {"standardise": False},  # each pixel: mean 0, variance 1
     "rbf": {"features": 4096, "gamma": 0.02},  # a kernel machine by random Fourier features
     "mlp": _MLP,
-    "mlp_512": {**_MLP, "widths": (512,), "activation": "sigmoid"},
-    "mlp_512_256": {**_MLP, "widths": (512, 256)},
-    "mlp_400_200_100": {**_MLP, "widths": (400, 200, 100), "dropout": (0.0, 0.2, 0.2)},
     "cnn": {**_CNN, "batch_norm": True},
-    "cnn_2x2_32": {**_CNN, "channels": (32,), "kernels": (2,), "padding": "VALID"},
-    "cnn_3x3": _CNN,
-    "cnn_5x5_3x3": _CNN_5X5_3X3,
-    "cnn_5x5_3x3_small": {**_CNN_5X5_3X3, "pools": (2,)},
-    "cnn_6x6_3x3": {
-        **_CNN,
-        "channels": (64, 64, 128, 256, 256),
-        "kernels": (6, 6, 3, 3, 3),
-        "pools": (2, 1, 2, 1, 2),
-        "widths": (128, 64),
-        "dropout": (0.2,),
-    },
 }
 
 # Fields with a value for each layer, and the field that says how many layers there are.

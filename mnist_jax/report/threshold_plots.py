@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from mnist_jax.analysis.thresholds import Curve, Point
-from mnist_jax.report.plots import DASHED, PALETTE, SERIES, STYLE, TOOLTIP
+from mnist_jax.report.plots import DASHED, PALETTE, STYLE, TOOLTIP
 
 _WINDOWS = (0.02, 0.05, 0.1, 0.2, 0.5)  # how much of a whole axis may be shown
 
@@ -54,57 +54,6 @@ def roc(curve: Curve, points: Mapping[str, Point]) -> Figure:
         axes.plot(curve.x, curve.y, color=PALETTE["accent"])
         _mark(axes, marks)
         _zoom(axes, (0.0, window), (1 - window, 1.0))
-    return figure
-
-
-def rocs(curves: Mapping[str, Curve]) -> Figure:
-    """The receiver operating characteristics of several systems in one plot, at its whole size.
-
-    Args:
-        curves: from `thresholds.roc`, by the system's name; six at most.
-    """
-    with mpl.rc_context(STYLE):
-        figure, axes = _square("false positive rate", "recall, the true positive rate")
-        axes.plot([0, 1], [0, 1], **DASHED)
-        for (name, curve), colour in zip(curves.items(), SERIES, strict=False):
-            axes.plot(curve.x, curve.y, color=PALETTE[colour], label=name)
-        _zoom(axes, (0.0, 1.0), (0.0, 1.0))
-        axes.legend(loc="lower right")
-    return figure
-
-
-def against_threshold(curve: Curve, points: Mapping[str, Point]) -> Figure:
-    """Precision and recall against the threshold, between where the one and the other end.
-
-    Args:
-        curve: from `thresholds.precision_recall`.
-        points: thresholds to mark, by name.
-    """
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(4.5, 3.6))
-        axes = figure.add_axes((0, 0, 1, 1))
-        marks = [point.threshold for point in points.values()]
-        for mark in marks:
-            axes.axvline(mark, **DASHED)
-        precisions = [point.precision for point in points.values()]
-        recalls = [point.recall for point in points.values()]
-        for what, values, shares, colour in (
-            ("precision", curve.y, precisions, PALETTE["accent"]),
-            ("recall", curve.x, recalls, PALETTE["orange"]),
-        ):
-            axes.plot(curve.thresholds, values, color=colour, label=what)
-            for (name, point), share in zip(points.items(), shares, strict=True):
-                if math.isnan(share):
-                    continue
-                dot = axes.scatter([point.threshold], [share], s=36, color=colour, lw=0, zorder=3)
-                dot.set_gid(f"{TOOLTIP}{name}: {what} {share:.1%} from {point.threshold:.4g} on")
-        # The curve's points are evenly spaced along its length: at both ends little happens.
-        ends = np.quantile(curve.thresholds, (0.02, 0.98))
-        low, high = min(*ends, *marks), max(*ends, *marks)
-        margin = (high - low) / 30 or 0.5
-        axes.set(xlabel="threshold", xlim=(low - margin, high + margin), ylim=(0, 1.02))
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
     return figure
 
 

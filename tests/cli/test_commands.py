@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shell import CNN, DIGITS, LINEAR, MLP, content, refusal, typed
+from shell import CNN, DIGITS, LINEAR, MLP, STUDY, content, refusal, typed
 
 from mnist_jax import main
 from mnist_jax.cli import commands, flags
@@ -43,8 +43,8 @@ def read(run: Path) -> dict:
         ([MLP], ["Dense"] * 3, 535_818),
         ([CNN], ["Conv", "BatchNorm", "Conv", "BatchNorm", "Dense", "Dense"], 824_554),
         ([LINEAR, "--config.task.name=binary"], ["Dense"], 785),
-        ([LINEAR, "--config.model.name=mlp_512"], ["Dense"] * 2, 407_050),
-        ([LINEAR, "--config.model.name=cnn_2x2_32"], ["Conv", "Dense", "Dense"], 1_387_434),
+        ([f"{STUDY}:mlp_512"], ["Dense"] * 2, 407_050),
+        ([f"{STUDY}:cnn_2x2_32,mnist"], ["Conv", "Dense", "Dense"], 1_387_434),
     ],
     ids=["linear", "mlp", "cnn", "binary", "mlp_512", "cnn_2x2_32"],
 )

@@ -7,7 +7,7 @@ from experiments import baselines, tables
 
 def test_published_rows_stay_until_they_are_measured_again(tmp_path, monkeypatch, capsys):
     published = {row["config"]: row for row in tables.read("baselines")}
-    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    monkeypatch.setattr(tables, "FOLDER", tmp_path)
     monkeypatch.setattr(tables, "README", tmp_path / "README.md")
     tables.README.write_text("<!-- baselines -->\n<!-- /baselines -->\n")
 

@@ -6,8 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import tables, time_to_accuracy, timed_run
-from experiments.recipes import Data, Training, flax_example
+from experiments import tables
+from experiments.time_to_accuracy import __main__ as time_to_accuracy
+from experiments.time_to_accuracy import report, timed_run
+from experiments.time_to_accuracy.recipes import Data, Training, flax_example
 
 CONFIG = """
 from configs import linear
@@ -140,7 +142,7 @@ def test_the_table_counts_the_seeds_that_reached_a_target():
         "failed": {"pytorch_mnist": "ModuleNotFoundError: No module named 'torch'"},
         "left_out": ["keras_mnist_convnet"],
     }
-    table = time_to_accuracy.to_markdown(json.loads(json.dumps(record)))
+    table = report.to_markdown(json.loads(json.dumps(record)))
     assert table.splitlines()[2:4] == [
         "| 98% | `flax_mnist` | 5 | 4 | 2 of 3 | 11.0 ± 1.4 | 21.0 ± 1.4 | 99.00 ± 1.41 "
         "| -, 0123456 |",
@@ -150,13 +152,13 @@ def test_the_table_counts_the_seeds_that_reached_a_target():
     assert "; 8 cores, jax 0; " in table
     assert "left out: keras_mnist_convnet;" in table
     assert "not run: pytorch_mnist: ModuleNotFoundError" in table
-    time_to_accuracy.figure(record)
+    report.figure(record)
 
 
 def test_published_recipes_stay_until_they_are_measured_again(tmp_path, monkeypatch, capsys):
     """Also where their runs are not there, as in a clone; targets are those of each one's runs."""
     monkeypatch.setattr(time_to_accuracy, "RUNS", tmp_path / "runs")
-    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    monkeypatch.setattr(tables, "FOLDER", tmp_path)
     monkeypatch.setattr(tables, "README", tmp_path / "README.md")
     (tmp_path / "README.md").write_text("none of the tables\n")
     row = {"epoch": 1, "train_seconds": 1.0, "whole_seconds": 2.0, "val_accuracy_percent": 98.5}
@@ -198,7 +200,7 @@ def test_flax_example_is_the_published_net():
 
 def test_pytorch_recipes_are_the_published_nets():
     pytest.importorskip("torch", reason="needs pip install -e '.[bench]'")
-    from experiments.recipes import pytorch
+    from experiments.time_to_accuracy.recipes import pytorch
 
     sizes = [
         sum(p.numel() for p in net().parameters())
@@ -210,6 +212,6 @@ def test_pytorch_recipes_are_the_published_nets():
 def test_keras_recipe_is_the_published_net():
     pytest.importorskip("tensorflow", reason="needs pip install -e '.[bench]'")
     pytest.importorskip("keras", reason="needs pip install -e '.[bench]'")
-    from experiments.recipes import keras
+    from experiments.time_to_accuracy.recipes import keras
 
     assert keras.mnist_convnet_net().count_params() == 34_826

@@ -5,14 +5,9 @@ import numpy as np
 import pytest
 
 from configs import fast, linear, mlp
-from experiments import (
-    ablation_template,
-    committee,
-    distil,
-    members_speed,
-    members_speed_report,
-    tables,
-)
+from experiments import ablation_template, committee, distil, tables
+from experiments.members_speed import __main__ as members_speed
+from experiments.members_speed import report
 from mnist_jax.types import UserError
 from mnist_jax.workdir import files
 
@@ -41,7 +36,7 @@ def test_an_ablation_is_a_list_of_overrides(tmp_path, monkeypatch):
         ablation_template.main(seeds=1)
 
 
-def test_students_learn_what_a_committee_believes(tmp_path, monkeypatch):
+def test_students_learn_from_an_ensemble(tmp_path, monkeypatch):
     config = linear.get_config("digits")
     config.train.epochs = 3
     monkeypatch.setattr(fast, "get_config", lambda dataset: config.copy_and_resolve_references())
@@ -85,16 +80,16 @@ def test_an_epoch_trains_all_members(monkeypatch):
     monkeypatch.setattr(members_speed, "BATCH_SIZE", 32)
     monkeypatch.setattr(members_speed.groups, "cores", lambda: 1)
     calls = []
-    compiled = members_speed.compilation.compile_lowered
+    compiled = members_speed.xla.compile_lowered
 
     def counted(lowered):
         program = compiled(lowered)
         return lambda *args: calls.append(args[2].tolist()) or program(*args)
 
-    monkeypatch.setattr(members_speed.compilation, "compile_lowered", counted)
+    monkeypatch.setattr(members_speed.xla, "compile_lowered", counted)
     config = members_speed.members_config(TINY, 5, share_batches=False)
     config.members.width = 2
-    width, train = members_speed.an_epoch(config, members_speed.random_examples(64))
+    width, train = members_speed.an_epoch(config, members_speed.random_splits(64))
     train()
     assert width == 2
     assert calls == [[0, 1], [2, 3], [4, 5]]  # beyond the last there is nobody
@@ -120,21 +115,21 @@ def test_the_tables_and_the_figure(measured):
             }
         ],
     }
-    one, three = members_speed_report.to_markdown(record).splitlines()[2:4]
+    one, three = report.to_markdown(record).splitlines()[2:4]
     assert one.startswith("| tiny | 1 | 1 | ")
     assert three.startswith("| tiny | 3 | 2 | ")
     assert one.endswith(" - |")  # the peer that failed
     best = measured["rows"][0]["epoch_seconds"]
     assert f"| {1e3 * best:.3g} | {measured['alone_epoch_seconds']['ours'] / best:.2f} |" in one
-    line = members_speed_report.cross_validation_to_markdown(record).splitlines()[2]
+    line = report.cross_validation_to_markdown(record).splitlines()[2]
     assert line == (
         "| softmax regression (SGDClassifier) | 20 | 2.0 | 30.0 | 15.0 "
         "| - | - | 92.50 ± 0.71 | 91.00 ± 1.41 |"
     )
     record["cross_validation"][0]["pytorch_seconds"] = 50.0
-    line = members_speed_report.cross_validation_to_markdown(record).splitlines()[2]
+    line = report.cross_validation_to_markdown(record).splitlines()[2]
     assert " | 30.0 | 15.0 | 50.0 | 25.0 | 92.50 ± 0.71 | " in line
-    (axes,) = members_speed_report.figure(record).axes
+    (axes,) = report.figure(record).axes
     assert axes.get_title(loc="left") == "tiny"
     lines = {line.get_label(): line for line in axes.get_lines()}
     np.testing.assert_allclose(
@@ -175,8 +170,9 @@ def test_cross_validation_beside_scikit_learn_and_ten_runs(monkeypatch):
     # Of 1,437 examples ten folds leave 1,293.
     assert [(job.peer, job.net["name"], job.num_train) for job in jobs] == [
         ("pytorch", "linear", 1280),
-        ("pytorch", "mlp_512_256", 1280),
+        ("pytorch", "mlp", 1280),
     ]
+    assert jobs[1].net["widths"] == (512, 256)
     assert asked == ["train"] * 40
 
 
@@ -190,11 +186,11 @@ def test_without_pytorch_there_is_no_time_of_it(monkeypatch):
     assert members_speed._runs_of_pytorch(config, 1000) is None
 
 
-def test_a_committee_is_trained_and_shown(tmp_path, monkeypatch, capsys):
+def test_an_ensemble_is_trained_and_shown(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(fast, "get_config", linear.get_config)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["committee", "--quick"])
-    monkeypatch.setattr(committee.compilation, "enable_cache", lambda: None)
+    monkeypatch.setattr(committee.xla, "enable_cache", lambda: None)
     committee.main()
     out = capsys.readouterr().out
     assert not (tmp_path / "experiments").exists()
@@ -212,7 +208,7 @@ def test_a_committee_is_trained_and_shown(tmp_path, monkeypatch, capsys):
         assert third[-1].split()[0] == f"{100 * together['test_accuracy'][committee.RULE]:.2f}"
 
 
-def test_validation_chooses_the_committee():
+def test_validation_chooses_the_ensemble():
     def row(dataset, smoothing, validation, test):
         accuracy = {"mean": test, "sd": 0.001}
         together = {"members": 10, "test_accuracy": {"vote": 0.5, committee.RULE: test + 0.01}}
@@ -226,8 +222,8 @@ def test_validation_chooses_the_committee():
     rows.append(row("b", 0, 0.71, 0.6))
     table = committee.accuracy_table({**tables.origin("experiments.committee"), "rows": rows})
     assert (
-        "it chooses label smoothing 0.1 on a (single 80.00 ± 0.10, committee 81.00% by the mean of "
-        "probabilities), label smoothing 0 on b (single 60.00 ± 0.10, committee 61.00% by the mean "
+        "it chooses label smoothing 0.1 on a (single 80.00 ± 0.10, ensemble 81.00% by the mean of "
+        "probabilities), label smoothing 0 on b (single 60.00 ± 0.10, ensemble 61.00% by the mean "
         "of probabilities). "
     ) in table
     assert "| a | 0.1 | 5 | 90.00 ± 0.20 | 80.00 ± 0.10 | 50.00 | 81.00 |" in table

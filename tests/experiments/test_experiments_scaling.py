@@ -5,7 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from experiments import scaling, scaling_point
+from experiments import timing
+from experiments.scaling import __main__ as scaling
+from experiments.scaling import point as scaling_point
+from experiments.scaling import report
 from mnist_jax import config as configs
 
 LINEAR = scaling_point.Point({"name": "linear"}, 64, 32, members=1, augment=False, repeats=1)
@@ -13,7 +16,7 @@ LINEAR = scaling_point.Point({"name": "linear"}, 64, 32, members=1, augment=Fals
 
 def test_every_point_is_a_config_that_can_be_trained():
     lines = scaling.lines(repeats=3)
-    assert {line.axis for line in lines} == set(scaling.AXES)
+    assert {line.axis for line in lines} == set(report.AXES)
     for line in lines:
         assert len(line.points) >= 3
         for point in line.points:
@@ -31,9 +34,8 @@ def test_a_point_is_measured(members):
     assert found["peak_rss_bytes"] > 50e6
 
 
-def test_more_examples_are_repetitions(monkeypatch):
-    monkeypatch.setattr(scaling_point, "ONCE", 10)
-    images, labels = scaling_point.examples(25)
+def test_more_examples_are_repetitions():
+    images, labels = timing.random_examples(25, distinct=10)
     assert (images.shape, images.dtype) == ((25, 28, 28, 1), np.uint8)
     for x in (images, labels):
         assert (x[:10] == x[10:20]).all()
@@ -48,8 +50,8 @@ def test_a_point_in_a_process_of_its_own_becomes_a_row_of_the_table():
         {**row, "seconds": 2.0, "peak_rss_bytes": 5e8, "microseconds_per_example": 31_250.0},
         {**row, "device_peak_bytes": 7_000_000},
     ]
-    lines = scaling.to_markdown(record).splitlines()
+    lines = report.to_markdown(record).splitlines()
     assert lines[2] == "| members | linear | 1 | 2 | 3.12e+04 | 500 |"
     assert lines[3].endswith("| 7 |")
     assert row["microseconds_per_example"] == pytest.approx(row["seconds"] * 1e6 / 64)
-    scaling.figure(record)
+    report.figure(record)

@@ -6,7 +6,10 @@ import json
 import jax
 import pytest
 
-from experiments import figures, speed, speed_report, tables, worker
+from configs import study
+from experiments import figures, tables
+from experiments.speed import __main__ as speed
+from experiments.speed import report, worker
 from mnist_jax import config as configs
 from mnist_jax.models import networks, registry
 from mnist_jax.runs import groups
@@ -15,12 +18,12 @@ TINY = worker.Job("ours", {"name": "linear"}, batch_size=32, num_train=64, num_t
 
 
 def fields(net):
-    return {"name": net, **registry.fields({"name": net})}
+    return study.MODELS[net] | registry.fields(study.MODELS[net])
 
 
 def num_params(net):
     config = configs.default().model
-    config.name = net
+    config.update(study.MODELS[net])
     return sum(layer.num_params for layer in networks.build(config, 10).layers())
 
 
@@ -80,7 +83,7 @@ def test_both_of_ours_are_compared_with_others_only():
     rows = {"ours": row(3.0), "pytorch": row(4.0), "keras": row(8.0), "ours by core": row(1.0)}
     result = {"net": "mlp", "batch_size": 32, "num_train": 60_000, "peers": rows, "failed": {}}
     record = {"device": "2 cores", "jax": "0", "command": "python", "results": [result]}
-    header, _, line, *_ = speed_report.to_markdown(record).splitlines()
+    header, _, line, *_ = report.to_markdown(record).splitlines()
     shown = dict(zip(header.split(" | "), line.split(" | "), strict=True))
     assert shown["ours / best peer"] == "0.75 (0.75-0.75)"
     assert shown["ours by core / best peer"] == "0.25 (0.25-0.25)"
@@ -89,6 +92,7 @@ def test_both_of_ours_are_compared_with_others_only():
 
 def test_measuring_goes_on_without_the_peers_that_fail(monkeypatch):
     monkeypatch.setattr(speed, "PEERS", ("ours", "nobody"))
+    monkeypatch.setitem(study.MODELS, "linear", {"name": "linear"})
     found = speed.measure("linear", batch_size=32, num_train=100, repeats=2)
     assert found["failed"] == {"nobody": "ValueError: nobody"}
     (row,) = found["peers"].values()
@@ -130,7 +134,7 @@ def test_a_turn_of_a_quick_net_is_a_whole_epoch():
 
 @pytest.mark.parametrize("net", speed.NETS)
 def test_the_flax_example_has_the_same_net(net):
-    from experiments.peers import flax_example
+    from experiments.speed.peers import flax_example
 
     module = flax_example.Net(flax_example.hashable(fields(net)))
     images = jax.ShapeDtypeStruct((1, 28, 28, 1), "float32")
@@ -141,7 +145,7 @@ def test_the_flax_example_has_the_same_net(net):
 @pytest.mark.parametrize("net", speed.NETS)
 def test_pytorch_has_the_same_net(net):
     pytest.importorskip("torch", reason="needs pip install -e '.[bench]'")
-    from experiments.peers import pytorch
+    from experiments.speed.peers import pytorch
 
     parameters = pytorch.net(fields(net)).parameters()
     assert sum(p.numel() for p in parameters) == num_params(net)
@@ -151,7 +155,7 @@ def test_pytorch_has_the_same_net(net):
 def test_keras_has_the_same_net(net):
     pytest.importorskip("tensorflow", reason="needs pip install -e '.[bench]'")
     pytest.importorskip("keras", reason="needs pip install -e '.[bench]'")
-    from experiments.peers import keras
+    from experiments.speed.peers import keras
 
     assert keras.net(fields(net)).count_params() == num_params(net)
 
@@ -161,9 +165,9 @@ def test_a_peer_that_failed_is_a_dash():
     first = record["results"][0]
     first["failed"] = {"pytorch": "ModuleNotFoundError: No module named 'torch'"}
     del first["peers"]["pytorch"]
-    line = speed_report.to_markdown(record).splitlines()[2].split(" | ")
+    line = report.to_markdown(record).splitlines()[2].split(" | ")
     assert line[4] == "-"
-    assert "Not measured: pytorch: ModuleNotFoundError" in speed_report.details(record)
+    assert "Not measured: pytorch: ModuleNotFoundError" in report.details(record)
 
 
 def test_a_record_shows_all_its_figures():
@@ -178,7 +182,7 @@ def test_a_record_shows_all_its_figures():
         "gemm_gflop_per_second": {"jax": 24.0, "torch": 20.0},
         "results": [result],
     }
-    shown = speed_report.details(record).splitlines()[2]
+    shown = report.details(record).splitlines()[2]
     assert shown == (
         "| `mlp` | 32 | ours | 15 | 0.5 | 4,000 | 4 (0) | 23.5 (18.5) | 512 | 12 (50%) |"
     )
@@ -186,10 +190,10 @@ def test_a_record_shows_all_its_figures():
 
 def test_the_same_figure_is_the_same_bytes(tmp_path, monkeypatch):
     record = tables.read("speed-h200")
-    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    monkeypatch.setattr(tables, "FOLDER", tmp_path)
     written = []
     for _ in range(2):
-        figures.save(speed_report.figure(record), "figure")
-        written.append((tmp_path / "figure.svg").read_bytes())
+        figures.save(report.figure(record), "figure")
+        written.append((tmp_path / "results/figure.svg").read_bytes())
     assert written[0] == written[1]
     assert len(written[0]) < 100_000

@@ -12,9 +12,11 @@ import pytest
 from pages import check_self_contained
 from tiny_runs import ROOT
 
-from experiments import study, tables
-from experiments.systems import linear, nets, out_of_fold, references, rows
-from experiments.systems.row import Outcome, Row, Settings
+from experiments import tables
+from experiments.study import __main__ as study
+from experiments.study import report, rows
+from experiments.study.row import Outcome, Row, Settings
+from experiments.study.systems import linear, nets, out_of_fold, references
 from mnist_jax.data import datasets
 from mnist_jax.models import networks
 from mnist_jax.report import pictures
@@ -96,7 +98,7 @@ def test_a_signal_ends_it_and_the_same_command_goes_on(tmp_path, capsys, monkeyp
     monkeypatch.setattr(rows, "ROWS", [row("long", stopped), row("after", after)])
     command = ["--quick", "--folder", str(tmp_path)]
     assert study.main(command) == code
-    assert "long: stopped; the same command goes on" in capsys.readouterr().err
+    assert "long: stopped; the same command resumes" in capsys.readouterr().err
     assert asked == ["stopped"]
     assert study.main(command) == 0
     assert asked == ["stopped", "stopped", "after"]
@@ -130,7 +132,7 @@ def test_more_seeds_are_run_and_fewer_are_there(tmp_path, capsys, monkeypatch):
 
 def test_published_rows_stay_until_they_are_measured_again(tmp_path, capsys, monkeypatch):
     """Also where their runs are not there, as in a clone; the page is of what is."""
-    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    monkeypatch.setattr(tables, "FOLDER", tmp_path)
     monkeypatch.setattr(tables, "README", tmp_path / "README.md")
     (tmp_path / "README.md").write_text("none of the tables\n")
     judged = {"classes": ["no", "yes"], "confusion": [[3, 1], [0, 1]]}
@@ -167,7 +169,7 @@ def test_the_table(tmp_path):
     described = study.describe(told, study.run(told, settings))
     assert described["gain"]["difference"] == pytest.approx(3.1666667)
     record = {"rows": [json.loads(json.dumps(described))], **tables.origin("experiments.study")}
-    page = tables.page(record, study.TABLES)
+    page = tables.page(record, report.TABLES)
     ours = "91.00 ± 1.00 (3) | 94.17 ± 1.26 (3) | +3.17 (+2.45 to +3.88) | 10.0"
     assert f"| 80.00 | 90.00 | {ours} | 250 | 25.0 |" in page
     assert "recall 12.34" in page
@@ -207,7 +209,8 @@ def test_what_makes_no_pairs_has_no_gain(tmp_path):
 def test_what_each_test_image_adds(tmp_path):
     """Of one net and of two, of members, of a classifier of scikit-learn's."""
     settings = Settings(tmp_path, 1, quick=True)
-    net, members = nets.keras("linear", "mnist", 1, 20), linear.on_test("members", {})
+    net = nets.keras("mlp_512", "mnist", **{"train.batch_size": 20})
+    members = linear.on_test("members", {})
     found = [net(settings), net(settings._replace(seeds=2)), members(settings)]
     found.append(references.svc("mnist", settings))
     for outcome, shares in zip(
@@ -288,7 +291,7 @@ def test_names_are_unique():
 def test_the_csv_is_like_theirs(tmp_path, monkeypatch):
     digits = datasets.load("digits")
     monkeypatch.setattr(nets, "_COUNT", 100)
-    monkeypatch.setattr(nets.data, "load", lambda name: digits)
+    monkeypatch.setattr(nets.datasets, "load", lambda name: digits)
     path = nets.kaggle(tmp_path)
     with gzip.open(path, "rt") as file:
         lines = file.read().splitlines()

@@ -9,9 +9,10 @@ from scipy.special import softmax
 from sklearn.metrics import confusion_matrix, roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from experiments import by_hand, study_page
-from experiments.systems import linear, neighbours, nets, out_of_fold, references
-from experiments.systems.row import Settings
+from experiments import by_hand
+from experiments.study import page as study_page
+from experiments.study.row import Settings
+from experiments.study.systems import linear, neighbours, nets, out_of_fold, references
 from mnist_jax import config as configs
 from mnist_jax.analysis import error_analysis
 from mnist_jax.data import datasets, splits
@@ -110,7 +111,7 @@ def test_curves_mark_the_threshold_of_the_wished_precision():
 
 
 def test_one_seed_of_several_is_said_to_be(tmp_path):
-    net = nets.keras("linear", "mnist", 1, 20)
+    net = nets.keras("mlp_512", "mnist")
     outcome = net(Settings(tmp_path, 2, quick=True))
     assert "Shown is what seed 1 came to, alone of 2." in shown_on_a_page(outcome)
     assert not net(Settings(tmp_path, 1, quick=True)).shown["note"]

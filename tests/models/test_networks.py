@@ -11,7 +11,13 @@ from flax import linen as nn
 from mnist_jax.models import networks, registry
 
 KEY = jax.random.key(0)
-TINY_CNN = {"name": "cnn_3x3", "dtype": "float32", "channels": (3, 4), "widths": (5,)}
+TINY_CNN = {
+    "name": "cnn",
+    "dtype": "float32",
+    "batch_norm": False,
+    "channels": (3, 4),
+    "widths": (5,),
+}
 
 
 def images(n=4, seed=0):
@@ -23,7 +29,8 @@ def params_of(variables):
 
 
 def test_mlp_is_what_numpy_computes():
-    model = networks.build({"name": "mlp_512", "dtype": "float32", "widths": (7, 6)}, 10)
+    config = {"name": "mlp", "dtype": "float32", "widths": (7, 6), "activation": "sigmoid"}
+    model = networks.build(config, 10)
     variables = model.init(KEY)
     p, x = params_of(variables), np.asarray(images()).reshape(4, -1)
     for layer in ("Dense_0", "Dense_1"):

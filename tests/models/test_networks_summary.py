@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from configs import study
 from mnist_jax.models import networks, registry
 from mnist_jax.report import architecture
 
@@ -23,7 +24,7 @@ def test_the_summary_counts_every_parameter(name):
 
 
 def test_the_summary_counts_flops():
-    layers = networks.build({"name": "cnn_2x2_32", "dtype": "float32"}, 10).layers()
+    layers = networks.build({**study.MODELS["cnn_2x2_32"], "dtype": "float32"}, 10).layers()
     assert [(row.path, row.output_shape, row.flops) for row in layers] == [
         ("Conv_0", (13, 13, 32), 2 * 27 * 27 * 2 * 2 * 32),  # before pooling: 27 x 27 places
         ("head/Dense_0", (256,), 2 * 5408 * 256),
@@ -77,7 +78,7 @@ def test_the_summary_of_a_recurrent_net():
 
 
 def test_first_weights_are_pictures_of_what_the_first_layer_sees():
-    model = networks.build({"name": "cnn_3x3", "dtype": "float32", "channels": (3, 4)}, 10)
+    model = networks.build({**study.MODELS["cnn_3x3"], "dtype": "float32", "channels": (3, 4)}, 10)
     variables = model.init(KEY)
     kernel = np.asarray(variables["params"]["Conv_0"]["kernel"])
     np.testing.assert_array_equal(

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from configs import study
 from mnist_jax.models import networks, quantize
 from mnist_jax.models.quantize import Quantized
 
@@ -38,7 +39,7 @@ def test_biases_stay_and_outputs_without_weights_are_zero():
 
 
 def test_the_bytes_are_those_of_the_weights_and_of_what_stays():
-    model = networks.build({"name": "cnn_5x5_3x3_small", "dtype": "float32"}, 10)
+    model = networks.build({**study.MODELS["cnn_5x5_3x3_small"], "dtype": "float32"}, 10)
     params = model.init(jax.random.key(0))["params"]
     num_params = sum(x.size for x in jax.tree.leaves(params))
     assert quantize.num_bytes(params) == 4 * num_params

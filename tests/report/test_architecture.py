@@ -3,13 +3,19 @@
 import pytest
 from matplotlib.patches import Rectangle
 
+from configs import study
 from mnist_jax.models import networks
 from mnist_jax.report import architecture, plots
 
+NETS = {
+    **{name: {"name": name} for name in ("linear", "rbf", "mlp", "cnn")},
+    "cnn_6x6_3x3": study.MODELS["cnn_6x6_3x3"],
+}
 
-@pytest.mark.parametrize("name", ["linear", "rbf", "mlp_512_256", "cnn", "cnn_6x6_3x3"])
+
+@pytest.mark.parametrize("name", NETS)
 def test_every_layer_is_drawn(name):
-    layers = networks.build({"name": name, "dtype": "float32"}, 10).layers()
+    layers = networks.build({"dtype": "float32", **NETS[name]}, 10).layers()
     drawn = [layer for layer in layers if layer.kind != "BatchNorm"]
     figure = architecture.architecture(layers)
     told = plots.svg(figure, name)

@@ -51,38 +51,6 @@ def test_points_tell_their_names_and_numbers():
             assert f"{point.recall:.1%}" in title
 
 
-@pytest.mark.parametrize("spread", [0.0, 3.0, 9.0])
-def test_what_each_threshold_gives(spread):
-    rng = np.random.default_rng(0)
-    labels = np.arange(400) % 4 // 3
-    scores = spread * labels + rng.normal(size=400)
-    points = {"zero": thresholds.operating_point(scores, labels, 0.0)}
-    curve = thresholds.precision_recall(scores, labels)
-    figure = threshold_plots.against_threshold(curve, points)
-    (axes,) = figure.axes
-    precision, recall = (
-        line for line in axes.get_lines() if line.get_label() in ("precision", "recall")
-    )
-    for line, what in ((precision, "precision"), (recall, "recall")):
-        for x, y in zip(*line.get_data(), strict=True):
-            assert y == pytest.approx(getattr(thresholds.operating_point(scores, labels, x), what))
-    marks = [dot.get_offsets()[0].tolist() for dot in axes.collections]
-    assert marks == [[0.0, points["zero"].precision], [0.0, points["zero"].recall]]
-    low, high = axes.get_xlim()
-    assert low < 0 < high
-    inside = (low <= curve.thresholds) & (curve.thresholds <= high)
-    assert inside.mean() > 0.95  # of the curve, which is not most of the scores
-    drawing = plots.svg(figure, "Thresholds")
-    assert f"zero: recall {points['zero'].recall:.1%} from 0 on" in drawing
-
-
-def test_one_threshold_is_a_picture_too():
-    labels = np.array([0, 1])
-    curve = thresholds.precision_recall(np.zeros(2), labels)
-    (axes,) = threshold_plots.against_threshold(curve, {}).axes
-    assert np.ptp(axes.get_xlim()) == 1
-
-
 def test_a_threshold_that_calls_nothing_a_yes_has_no_precision_to_mark():
     labels, scores = np.array([0, 1, 0, 1]), np.arange(4.0)
     points = {"never": thresholds.operating_point(scores, labels, 9.0)}
@@ -90,6 +58,5 @@ def test_a_threshold_that_calls_nothing_a_yes_has_no_precision_to_mark():
     for figure in (
         threshold_plots.precision_recall(curve, 0.5, points),
         threshold_plots.roc(thresholds.roc(scores, labels), points),
-        threshold_plots.against_threshold(curve, points),
     ):
         assert "nan" not in plots.svg(figure, "Curves")

@@ -1,0 +1,1 @@
+"""Nearest neighbours: accuracy and speed."""

@@ -1,0 +1,1 @@
+"""Scaling of an epoch with data, batch size, parameters and trials."""

@@ -1,0 +1,1 @@
+"""Speed compared with PyTorch, Keras and plain JAX."""

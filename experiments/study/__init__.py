@@ -1,0 +1,1 @@
+"""Systems of five earlier studies, reproduced and beaten."""

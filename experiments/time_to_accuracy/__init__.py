@@ -1,0 +1,1 @@
+"""Seconds to a given accuracy, for our configs and published recipes."""
