@@ -10,7 +10,7 @@ from configs import mlp
 from experiments import tables
 from mnist_jax.analysis import stats
 from mnist_jax.data import splits
-from mnist_jax.runs import run_members
+from mnist_jax.runs.training import train_run
 from mnist_jax.runtime import xla
 from mnist_jax.workdir import files
 
@@ -27,9 +27,9 @@ def main(dataset: str = "mnist", seeds: int = 5, folder: Path = Path("runs/ablat
     if seeds < 2:
         raise ValueError(f"seeds={seeds}: an interval takes two or more")
     config = mlp.get_config(dataset)
-    config.members.update(seeds=seeds, settings=json.dumps(list(SETTINGS.values())))
-    run_members.run_members(config, splits.load(config), folder)
-    rows = files.read_rows(folder / files.MEMBERS)
+    config.sweep.update(seeds=seeds, settings=json.dumps(list(SETTINGS.values())))
+    train_run(config, splits.load(config), folder)
+    rows = files.read_rows(folder / files.TRIALS)
     lost = {row["seed"] for row in rows if row["status"] == "diverged"}  # a pair takes both
     rows = [row for row in rows if row["seed"] not in lost]
     values = [

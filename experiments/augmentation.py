@@ -16,10 +16,9 @@ from tqdm import tqdm
 
 from configs import study
 from experiments import tables
-from experiments.timing import EPOCH, random_splits
+from experiments.timing import EPOCH, epoch_of_trials, random_splits
 from mnist_jax import config as configs
-from mnist_jax.runs import loop
-from mnist_jax.runtime import sharding, xla
+from mnist_jax.runtime import xla
 
 NETS = ("cnn_3x3", "cnn_5x5_3x3")
 BATCH_SIZE = 86
@@ -32,20 +31,18 @@ AUGMENTED: dict[str, dict[str, float]] = {  # compared with none
 def cost(net: str, num_train: int, repeats: int) -> dict[str, Any]:
     """Return the seconds of 60,000 examples with each augmentation: medians and turns."""
     size = num_train // BATCH_SIZE * BATCH_SIZE
-    examples, mesh = random_splits(size), sharding.make_mesh()
-    states, programs = {}, {}
+    examples, programs = random_splits(size), {}
     for name, strengths in {"none": {}, **AUGMENTED}.items():
         config = configs.default()
         config.model.update(study.MODELS[net])
         config.train.batch_size = BATCH_SIZE
         config.train.augment.update(strengths)
-        programs[name] = loop.compile_program(config, examples, mesh)
-        states[name] = programs[name].initial
+        _, programs[name] = epoch_of_trials(config, examples)
     turns: dict[str, list[float]] = {name: [] for name in programs}
     for turn in range(1 + repeats):  # the first one warms up
-        for name, program in programs.items():
+        for name, train_epoch in programs.items():
             start = time.perf_counter()
-            states[name], _ = jax.block_until_ready(program.epoch(states[name]))
+            train_epoch()
             if turn:
                 turns[name].append((time.perf_counter() - start) * EPOCH / size)
     seconds = {name: statistics.median(values) for name, values in turns.items()}

@@ -18,7 +18,7 @@ from typing import Any
 from configs import fast
 from experiments import tables
 from mnist_jax.data import splits
-from mnist_jax.runs import run_members
+from mnist_jax.runs.training import train_run
 from mnist_jax.runtime import xla
 
 RECIPES: dict[str, dict[str, Any]] = {  # overrides of configs/fast.py
@@ -29,25 +29,28 @@ QUICK: dict[str, dict[str, Any]] = {"digits": {"train.epochs": 4}}
 SMOOTHING = (0.1, 0.0)
 RULE = "mean of probabilities"
 RUNS = Path("runs/committee")
+_KEYS = {"trials": "members", "nll_of_trials": "nll_of_members"}  # in the published results
 
 
 def run(dataset: str, overrides: Mapping[str, Any], smoothing: float, seeds: int) -> dict[str, Any]:
     """Train an ensemble, resuming from `RUNS`, and return the figures of members and ensemble."""
     config = fast.get_config(dataset)
     config.data.offline_fallback = False
-    config.members.seeds = seeds
+    config.sweep.seeds = seeds
     config.update_from_flattened_dict({**overrides, "optim.label_smoothing": smoothing})
     workdir = RUNS / f"{dataset}-smoothing-{smoothing}-{seeds}-members"
-    summary = run_members.run_members(config, splits.load(config), workdir)
+    summary = train_run(config, splits.load(config), workdir)
     return {
         "dataset": dataset,
         "epochs": config.train.epochs,
         "label_smoothing": smoothing,
         "num_params": summary["num_params"],
         "num_test": summary["num_test"],
-        "validation": summary["settings"][summary["chosen"]]["val_accuracy"],
+        "validation": summary["settings"][summary["chosen"]]["val_score"],
         "single": {key: summary["test"][key] for key in ("accuracy", "loss", "ece")},
-        "committee": {k: v for k, v in summary["committee"].items() if k != "reliability"},
+        "committee": {
+            _KEYS.get(k, k): v for k, v in summary["ensemble"].items() if k != "reliability"
+        },
         "git_revision": summary["git_revision"],
     }
 

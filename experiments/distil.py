@@ -19,9 +19,9 @@ from configs import fast
 from experiments import tables
 from mnist_jax.analysis import ensemble, stats
 from mnist_jax.data import splits
-from mnist_jax.data.splits import Split
-from mnist_jax.runs import choice
-from mnist_jax.runs.choice import Choice
+from mnist_jax.data.splits import Split, Splits
+from mnist_jax.runs import evaluation, select
+from mnist_jax.runs.select import Run, Selection
 from mnist_jax.runtime import xla
 from mnist_jax.workdir import files
 
@@ -35,18 +35,18 @@ def study(dataset: str, seeds: int, folder: Path) -> dict[str, Any]:
       UserError: the folder holds a run of another config.
     """
     config = fast.get_config(dataset)
-    config.members.seeds = seeds
+    config.sweep.seeds = seeds
     examples = splits.load(config)
     with files.locked(folder):
         files.prepare(folder, config.to_dict(), examples.fingerprint, overwrite=False)
-    teachers = choice.choose(config, examples, folder / "teachers", print)
-    on_train, _ = choice.judge(teachers, examples.train)
-    targets = ensemble.probabilities(on_train).astype(np.float32)
+    teachers = select.choose(Run(config, examples, folder, print), folder / "teachers")
+    on_train = evaluation.evaluate_trials(teachers, examples.train, examples.class_names)
+    targets = ensemble.probabilities(on_train.scores).astype(np.float32)
     taught = examples._replace(train=Split(examples.train.images, targets))
     config.optim.label_smoothing = 0.0
-    students = choice.choose(config, taught, folder / "students", print)
-    logits, teachers_alone = _evaluate(teachers, examples.test)
-    _, students_alone = _evaluate(students, examples.test)
+    students = select.choose(Run(config, taught, folder, print), folder / "students")
+    logits, teachers_alone = _evaluate(teachers, examples)
+    _, students_alone = _evaluate(students, examples)
     together = ensemble.accuracies(logits, examples.test.labels)["mean of probabilities"]
     return {
         "dataset": examples.name,
@@ -59,9 +59,9 @@ def study(dataset: str, seeds: int, folder: Path) -> dict[str, Any]:
 
 
 def _evaluate(
-    found: Choice, test: Split
-) -> tuple[Float32[np.ndarray, "members n classes"], list[float]]:
-    logits, reports = choice.judge(found, test)
+    selection: Selection, examples: Splits
+) -> tuple[Float32[np.ndarray, "trials n classes"], list[float]]:
+    logits, reports = evaluation.evaluate_trials(selection, examples.test, examples.class_names)
     return logits, [100 * report["accuracy"] for report in reports]
 
 

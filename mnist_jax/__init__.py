@@ -13,7 +13,7 @@ The names below are the package's stable surface. They are imported when first u
 (360, 28, 28, 1)
 >>> runs = tempfile.TemporaryDirectory()
 >>> workdir = Path(runs.name, "linear")
->>> summary = mnist_jax.train_run(config, examples, workdir, echo=lambda line: None)
+>>> summary = mnist_jax.train_run(config, examples, workdir, log=lambda line: None)
 >>> net = mnist_jax.load(workdir)
 >>> probabilities = net(examples.test.images)
 >>> probabilities.shape
@@ -35,9 +35,8 @@ if TYPE_CHECKING:
     from mnist_jax.data.splits import load as load_splits
     from mnist_jax.models.networks import build as build_model
     from mnist_jax.predict.classifier import load
-    from mnist_jax.runs.loop import evaluate_run
-    from mnist_jax.runs.loop import run as train_run
-    from mnist_jax.runs.run_members import run_members as train_members
+    from mnist_jax.runs.evaluation import evaluate_run
+    from mnist_jax.runs.training import train_run
     from mnist_jax.types import UserError
 else:
     # No name is a module's: importing a module sets the attribute of its name.
@@ -45,12 +44,11 @@ else:
         "UserError": "types.UserError",
         "build_model": "models.networks.build",
         "default_config": "config.default",
-        "evaluate_run": "runs.loop.evaluate_run",
+        "evaluate_run": "runs.evaluation.evaluate_run",
         "load": "predict.classifier.load",
         "load_data": "data.datasets.load",
         "load_splits": "data.splits.load",
-        "train_members": "runs.run_members.run_members",
-        "train_run": "runs.loop.run",
+        "train_run": "runs.training.train_run",
     }
 
     def __getattr__(name):
@@ -72,6 +70,5 @@ __all__ = [
     "load",
     "load_data",
     "load_splits",
-    "train_members",
     "train_run",
 ]

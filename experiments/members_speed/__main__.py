@@ -2,7 +2,7 @@
 
     python -m experiments.members_speed [--name=cpu] [--nets ...] [--members ...] [--repeats=3]
 
-Throughput: an epoch of all trials, as `run_group` trains them (with and without shared batches),
+Throughput: an epoch of all trials, as `runs.loop` trains them (with and without shared batches),
 compared with an epoch of one plain run, ours and PyTorch's, for each trial; all interleaved.
 Cross-validation: ten folds compared with scikit-learn's `cross_val_score`, on the real data, from
 the call to the scores.
@@ -13,7 +13,7 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,14 @@ from configs import study
 from experiments import figures, tables
 from experiments.members_speed import report
 from experiments.speed import worker
-from experiments.timing import EPOCH, random_splits
+from experiments.timing import EPOCH, epoch_of_trials, random_splits
 from mnist_jax import config as configs
 from mnist_jax.data import splits
 from mnist_jax.data.splits import Splits
 from mnist_jax.models import registry
-from mnist_jax.runs import groups, run_group, space
-from mnist_jax.runtime import progress, xla
-from mnist_jax.train import trials
+from mnist_jax.runs import groups, loop, select, space
+from mnist_jax.runtime import xla
+from mnist_jax.workdir.writer import Writer
 
 NETS: dict[str, dict[str, Any]] = {
     "linear": {"name": "linear"},
@@ -52,25 +52,8 @@ def members_config(model: Mapping[str, Any], count: int, share_batches: bool) ->
     config = configs.default()
     config.model.update(model)
     config.train.batch_size = BATCH_SIZE
-    config.members.update(seeds=count, share_batches=share_batches)
+    config.sweep.update(seeds=count, share_batches=share_batches)
     return config
-
-
-def an_epoch(config: ConfigDict, examples: Splits) -> tuple[int, Callable[[], None]]:
-    """Return how many trials train at once, and a function that trains an epoch of all."""
-    all_trials = space.expand(config)
-    group = groups.make(config, all_trials, examples)
-    state = trials.start(group.plan, group.members)
-    epoch_of = run_group.compile_epoch(group, state)
-
-    def train() -> None:
-        nonlocal state
-        with progress.Bar(1, 0, 1, lambda line: None) as bar:
-            active = range(len(all_trials))
-            state, _ = run_group.train_epoch(group, state, epoch_of, 1, active, bar)
-            jax.block_until_ready(state)
-
-    return min(len(all_trials), group.plan.width * group.plan.threads), train
 
 
 def throughput(net: str, counts: Sequence[int], num_train: int, repeats: int) -> dict[str, Any]:
@@ -80,7 +63,7 @@ def throughput(net: str, counts: Sequence[int], num_train: int, repeats: int) ->
     ours, failed = {}, {}
     for count in counts:
         for share in (False, True) if count > 1 else (False,):
-            ours[count, share] = an_epoch(members_config(NETS[net], count, share), examples)
+            ours[count, share] = epoch_of_trials(members_config(NETS[net], count, share), examples)
     fields = {**NETS[net], **registry.fields(NETS[net])}
     turns: dict[Any, list[float]] = {}
     with ExitStack() as stack:
@@ -136,12 +119,12 @@ def cross_validation(dataset: str, epochs: int, repeats: int) -> list[dict[str, 
     linear.train.epochs = epochs
     linear.optim.schedule = "one_cycle"
     linear.optim.learning_rate = 0.002
-    linear.members.update(folds=10, share_batches=True)
+    linear.sweep.update(folds=10, share_batches=True)
     mlp = linear.copy_and_resolve_references()
     mlp.model.update(study.MODELS["mlp_512_256"])
     # As in scikit-learn; so large a net gains nothing from shared batches.
     mlp.optim.schedule, mlp.optim.learning_rate = "constant", 0.001
-    mlp.members.share_batches = False
+    mlp.sweep.share_batches = False
     sgd = SGDClassifier(loss="log_loss", max_iter=epochs, tol=None, random_state=0)
     theirs = MLPClassifier(
         (512, 256), batch_size=BATCH_SIZE, max_iter=epochs, n_iter_no_change=epochs, random_state=0
@@ -185,15 +168,15 @@ def _held_out_accuracies(config: ConfigDict, examples: Splits) -> list[float]:
     """Return the accuracy of each fold, without training on all examples at the end."""
     with tempfile.TemporaryDirectory() as folder:
         all_trials = space.expand(config)
-        finished = run_group.run_group(
-            config, all_trials, examples, Path(folder, "checkpoints"), lambda line: None
-        )
-    return [row["val_accuracy"] for row in run_group.outcomes(finished)]
+        group = groups.make(config, all_trials, examples)
+        writer = Writer(Path(folder, "checkpoints"), lambda line: None)
+        trained = loop.train_group(group, writer, lambda line: None)
+    return [row["val_accuracy"] for row in select.outcomes(trained)]
 
 
 def _runs_of_pytorch(config: ConfigDict, num_examples: int) -> float | None:
     """Return the seconds of a PyTorch run for each fold; None if it is not installed."""
-    folds, size = config.members.folds, config.train.batch_size
+    folds, size = config.sweep.folds, config.train.batch_size
     num_train = num_examples - -(-num_examples // folds)
     net = {"name": config.model.name, **registry.fields(config.model)}
     job = worker.Job("pytorch", net, size, num_train // size * size)

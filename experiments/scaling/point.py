@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from experiments import timing
 from mnist_jax import config as configs
 from mnist_jax import train
-from mnist_jax.runtime import memory, xla
+from mnist_jax.runtime import provenance, xla
 
 
 class Point(NamedTuple):
@@ -62,7 +62,7 @@ def measure(point: Point) -> dict[str, Any]:
     return {
         "seconds": statistics.median(seconds[1:]),
         "num_params": num_params,
-        "peak_rss_bytes": memory.peak_rss_bytes(),
+        "peak_rss_bytes": provenance.peak_rss_bytes(),
         "device_peak_bytes": timing.device_peak_bytes(),
     }
 

@@ -15,7 +15,7 @@ from mnist_jax.cli import flags
 from mnist_jax.config import flatten
 from mnist_jax.data import datasets, splits
 from mnist_jax.models import networks
-from mnist_jax.runs import loop, run_members, space
+from mnist_jax.runs import evaluation, space, training
 from mnist_jax.runtime import multihost, progress
 from mnist_jax.workdir import files
 
@@ -42,18 +42,18 @@ def train(options: flags.Options) -> int:
     workdir = options.workdir or Path("runs", run_name(options, dataset))
     words = ["python", "-m", "mnist_jax.main", *options.argv]
     try:
-        summary = (run_members.run_members if space.wanted(config) else loop.run)(
+        summary = training.train_run(
             config,
             examples,
             workdir,
             command=shlex.join(words),
             requested_dataset=requested,
             overwrite=options.overwrite,
-            echo=_say,
+            log=_say,
         )
     except progress.Stopped as stopped:
         again = shlex.join(word for word in words if not re.match("--?overwrite", word))
-        _say(f"{stopped}; to go on:\n  {again}")
+        _say(f"{stopped}; to resume:\n  {again}")
         return 128 + stopped.signum
     _say(headline(summary, workdir))
     return 0
@@ -63,7 +63,7 @@ def run_name(options: flags.Options, dataset: str) -> str:
     """A directory's name that tells what is trained: another command has another.
 
     The config, the data set, the seed, what is overridden (`epochs-5`, `task-binary`; cut short
-    where that is long) and how many members there are.
+    where that is long) and how many trials there are.
     """
     config = options.config
     parts = []
@@ -75,14 +75,14 @@ def run_name(options: flags.Options, dataset: str) -> str:
     overrides = "".join(parts)
     if len(overrides) > _LONG:
         overrides = f"{overrides[:_LONG].rstrip('-')}-{zlib.crc32(overrides.encode()):08x}"
-    many = f"-{len(space.expand(config))}-members" if space.wanted(config) else ""
+    many = f"-{len(space.expand(config))}-trials" if space.is_sweep(config) else ""
     name = f"{options.config_name}-{datasets.file_name(dataset)}-s{config.seed}"
     return name + overrides + many
 
 
 _LONG = 60  # letters of overrides in a name
 _NAMED_ANYWAY = {
-    *("seed", "members.seeds"),
+    *("seed", "sweep.seeds"),
     *("data.archives", "data.data_dir", "data.offline_fallback"),
 }
 
@@ -95,14 +95,15 @@ def _as_name(value: Any) -> str:
 def evaluate(options: flags.Options) -> int:
     """Judges a run's best checkpoint on a split and prints what it is worth."""
     workdir, split = options.workdir or Path(), options.split
-    epoch, judged = loop.evaluate_run(workdir, split, _warn)
-    _say(f"{workdir}: epoch {epoch} on {split}: {'  '.join(_facts(judged))}")
-    if "per_class" not in judged:
+    epochs, report = evaluation.evaluate_run(workdir, split, _warn)
+    what = f"epoch {epochs[0]}" if len(epochs) == 1 else f"mean of {len(epochs)} trials"
+    _say(f"{workdir}: {what} on {split}: {'  '.join(_facts(report))}")
+    if "per_class" not in report:
         return 0
-    rows = [*judged["per_class"]]
-    total = judged["examples"]
+    rows = [*report["per_class"]]
+    total = report["examples"]
     rows += [
-        {"name": f"{key} average", "support": total, **judged[key]} for key in ("macro", "weighted")
+        {"name": f"{key} average", "support": total, **report[key]} for key in ("macro", "weighted")
     ]
     header = ("class", "precision", "recall", "f1", "support")
     cells = [
@@ -113,11 +114,11 @@ def evaluate(options: flags.Options) -> int:
     return 0
 
 
-def _facts(judged: Mapping[str, Any]) -> list[str]:
+def _facts(report: Mapping[str, Any]) -> list[str]:
     """A report's numbers, those that it has."""
     forms = {
         "accuracy": ("accuracy", "{:.2%}"),
-        "errors": ("errors", "{:,} of {:,}"),
+        "errors": ("errors", "{:,.5g} of {:,}"),
         "loss": ("loss", "{:.4f}"),
         "top2_accuracy": ("top-2", "{:.2%}"),
         "ece": ("calibration error", "{:.4f}"),
@@ -125,11 +126,11 @@ def _facts(judged: Mapping[str, Any]) -> list[str]:
         "ssim": ("SSIM", "{:.4f}"),
         "pixel_error": ("pixel error", "{:.2f} of 255"),
     }
-    shown = {key: judged.get(key) for key in forms}
+    shown = {key: report.get(key) for key in forms}
     if shown["accuracy"] is None:  # then nothing is an error
         del shown["errors"]
     return [
-        f"{forms[key][0]} {forms[key][1].format(value, judged['examples'])}"
+        f"{forms[key][0]} {forms[key][1].format(value, report['examples'])}"
         for key, value in shown.items()
         if value is not None
     ]
@@ -171,11 +172,11 @@ def headline(summary: Mapping[str, Any], workdir: Path) -> str:
         result = f"PSNR {summary['test_psnr']:.2f} dB  SSIM {summary['test_ssim']:.4f}"
         return f"{data_name}: test {result}  {_end(summary, workdir)}"
     result = f"{100 * accuracy:.2f}%"
-    if "members" not in summary:
+    if "trials" not in summary:
         result += f"  ({summary['test_errors']} errors of {summary['num_test']:,})"
     elif summary["test"]["accuracy"]["sd"] is not None:
         spread = summary["test"]["accuracy"]
-        result += f" ± {100 * spread['sd']:.2f}  (mean ± sd of {spread['n']} members)"
+        result += f" ± {100 * spread['sd']:.2f}  (mean ± sd of {spread['n']} trials)"
     return f"{data_name}: test accuracy {result}  {_end(summary, workdir)}"
 
 

@@ -35,7 +35,7 @@ def sentence(first: Run, other: Run, found: Versus) -> str:
     """How another run compares with the first one."""
     compared, verdict = found.compared, comparison.verdict(found.compared)
     if compared.p_value is None:
-        return f"{verdict}: the same in all {compared.n} members, which a t-test knows nothing of"
+        return f"{verdict}: the same in all {compared.n} trials, so that there is no t-test"
     if first.alone and other.alone:
         return (
             f"{verdict}: {found.decisions.only_b:,} test examples right that the first gets "
@@ -52,7 +52,7 @@ def sentence(first: Run, other: Run, found: Versus) -> str:
 
 def _what(run: Run, count: int) -> str:
     if not run.folds:
-        return f"{count} members"
+        return f"{count} trials"
     return f"{run.folds} folds, allowing for the examples that they share"
 
 

@@ -49,7 +49,7 @@ def render(
                 "colour": compare_plots.colour(place),
                 "accuracy": one,
                 "alone": run.alone,
-                "members": len(run.logits),
+                "trials": len(run.logits),
                 "flattery": comparison.flattery(run),
                 "summary": run.summary,
             }

@@ -24,18 +24,18 @@ def accuracies(
 
     Args:
       names: of the runs.
-      values: the accuracy of each member.
+      values: the accuracy of each trial.
       found: the same described.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.2, 0.4 + 0.42 * len(names)))
         axes = figure.add_axes((0, 0, 1, 1))
-        for place, (name, members, one) in enumerate(zip(names, values, found, strict=True)):
+        for place, (name, trials, one) in enumerate(zip(names, values, found, strict=True)):
             shade = PALETTE[colour(place)]
-            if len(members) > 1:
-                for member in members:
-                    dot = axes.scatter([member], [place], s=24, alpha=0.4, color=shade, lw=0)
-                    dot.set_gid(f"{TOOLTIP}{name}: {member:.2%}")
+            if len(trials) > 1:
+                for trial in trials:
+                    dot = axes.scatter([trial], [place], s=24, alpha=0.4, color=shade, lw=0)
+                    dot.set_gid(f"{TOOLTIP}{name}: {trial:.2%}")
             if one.low is not None and one.high is not None:
                 axes.hlines(place, one.low, one.high, color=shade, lw=2)
             dot = axes.scatter([one.mean], [place], s=64, color=shade, lw=0, zorder=3)
@@ -53,7 +53,7 @@ def accuracies(
 
 
 def learning(runs: Sequence[Run]) -> Figure | None:
-    """Validation loss and error against the epoch: of many members the median, and all in a band.
+    """Validation loss and error against the epoch: of many trials the median, and all in a band.
 
     None where no run was validated.
     """

@@ -1,6 +1,6 @@
 """Finished runs, read from their workdirs, and what statistics say of two of them.
 
-Members of the same seed and fold are pairs; two single trainings share their test examples, which
+Trials of the same seed and fold are pairs; two single trainings share their test examples, which
 McNemar's test looks at.
 """
 
@@ -32,7 +32,7 @@ class Run(NamedTuple):
     # Test accuracies by seed, or where there are folds those of the held-out ones by all that says
     # which examples they are; what is under the same key in two runs makes a pair.
     accuracies: dict[tuple[int, ...], float]
-    logits: Float32[np.ndarray, "members test classes"]
+    logits: Float32[np.ndarray, "trials test classes"]
     labels: Int32[np.ndarray, " test"]
 
     @property
@@ -43,21 +43,21 @@ class Run(NamedTuple):
     @property
     def probable(self) -> bool:
         """Whether the softmax of its logits are probabilities; those of a hinge are not."""
-        return self.summary.get("test", self.summary)["ece"] is not None
+        return self.summary["ece"] is not None
 
     @property
     def folds(self) -> int:
         """Of its cross-validation; 0: none."""
-        return self.config["members"]["folds"]
+        return self.config["sweep"]["folds"]
 
 
 class Versus(NamedTuple):
     """What another run is worth beside the first one."""
 
-    compared: stats.Comparison  # by pairs of members, or example by example
+    compared: stats.Comparison  # by pairs of trials, or example by example
     decisions: (
         stats.McNemar
-    )  # what each decides on the test split, with its committee if it has one
+    )  # what each decides on the test split, as an ensemble if it has several trials
 
 
 def read(workdir: Path) -> Run:
@@ -74,14 +74,18 @@ def read(workdir: Path) -> Run:
     with np.load(workdir / files.PREDICTIONS) as stored:
         logits, labels = stored["logits"], stored["labels"]
     accuracies: dict[tuple[int, ...], float] = {}
-    if "members" in summary:
+    if "trials" in summary:
         folds = summary["folds"]
-        rows = files.read_rows(workdir / files.MEMBERS)
-        own = {row["member"]: row for row in rows if row["setting"] == summary["chosen"]}
-        history = [row for row in history if row["member"] in own]
+        rows = files.read_rows(workdir / files.TRIALS)
+        own = {row["trial"]: row for row in rows if row["setting"] == summary["chosen"]}
+        history = [row for row in history if row["trial"] in own]
         for row in own.values():
             accuracy = row.get("val_accuracy" if folds else "test_accuracy")
-            pair = (row["seed"], row["fold"], folds, summary["seed"]) if folds else (row["seed"],)
+            pair = (
+                (row["seed"], row["fold"], folds, config.data.split_seed)
+                if folds
+                else (row["seed"],)
+            )
             if accuracy is not None:
                 accuracies[pair] = accuracy
     else:
@@ -93,7 +97,7 @@ def read(workdir: Path) -> Run:
 
 
 def accuracy(run: Run) -> stats.Described:
-    """Its members' accuracies; of a single training the interval is Wilson's, over test examples.
+    """Its trials' accuracies; of a single training the interval is Wilson's, over test examples.
 
     With folds they are those of the held-out examples, else those of the test split.
     """
@@ -112,17 +116,17 @@ def flattery(run: Run) -> str:
         return ""
     return (
         f"the same folds chose its setting among {count}, and so flatter it; "
-        "config.members.outer_folds judges such a choice by others"
+        "config.sweep.outer_folds judges such a choice by others"
     )
 
 
 def probabilities(run: Run) -> Float[np.ndarray, "test classes"]:
-    """What it believes of the test examples: the mean over its members."""
+    """Mean probabilities of the test examples over its trials."""
     return ensemble.probabilities(run.logits.astype(np.float64))
 
 
 def decisions(run: Run) -> Int[np.ndarray, " test"]:
-    """The classes that it decides for; of several members their committee."""
+    """The predicted classes; of several trials those of their ensemble."""
     return run.logits[0].argmax(-1) if len(run.logits) == 1 else probabilities(run).argmax(-1)
 
 
@@ -153,7 +157,7 @@ def versus(first: Run, other: Run) -> Versus:
     if len(set(pairs if folds is None else folds)) < 2:
         raise UserError(
             f"{other.name}: has fewer than two seeds or folds in common with {first.name}; train "
-            "both with the same config.seed, config.members.seeds and config.members.folds"
+            "both with the same config.seed, config.sweep.seeds and config.sweep.folds"
         )
     ours, theirs = ([run.accuracies[pair] for pair in pairs] for run in (first, other))
     by_member = stats.paired(ours, theirs, folds)

@@ -21,7 +21,7 @@ from mnist_jax.data import photos, splits
 from mnist_jax.report import pictures
 from mnist_jax.runs import restore
 from mnist_jax.runtime import xla
-from mnist_jax.runtime.progress import Echo
+from mnist_jax.runtime.progress import Log
 from mnist_jax.train import evaluate
 from mnist_jax.types import UserError
 from mnist_jax.workdir import files
@@ -39,13 +39,13 @@ class Answer(NamedTuple):
 
 
 class Classifier(NamedTuple):
-    """A net, or the committee of a run's members, whose mean probability is what counts."""
+    """A net, or the ensemble of several trials, whose mean probability counts."""
 
     model: str
     dataset: str  # that it was trained on
     class_names: tuple[str, ...]
-    scores: Callable[[UInt8[np.ndarray, "n 28 28 1"]], Float32[np.ndarray, "members n classes"]]
-    known: Float32[np.ndarray, "members test classes"]  # the scores of the test images
+    scores: Callable[[UInt8[np.ndarray, "n 28 28 1"]], Float32[np.ndarray, "trials n classes"]]
+    known: Float32[np.ndarray, "trials test classes"]  # the scores of the test images
     familiar: float  # the least familiarity of what is not strange
 
     def __call__(
@@ -76,14 +76,14 @@ class Classifier(NamedTuple):
         return photos.prepare(Path(path), self.dataset)
 
 
-def load(workdir: str | Path, echo: Echo = warnings.warn) -> Classifier:
+def load(workdir: str | Path, log: Log = warnings.warn) -> Classifier:
     """The classifier that a finished run's test results are of.
 
-    Of a run of many members it is the committee of those that were judged on the test split.
+    With several trials it is the ensemble of those that were evaluated on the test split.
 
     Args:
       workdir: of the run.
-      echo: told of damaged checkpoints.
+      log: prints warnings of damaged checkpoints.
 
     Raises:
       UserError: there is no finished run, its checkpoints are gone, or it does not give
@@ -98,7 +98,9 @@ def load(workdir: str | Path, echo: Echo = warnings.warn) -> Classifier:
             f"{workdir}: the scores of its task ('{config.task.name}' with the loss "
             f"'{labels.loss(config.task)}') are no probabilities of classes; take another run"
         )
-    model, nets = restore.judged(workdir, config, summary, echo)
+    sizes = len(summary["class_names"]), summary["num_train"]
+    restored = restore.best(workdir, config, sizes, summary.get("chosen", 0), log)
+    model, nets = restored.recipe.model, restored.nets
 
     @functools.cache
     def program(size: int) -> jax.stages.Compiled:
@@ -108,7 +110,7 @@ def load(workdir: str | Path, echo: Echo = warnings.warn) -> Classifier:
 
     def scores(
         images: UInt8[np.ndarray, "n 28 28 1"],
-    ) -> Float32[np.ndarray, "members n classes"]:
+    ) -> Float32[np.ndarray, "trials n classes"]:
         # Up to a power of two, because each number of images compiles a program of its own.
         size = 1 << max(len(images) - 1, 0).bit_length()
         padded = jnp.pad(images, ((0, size - len(images)), (0, 0), (0, 0), (0, 0)))
@@ -167,10 +169,10 @@ def before_and_after(
 
 
 def familiarity(
-    scores: Float32[np.ndarray, "members n classes"],
-    known: Float32[np.ndarray, "members test classes"],
+    scores: Float32[np.ndarray, "trials n classes"],
+    known: Float32[np.ndarray, "trials test classes"],
 ) -> Float32[np.ndarray, " n"]:
-    """How much images look to a net like what it knows: from -1 to 1, the members' mean.
+    """How much images look to a net like what it knows: from -1 to 1, the mean over trials.
 
     It is the cosine between an image's scores and those of the tenth nearest test image: nearest
     neighbours in normalised features (Sun et al. 2022, Out-of-distribution detection with deep
@@ -194,7 +196,7 @@ def _unit(scores: Float32[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"
     return scores / np.maximum(np.linalg.norm(scores, axis=-1, keepdims=True), 1e-12)
 
 
-def _test_scores(workdir: Path) -> Float32[np.ndarray, "members n classes"]:
+def _test_scores(workdir: Path) -> Float32[np.ndarray, "trials n classes"]:
     path = workdir / files.PREDICTIONS
     try:
         with np.load(path) as stored:

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
+from mnist_jax.data import datasets
 from mnist_jax.data import splits as data_splits
-from mnist_jax.data.splits import Split, Splits
+from mnist_jax.data.splits import Split
 from mnist_jax.report import sweep_plots
 from mnist_jax.runs import evaluation, select
 from mnist_jax.runs.select import Run, Selection
@@ -60,9 +61,7 @@ def nested(run: Run, directory: Path) -> list[Row]:
     return rows
 
 
-def out_of_fold(
-    selection: Selection, splits: Splits, folds: int
-) -> Float32[np.ndarray, "seeds train scores"] | None:
+def out_of_fold(run: Run, selection: Selection) -> Float32[np.ndarray, "seeds train scores"] | None:
     """Score every training example by the trial of the chosen setting that held it out.
 
     Errors on the training set, thresholds and suspected labels should be judged by these scores.
@@ -75,18 +74,15 @@ def out_of_fold(
     trained, places = selection.folds
     if trained.states.diverged[places].any():
         return None
-    held_out, images = np.asarray(trained.group.data.folds.held_out), splits.train.images
-    fold_of = np.asarray(trained.group.trials.fold)
+    (images, labels), names = run.splits.train, run.splits.class_names
+    count = run.config.sweep.folds
+    held_out = datasets.folds(labels, count, run.config.data.split_seed)
     by_seed = []
-    for start in range(0, len(places), folds):
-        scores: Float32[np.ndarray, "train scores"] | None = None
-        for place in places[start : start + folds]:
-            index = held_out[fold_of[place]]
-            index = index[index >= 0]
-            part = Split(images[index], splits.train.labels[index])
-            own, _ = evaluation.evaluate_places(trained, [place], part, splits.class_names)
-            if scores is None:
-                scores = np.empty((len(images), own.shape[-1]), np.float32)
-            scores[index] = own[0]
-        by_seed.append(scores)
+    for start in range(0, len(places), count):  # folds are the innermost axis of the trials
+        parts = [
+            evaluation.evaluate_places(trained, [place], Split(images[own], labels[own]), names)
+            for place, own in zip(places[start : start + count], held_out, strict=True)
+        ]
+        scores = np.concatenate([part.scores[0] for part in parts])
+        by_seed.append(scores[np.argsort(np.concatenate(held_out))])
     return np.stack(by_seed)

@@ -141,7 +141,7 @@ def _fit(
                 copies = [chunk._replace(states=_copy(chunk.states)) for chunk in chunks]
                 unsaved = partial(_save, writer, epoch, states, copies, rows)
                 saved = time.monotonic()
-            if ends:
+            if ends and unsaved:
                 multihost.from_first(unsaved)
                 if signum and not (group.single and epoch == group.epochs):
                     multihost.from_first(writer.wait)
@@ -220,13 +220,14 @@ def start_epoch(
         seconds = time.perf_counter() - start
         return states, jax.device_get(metrics), seconds
 
+    jobs: list[Callable]
     if group.plan.threads > 1:
         jobs = [partial(wait, partial(dispatch, chunk)) for chunk in chunks]
     else:
         # Dispatched from this thread, in the same order in every process; the waiting thread
         # tells when each is done.
         results = [dispatch(chunk) for chunk in chunks]
-        jobs = [partial(wait, lambda result=result: result) for result in results]
+        jobs = [partial(wait, partial(tuple, result)) for result in results]
     return background.start(jobs, group.plan.threads)
 
 

@@ -91,8 +91,8 @@ def choose(run: Run, directory: Path) -> Selection:
         folds = trained[number], own
         whole, alone = space.refit(config, trials, chosen)
         log("training on all folds together:")
-        group = groups.make(whole, alone, run.splits)
-        final = loop.train_group(group, Writer(directory / files.REFIT, log), log)
+        refit = groups.make(whole, alone, run.splits)
+        final = loop.train_group(refit, Writer(directory / files.REFIT, log), log)
         compile_seconds += final.compile_seconds
         part, more = [], final.rows
     else:
@@ -180,7 +180,7 @@ def worse_half(history: Sequence[Row], settings: Sequence[int], epoch: int, scor
 
 
 def outcomes(trained: Trained) -> list[Row]:
-    """Return the status and the best epoch of each trial of a group; of a diverged one no figures."""
+    """Return the status and best epoch of each trial of a group; no figures of diverged ones."""
     group, states, rows, _ = trained
     score = group.plan.recipe.task.score_name
     found = []
@@ -222,12 +222,6 @@ def describe_settings(rows: Sequence[Row], score: str) -> list[Row]:
     for number in range(1 + max(row["setting"] for row in rows)):
         own = [row for row in rows if row["setting"] == number]
         whole = [row for row in own if row["status"] != "diverged"]
-        described = {
-            key: stats.describe(*values)._asdict()
-            if (values := _validation(whole, name))[0]
-            else None
-            for key, name in {"val_score": f"val_{score}", "val_loss": "val_loss"}.items()
-        }
         settings.append(
             {
                 "setting": number,
@@ -235,7 +229,8 @@ def describe_settings(rows: Sequence[Row], score: str) -> list[Row]:
                 "trials": len(own),
                 "diverged": len(own) - len(whole),
                 "dropped": any(row["status"] == "dropped" for row in own),
-                **{f"val_{key}": value for key, value in described.items()},
+                "val_score": _describe(*_validation(whole, f"val_{score}")),
+                "val_loss": _describe(*_validation(whole, "val_loss")),
             }
         )
     return settings
@@ -274,6 +269,10 @@ def _validation(rows: Sequence[Row], key: str) -> tuple[list[float], list[int] |
     rows = [row for row in rows if row[key] is not None]
     folds = [row["fold"] for row in rows]
     return [row[key] for row in rows], folds if folds and folds[0] is not None else None
+
+
+def _describe(values: Sequence[float], folds: Sequence[int] | None) -> Row | None:
+    return stats.describe(values, folds)._asdict() if values else None
 
 
 def rank(setting: Mapping[str, Any]) -> tuple[bool, int, float, float]:

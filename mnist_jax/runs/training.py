@@ -85,7 +85,7 @@ def train_run(
             log("on all training examples:")
         selection = select.choose(run, checkpoints)
         tested = evaluation.evaluate_trials(selection, examples.test, examples.class_names)
-        held_out = cross_validation.out_of_fold(selection, examples, config.sweep.folds)
+        held_out = cross_validation.out_of_fold(run, selection)
         if config.sweep.folds and held_out is None:
             log(f"{files.OUT_OF_FOLD}: left out, because the chosen setting diverged in a fold")
         for row, report in zip(selection.evaluated, tested.reports, strict=False):

@@ -71,8 +71,9 @@ def whole(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def put(mesh: Mesh, tree: PyTree) -> PyTree:
+def put(mesh: Mesh | None, tree: PyTree) -> PyTree:
     """Puts numpy arrays, the same ones in every process, on every device whole."""
+    assert mesh is not None, "arrays are put on the devices of a mesh"
 
     def put_one(x: np.ndarray) -> jax.Array:
         # Not device_put, which sends every array around to compare what the processes have.

@@ -221,7 +221,8 @@ def train_batches(
 
     def step(carry: tuple[State, Metrics, Norms], inputs: tuple[Array, Array]) -> tuple:
         (state, total, _), (index, last) = carry, inputs
-        batch = Examples(*(x if x is None else x[index] for x in examples))
+        weights = None if examples.weights is None else examples.weights[index]
+        batch = Examples(examples.images[index], examples.labels[index], weights)
         state, new, norms = train_step(recipe, state, batch, hparams, root, last)
         return (state, metrics.merge(total, new), norms), None
 

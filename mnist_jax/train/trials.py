@@ -100,7 +100,7 @@ class EpochMetrics(NamedTuple):
 class Plan(NamedTuple):
     """How trials are trained: static, as a `Recipe` is."""
 
-    recipe: Recipe
+    recipe: Recipe  # with a mesh
     width: int  # trials of a program
     threads: int  # programs that run at the same time
     patience: int  # epochs without a better validation until a trial stops; 0: never

@@ -113,6 +113,7 @@ def read_config(workdir: Path) -> tuple[ConfigDict, str]:
     there = _stored(workdir)
     if there is None:
         raise UserError(f"{workdir}: there is no run (no {CONFIG} that a run wrote)")
+    _check_version(workdir, there)
     fingerprint = there.pop(FINGERPRINT)
     config = configs.default().lock()  # it knows the types that JSON does not
     try:
@@ -154,9 +155,18 @@ def _is_aside(path: Path) -> bool:
     return found is not None and found[1] in (CONFIG, *_RESULTS)
 
 
+def _check_version(workdir: Path, stored: Mapping[str, Any]) -> None:
+    if "members" in stored:
+        raise UserError(
+            f"{workdir}: was written by mnist_jax 0.1, which this version cannot read; train it "
+            "again with --overwrite, or use version 0.1"
+        )
+
+
 def _check_same(
     workdir: Path, there: dict[str, Any], config: Mapping[str, Any], fingerprint: str
 ) -> None:
+    _check_version(workdir, there)
     other_data = there.pop(FINGERPRINT) != fingerprint
     differ = [f"config.{key}" for key in configs.differences(there, config)]
     if other_data and not differ:

@@ -29,7 +29,9 @@ def measure(workdir: Path) -> dict[str, float]:
     """Measure a finished run of one net on its test images."""
     config, _ = files.read_config(workdir)
     summary = files.read_summary(workdir)
-    model, (variables,) = restore.judged(workdir, config, summary, print)
+    sizes = len(summary["class_names"]), summary["num_train"]
+    restored = restore.best(workdir, config, sizes, 0, print)
+    model, (variables,) = restored.recipe.model, restored.nets
     images, labels = splits.load(config).test
     predict = jax.jit(partial(evaluate.predict, model))
 

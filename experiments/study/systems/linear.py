@@ -15,7 +15,7 @@ from experiments.study.systems.out_of_fold import PRECISION
 from mnist_jax import config as configs
 from mnist_jax.analysis import thresholds
 from mnist_jax.data import datasets, splits
-from mnist_jax.runs import run_members
+from mnist_jax.runs.training import train_run
 from mnist_jax.workdir import files
 
 Odds = tuple[
@@ -84,11 +84,11 @@ def _cross_validate(
     name: str, overrides: Mapping[str, Any], dataset: str, folds: int, settings: Settings
 ) -> Outcome:
     config = _config(overrides, dataset, settings)
-    config.members.folds = folds
+    config.sweep.folds = folds
     workdir = _folder(name, folds, settings)
     examples = splits.load(config)
-    summary = run_members.run_members(config, examples, workdir, echo=lambda line: None)
-    rows = files.read_rows(workdir / files.MEMBERS)
+    summary = train_run(config, examples, workdir, log=lambda line: None)
+    rows = files.read_rows(workdir / files.TRIALS)
     scores, labels = _out_of_fold(workdir)
     if len(examples.class_names) == 2:
         odds, yes = _odds(scores, labels)
@@ -136,10 +136,10 @@ def _rank(name: str, overrides: Mapping[str, Any], settings: Settings) -> Outcom
 
 def _test(name: str, overrides: Mapping[str, Any], dataset: str, settings: Settings) -> Outcome:
     config = _config(overrides, dataset, settings)
-    config.members.seeds = max(settings.seeds, 2)
-    workdir = settings.folder / f"{name}-{config.members.seeds}-seeds"
-    summary = run_members.run_members(config, splits.load(config), workdir, echo=lambda line: None)
-    rows = files.read_rows(workdir / files.MEMBERS)
+    config.sweep.seeds = max(settings.seeds, 2)
+    workdir = settings.folder / f"{name}-{config.sweep.seeds}-seeds"
+    summary = train_run(config, splits.load(config), workdir, log=lambda line: None)
+    rows = files.read_rows(workdir / files.TRIALS)
     accuracies = [100 * row["test_accuracy"] for row in rows]
     seconds = summary["train_seconds"] / len(rows)
     note = f"The confusion matrix adds up all {len(rows)} seeds."

@@ -19,7 +19,7 @@ from mnist_jax import config as configs
 from mnist_jax import tasks
 from mnist_jax.data import datasets, splits
 from mnist_jax.models import networks
-from mnist_jax.runs import loop
+from mnist_jax.runs.training import train_run
 from mnist_jax.train import evaluate
 from mnist_jax.workdir import files
 
@@ -61,7 +61,7 @@ def _train(name: str, make: Callable[[], ConfigDict], dataset: str, settings: Se
     values, seconds, facts, each = [], [], [], []
     for config.seed in range(settings.seeds):
         workdir = settings.folder / f"{name}-s{config.seed}"
-        summary = loop.run(config, splits.load(config), workdir, echo=lambda line: None)
+        summary = train_run(config, splits.load(config), workdir, log=lambda line: None)
         values.append(100 * summary["test_accuracy"])
         seconds.append(summary["train_seconds"])
         each.append(right(workdir))
@@ -131,7 +131,7 @@ def denoise(settings: Settings) -> tuple[Outcome, np.ndarray, np.ndarray]:
     values, seconds, facts = [], [], []
     for config.seed in range(settings.seeds):
         workdir = settings.folder / f"denoise-s{config.seed}"
-        summary = loop.run(config, splits.load(config), workdir, echo=lambda line: None)
+        summary = train_run(config, splits.load(config), workdir, log=lambda line: None)
         values.append(summary["test_psnr"])
         seconds.append(summary["train_seconds"])
         facts.append((summary["test_ssim"], summary["test_pixel_error"]))
