@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Integer
 
 
@@ -226,6 +227,7 @@ def _scores(
 
 def ratio(a: Int[Array, "..."], b: Int[Array, "..."]) -> Float32[Array, "..."]:
     """Quotient of counts; 0 where b is 0."""
+    b = lax.optimization_barrier(b)  # XLA would multiply by the rounded inverse of a constant
     return a.astype(jnp.float32) / jnp.maximum(b, 1).astype(jnp.float32)
 
 

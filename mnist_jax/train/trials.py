@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float32, Int, Int32, Shaped, UInt8
 
 from mnist_jax import train
+from mnist_jax.analysis import metrics
 from mnist_jax.data import augment
 from mnist_jax.runtime import sharding
 from mnist_jax.runtime.prng import Key
@@ -274,7 +275,7 @@ def _validate(
     sums = train.measure(task, outputs, targets, weights)
     accuracy = jnp.float32(jnp.nan)
     if task.correct:
-        accuracy = sums.correct.astype(jnp.float32) / sums.examples.astype(jnp.float32)
+        accuracy = metrics.ratio(sums.correct, sums.examples)
     return loss, accuracy, task.score(outputs, targets, weights)
 
 
