@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Integer
 
+from mnist_jax.analysis import image_quality
+
 
 class Metrics(NamedTuple):
     """Sums over examples; they add up over batches exactly as they do over examples."""
@@ -59,6 +61,9 @@ class LabelsReport(NamedTuple):
     per_class: Scores  # of each label's yes
     macro: Scores
     weighted: Scores
+
+
+AnyReport = Report | LabelsReport | image_quality.Report
 
 
 def zeros() -> Metrics:

@@ -1,7 +1,7 @@
 """Networks as pure functions: `build(config.model, ...) -> Model(init, apply, ...)`.
 
-The only file that knows Flax. Linen modules, because their `init` and `apply` are stateless and so
-can be jitted, vmapped over members and differentiated like any other function.
+The only file that imports Flax. Linen modules, because their `init` and `apply` are stateless and
+so can be jitted, vmapped over trials and differentiated like any other function.
 """
 
 import math
@@ -16,19 +16,10 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Float32
 
 from mnist_jax.models import conv, registry
-from mnist_jax.models.registry import Layer
+from mnist_jax.models.registry import Layer, Rates
 from mnist_jax.runtime import sharding
 from mnist_jax.runtime.prng import Key
 from mnist_jax.types import Fields, PyTree
-
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-
-
-class Rates(NamedTuple):
-    """Rates of dropout, traced: changing one never recompiles, and members may differ."""
-
-    conv: Float32[Array, "*members stages"]  # after each stage of a CNN
-    dense: Float32[Array, "*members layers"]  # after each hidden layer
 
 
 class Model(NamedTuple):
@@ -81,7 +72,7 @@ class MLP(nn.Module):
         for i, (width, drops) in enumerate(zip(self.widths, self.dropout, strict=True)):
             x = self.activation(nn.Dense(width, dtype=self.dtype)(x))
             if rates is not None and drops:  # named: what others draw does not depend on it
-                x = Dropout(name=f"Dropout_{i}")(x, rates.dense[i])
+                x = Dropout(name=f"Dropout_{i}")(x, rates.dropout[i])
         return nn.Dense(self.num_outputs, dtype=self.dtype)(x).astype(jnp.float32)
 
 
@@ -207,42 +198,31 @@ class CNN(nn.Module):
                 x = BatchNorm(rates is None, dtype)(x)
             x = self.head.activation(x)
             if rates is not None and drops:
-                x = Dropout(name=f"Dropout_{i}")(x, rates.conv[i])
+                x = Dropout(name=f"Dropout_{i}")(x, rates.conv_dropout[i])
         return self.head(x, rates)
 
 
 def read_rates(config: Fields) -> Rates:
-    """The rates of dropout of the net that `config.model` names."""
+    """Return the dropout rates of the model that `config.model` names."""
     net = registry.fields(config)
-    rates = (net.get(field, ()) for field in ("conv_dropout", "dropout"))
-    return Rates(*(jnp.asarray(rate, jnp.float32) for rate in rates))
+    return Rates(*(jnp.asarray(net.get(field, ()), jnp.float32) for field in Rates._fields))
 
 
 def build(config: Fields, num_outputs: int) -> Model:
-    """The net that `config.model` names.
+    """Build the model that `config.model` names.
 
     Args:
-      config: `config.model`: a name in `nets.NETS`, a dtype, fields that override the net's own;
-        of dropout's rates only which are above 0 counts here.
+      config: `config.model`: a name in `registry.MODELS`, a dtype, and fields in place of the
+        model's defaults. Only whether dropout rates are above 0 matters here.
       num_outputs: logits for each image.
 
     Raises:
-      UserError: a field that the net lacks or cannot have.
+      UserError: a field that the model lacks or cannot have.
     """
     net = registry.fields(config)
-    for field in ("dropout", "conv_dropout"):
-        net[field] = tuple(rate > 0 for rate in net.get(field, ()))
-    dtype = DTYPES[config["dtype"]]
-    widths, dropout = net.get("widths", ()), net["dropout"]
-    activation = getattr(nn, net.get("activation", "relu"))
-    standardise = net.get("standardise", False)
-    head = MLP(widths, dropout, activation, num_outputs, dtype, standardise)
-    if "features" in net:
-        return from_module(RBF(net["features"], net["gamma"], head))
-    if "channels" not in net:
-        return from_module(head)
-    stages = ("channels", "kernels", "pools", "conv_dropout", "padding", "batch_norm")
-    return from_module(CNN(**{field: net[field] for field in stages}, head=head))
+    net |= {field: tuple(rate > 0 for rate in net.get(field, ())) for field in Rates._fields}
+    entry = registry.MODELS[config["name"]]
+    return from_module(entry.build(net, num_outputs, jnp.dtype(config["dtype"])))
 
 
 def from_module(module: nn.Module) -> Model:

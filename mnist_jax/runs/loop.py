@@ -16,12 +16,11 @@ from ml_collections import ConfigDict
 
 from mnist_jax import train
 from mnist_jax.analysis import metrics
-from mnist_jax.analysis.metrics import Metrics
+from mnist_jax.analysis.metrics import AnyReport, Metrics
 from mnist_jax.data import splits as data_splits
 from mnist_jax.data.splits import Split, Splits
 from mnist_jax.runs import inside, restore, results, space
 from mnist_jax.runtime import multihost, progress, sharding, xla
-from mnist_jax.tasks import AnyReport
 from mnist_jax.train import evaluate
 from mnist_jax.train.state import State
 from mnist_jax.types import PyTree, Row, UserError

@@ -14,11 +14,11 @@ from ml_collections import ConfigDict
 
 from mnist_jax import tasks
 from mnist_jax.analysis import image_quality, metrics
+from mnist_jax.analysis.metrics import AnyReport
 from mnist_jax.data.augment import normalize
 from mnist_jax.data.splits import Splits
 from mnist_jax.report import run_page, task_page
 from mnist_jax.runtime import memory, provenance
-from mnist_jax.tasks import AnyReport
 from mnist_jax.train import evaluate
 from mnist_jax.types import Row
 from mnist_jax.workdir import files

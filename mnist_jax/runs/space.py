@@ -21,26 +21,9 @@ from ml_collections import ConfigDict
 
 from mnist_jax import config as configs
 from mnist_jax.models import registry
+from mnist_jax.train.state import TRACED
 from mnist_jax.types import UserError
 
-# The keys that are `types.Hparams`: members of one program may differ in them.
-TRACED = (
-    "model.dropout",
-    "model.conv_dropout",
-    "model.init_scale",
-    "train.augment.rotation",
-    "train.augment.zoom",
-    "train.augment.shift",
-    "train.augment.shear",
-    "train.augment.erase",
-    "train.augment.flip",
-    "optim.learning_rate",
-    "optim.weight_decay",
-    "optim.label_smoothing",
-    "optim.momentum",
-    "optim.clip",
-    "optim.ema",
-)
 _SWITCHED = ("optim.clip", "optim.ema")  # of which 0 is another program
 _SOURCES = ("settings", "grid", "random")  # of settings; one of them at most
 _STOPS = ("patience", "halving")  # what plain training has not
@@ -59,7 +42,8 @@ class Member(NamedTuple):
 def wanted(config: ConfigDict) -> bool:
     """Whether a config asks for more than one plain training."""
     members = config.members
-    return members.seeds > 1 or any(members[name] for name in ("folds", *_SOURCES, *_STOPS))
+    many = members.seeds > 1 or members.folds or any(members[name] for name in _STOPS)
+    return bool(many or _given(config))
 
 
 def expand(config: ConfigDict) -> list[Member]:
@@ -88,23 +72,23 @@ def settings(config: ConfigDict) -> list[dict[str, Any]]:
       UserError: they are not what `config.members` expects, or name no key of the config.
     """
     members = config.members
-    given = [name for name in _SOURCES if members[name]]
+    given = _given(config)
     if len(given) > 1:
         raise UserError(f"config.members.{given[1]}: stands instead of its {given[0]}; give one")
-    if members.settings:
-        listed = _read_json("settings", members.settings)
+    if "settings" in given:
+        listed = _read_value("settings", members.settings)
         like = isinstance(listed, list) and all(isinstance(one, dict) for one in listed)
         if not like or not listed:
             raise UserError('config.members.settings: is not like [{}, {"optim.clip": 1.0}]')
         for overrides in listed:
             _check_keys(config, overrides)
         return listed
-    if members.grid:
+    if "grid" in given:
         grid = _read(config, "grid", members.grid)
         return [
             dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())
         ]
-    if members.random:
+    if "random" in given:
         ranges = _read(config, "random", members.random)
         rng = np.random.default_rng(config.seed)
         return [
@@ -132,7 +116,7 @@ def config_of(config: ConfigDict, member: Member) -> ConfigDict:
 
 
 def _as(kind: type, key: str, value: Any) -> Any:
-    """A value from JSON as the type of its key; a number stands for a tuple of one."""
+    """Convert a value of a sweep to the type of its key; a number stands for a tuple of one."""
     if kind is tuple:
         return tuple(value) if isinstance(value, list) else (value,)
     if kind is float and type(value) is int:
@@ -181,9 +165,14 @@ def group_config(members: Sequence[ConfigDict]) -> ConfigDict:
     return merged
 
 
-def _read(config: ConfigDict, name: str, text: str) -> dict[str, list[Any]]:
-    """The lists by keys of a field of `config.members`, the keys checked."""
-    found = _read_json(name, text)
+def _given(config: ConfigDict) -> list[str]:
+    """Return the keys of `config.members` that define settings, out of which one may be set."""
+    return [name for name in _SOURCES if config.members[name] not in (None, "")]
+
+
+def _read(config: ConfigDict, name: str, value: Any) -> dict[str, list[Any]]:
+    """Return the lists by keys of `config.members.grid` or `random`, with the keys checked."""
+    found = _read_value(name, value)
     like = isinstance(found, dict) and all(isinstance(v, list) and v for v in found.values())
     if not like or not found:
         raise UserError(f'config.members.{name}: is not lists by keys, as {{"optim.clip": [0, 1]}}')
@@ -191,10 +180,11 @@ def _read(config: ConfigDict, name: str, text: str) -> dict[str, list[Any]]:
     return found
 
 
-def _read_json(name: str, text: str) -> Any:
+def _read_value(name: str, value: Any) -> Any:
+    """Return a Python value of lists and dicts; from the command line it may be JSON text."""
     try:
-        return json.loads(text)
-    except ValueError as error:
+        return json.loads(value if isinstance(value, str) else json.dumps(value))
+    except (TypeError, ValueError) as error:
         raise UserError(f"config.members.{name}: is not JSON ({error})") from error
 
 

@@ -16,9 +16,9 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float32, Int, Int32, Shaped, UInt8
 
-from mnist_jax import tasks, train
+from mnist_jax import train
 from mnist_jax.analysis import metrics
-from mnist_jax.analysis.metrics import Metrics
+from mnist_jax.analysis.metrics import AnyReport, Metrics
 from mnist_jax.data import augment
 from mnist_jax.runtime import sharding
 from mnist_jax.runtime.prng import Key
@@ -247,7 +247,7 @@ def judge(
     index: Int32[Array, "width"],
     images: UInt8[Array, "n 28 28 1"],
     labels: Shaped[Array, "n ..."],
-) -> tuple[Float32[Array, "width n scores"], tasks.AnyReport]:
+) -> tuple[Float32[Array, "width n scores"], AnyReport]:
     """Scores and reports of some members on the same examples.
 
     Args:
@@ -258,7 +258,7 @@ def judge(
       labels: theirs.
     """
 
-    def one(variables: PyTree, examples: tuple[Array, Array]) -> tuple[Array, tasks.AnyReport]:
+    def one(variables: PyTree, examples: tuple[Array, Array]) -> tuple[Array, AnyReport]:
         recipe = plan.recipe
         return evaluate.judge(recipe.task, recipe.model, variables, *examples, mesh=recipe.mesh)
 
