@@ -3,9 +3,9 @@
 The sections `task`, `model`, `train.augment` and `optim` come from the registries.
 """
 
+import contextlib
 import copy
 import difflib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -16,7 +16,7 @@ from mnist_jax import tasks
 from mnist_jax.data import augment
 from mnist_jax.models import registry
 from mnist_jax.train import optim as optimizers
-from mnist_jax.types import Option, UserError
+from mnist_jax.types import Option, UserError, plain
 
 # The keys that the registries define.
 OPTIONS = {
@@ -31,7 +31,7 @@ OPTIONS = {
 }
 # Two runs are the same wherever their data lies: its fingerprint is compared.
 _PLACES = ("data.archives", "data.data_dir", "data.offline_fallback")
-_DICTS = ("labels", "grid", "random")  # keys whose value may be a dict
+_VALUES = ("labels", "settings", "grid", "random")  # keys of lists and dicts, or JSON text of them
 
 
 def default() -> ConfigDict:
@@ -188,11 +188,12 @@ def suggestion(name: str, known: Any) -> str:
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every (dotted key, value) of a plain config; tuples as lists, as in JSON."""
     for key, value in config.items():
-        if isinstance(value, Mapping) and key not in _DICTS:
+        if isinstance(value, Mapping) and key not in _VALUES:
             yield from flatten(value, f"{prefix}{key}.")
-        elif isinstance(value, tuple | list | dict):
-            yield f"{prefix}{key}", json.loads(json.dumps(value))
         else:
+            if key in _VALUES or isinstance(value, tuple):
+                with contextlib.suppress(TypeError, ValueError):  # the section's reader reports it
+                    value = plain(value)
             yield f"{prefix}{key}", value
 
 

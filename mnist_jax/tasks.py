@@ -9,7 +9,6 @@ Adding a task takes a builder and an entry of `TASKS`. JAX and Optax are importe
 so that reading flags stays fast.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import combinations
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int32, Num, Shaped
 
-from mnist_jax.types import Array, Fields, Option, UserError
+from mnist_jax.types import Array, Fields, Option, UserError, plain
 
 if TYPE_CHECKING:
     from mnist_jax.analysis.metrics import AnyReport
@@ -301,18 +300,17 @@ def _multilabel(config: Fields, loss: str, num_labels: int) -> Task:
     return Task(num_labels, losses, _same, evaluate, correct)
 
 
-def _read_labels(config: Fields) -> dict[str, Sequence[Any]]:
+def _read_labels(config: Fields) -> dict[str, list[Any]]:
     wrong = UserError(
         'config.task.labels: is not names with their classes, as {"large": [7, 8, 9], "one": [1]}'
     )
-    labels: Any = config["labels"]
     try:
-        labels = json.loads(labels) if isinstance(labels, str) else labels
-    except ValueError as error:
+        labels = plain(config["labels"])
+    except (TypeError, ValueError) as error:
         raise wrong from error
     if not isinstance(labels, dict) or not labels:
         raise wrong
-    if not all(isinstance(members, list | tuple) and members for members in labels.values()):
+    if not all(isinstance(members, list) and members for members in labels.values()):
         raise wrong
     return labels
 

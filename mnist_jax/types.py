@@ -3,6 +3,7 @@
 Shapes are written with jaxtyping: `Float[Array, "batch classes"]` is a float array of two axes.
 """
 
+import json
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +25,16 @@ class Option(NamedTuple):
     default: Any  # a type: None unless a value of it is given
     help: str
     allowed: str | Collection[str] = ()  # an interval such as "[0, 1)", or names; (): anything
+
+
+def plain(value: Any) -> Any:
+    """Convert lists and dicts, or JSON text of them from the command line, to what JSON stores.
+
+    Raises:
+      ValueError: the text is not JSON.
+      TypeError: JSON cannot store the value.
+    """
+    return json.loads(value if isinstance(value, str) else json.dumps(value))
 
 
 class UserError(Exception):

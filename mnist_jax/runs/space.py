@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from mnist_jax import config as configs
 from mnist_jax.models import registry
 from mnist_jax.train.state import TRACED
-from mnist_jax.types import UserError
+from mnist_jax.types import UserError, plain
 
 _SWITCHED = ("optim.clip", "optim.ema")  # of which 0 is another program
 _SOURCES = ("settings", "grid", "random")  # of settings; one of them at most
@@ -181,9 +181,8 @@ def _read(config: ConfigDict, name: str, value: Any) -> dict[str, list[Any]]:
 
 
 def _read_value(name: str, value: Any) -> Any:
-    """Return a Python value of lists and dicts; from the command line it may be JSON text."""
     try:
-        return json.loads(value if isinstance(value, str) else json.dumps(value))
+        return plain(value)
     except (TypeError, ValueError) as error:
         raise UserError(f"config.members.{name}: is not JSON ({error})") from error
 
