@@ -161,7 +161,7 @@ def _validate_folds(config: ConfigDict) -> None:
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """The keys, dotted, whose values differ between two configs; where data lies does not count."""
+    """Return the dotted keys that differ between two configs, except the data's location."""
     left, right = dict(flatten(a)), dict(flatten(b))
     return [
         key
@@ -171,16 +171,16 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
 
 
 def no_such_key(key: str, known: Iterable[str]) -> UserError:
-    """What to raise for a key, dotted, that no config has; it names the nearest one."""
+    """Return the error for a dotted key that no config has; it names the nearest one."""
     known, leaf = list(known), key.rpartition(".")[2]
-    namesakes = [there for there in known if there.rpartition(".")[2] == leaf]
+    namesakes = [name for name in known if name.rpartition(".")[2] == leaf]
     near = namesakes or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     hint = f"did you mean config.{near[0]}?" if near else f"there are {', '.join(known)}"
     return UserError(f"config.{key}: no such key; {hint}")
 
 
 def suggestion(name: str, known: Any) -> str:
-    """A question that ends an error message, where a known name is near; else nothing."""
+    """Return the end of an error message that suggests the nearest known name; "" without one."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean '{near[0]}'?" if near else ""
 

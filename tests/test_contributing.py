@@ -98,7 +98,7 @@ def test_the_commands_did_what_is_said(changed):
     assert "counts: test accuracy" in output
     assert json.loads((root / "runs/codes/summary.json").read_text())["test_accuracy"] > 0.8
     assert 0 < json.loads((root / "runs/brier/summary.json").read_text())["test_brier"] < 2
-    assert re.search(r"^total +50,890 ", output, re.MULTILINE)  # mlp_64, layer by layer
+    assert re.search(r"^total +50,890 ", output, re.MULTILINE)  # configs/small.py, layer by layer
     assert "| 0.1 | " in (root / "experiments/results/smoothing.md").read_text()
 
 

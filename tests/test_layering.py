@@ -60,9 +60,9 @@ def test_imports_go_one_way(part):
 
 
 def test_only_the_edges_import_their_libraries():
-    """Flax in networks, tensorflow-datasets in its reader, Orbax where checkpoints are handled."""
+    """Flax in networks and builders, tensorflow-datasets in its reader, Orbax for checkpoints."""
     homes = {
-        "flax": ("models/networks",),
+        "flax": ("models/networks", "models/registry"),
         "tensorflow_datasets": ("data/tfds_reader",),
         "orbax": ("workdir/checkpoint",),
         "matplotlib": ("report/", "explore/explore_plots", "compare/compare_plots"),

@@ -17,7 +17,7 @@ _ERASE_ASPECT = (0.3, 1 / 0.3)
 
 
 class Affine(NamedTuple):
-    """What is done to a picture, in this order: zoom, shear, rotate, shift. Pairs are (y, x)."""
+    """An affine map: zoom, shear, rotate, then shift. Pairs are (y, x)."""
 
     zoom: Float[Array, "2"]  # magnification
     shear: Float[Array, ""]  # degrees; positive leans the top to the right
@@ -26,7 +26,7 @@ class Affine(NamedTuple):
 
 
 def draw_affine(key: Key, strength: Strength, height: int, width: int) -> Affine:
-    """Draws each parameter uniformly in the range that its strength sets.
+    """Draw each parameter uniformly in the range that its strength sets.
 
     Zoom is drawn for each axis on its own, as Keras's `ImageDataGenerator` does: handwriting varies
     in proportions as well as in size. A shift's strength is a fraction of the image's side.
@@ -41,7 +41,7 @@ def draw_affine(key: Key, strength: Strength, height: int, width: int) -> Affine
 
 
 def affine_matrix(moves: Affine) -> Float[Array, "2 3"]:
-    """The inverse map: where a pixel of the result is read from in the source.
+    """Return the inverse map: the source position of each pixel of the result.
 
     Both are (y, x) in pixels from the centre, y down: source = matrix @ (y, x, 1). It is the
     inverse of shift · rotate · shear · zoom in closed form, and exactly the identity at rest.
@@ -58,14 +58,14 @@ def affine_matrix(moves: Affine) -> Float[Array, "2 3"]:
 def resample(
     image: Float32[Array, "h w c"], matrix: Float[Array, "2 3"], fill: Fill
 ) -> Float32[Array, "h w c"]:
-    """Reads an image at the places that an inverse map names, by bilinear interpolation.
+    """Read an image at the positions of an inverse map, by bilinear interpolation.
 
     Args:
       image: at least 2x2.
       matrix: as `affine_matrix` returns.
       fill: "nearest" extends the border outwards; "constant" surrounds the image with zeros and
         interpolates between the two (SciPy's "grid-constant", Keras's "constant": no jump at the
-        edge). Use it where the border is not background.
+        edge). Use it if the border is not background.
 
     Returns:
       The image, of the same shape.
@@ -74,7 +74,7 @@ def resample(
     y = jnp.arange(height, dtype=jnp.float32)[:, None] - (height - 1) / 2
     x = jnp.arange(width, dtype=jnp.float32)[None, :] - (width - 1) / 2
 
-    # One pixel of zeros around, then "nearest": from there outwards all is zero.
+    # A border of one zero pixel; then "nearest" extends zeros outwards.
     pad = 1 if fill == "constant" else 0
     padded = jnp.pad(image, ((pad, pad), (pad, pad), (0, 0)))
     rows, columns, _ = padded.shape
@@ -106,10 +106,10 @@ def resample(
 def draw_rectangle(
     key: Key, probability: Float[Array, ""], height: int, width: int
 ) -> Bool[Array, "h w"]:
-    """The mask of random erasing: one rectangle, or nothing (Zhong et al. 2017, algorithm 1).
+    """Draw the mask of random erasing: a rectangle or nothing (Zhong et al. 2017, algorithm 1).
 
     The aspect is drawn on a log scale, so that tall is as likely as wide. Where the paper draws
-    again because a rectangle does not fit, its side is cut to the image's: no loop, seldom needed.
+    again because a rectangle does not fit, the side is clipped to the image's, without a loop.
     """
     hit, area, aspect, top, left = jax.random.uniform(key, (5,))
     low, high = _ERASE_AREA

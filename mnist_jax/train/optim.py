@@ -101,7 +101,7 @@ _DECAY = {
     ),
 }
 # Builders take (config, steps, steps of `decay_epochs`) and return the learning rate at a step as
-# a fraction of its peak. That of "plateau" is constant: `plateau` reduces it.
+# a fraction of its peak. "plateau" is constant: the function `plateau` reduces it.
 SCHEDULES = {
     "constant": Entry(_constant),
     "cosine": Entry(_cosine, _WARMUP),

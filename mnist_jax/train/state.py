@@ -32,11 +32,11 @@ TRACED = (
 
 
 class State(NamedTuple):
-    """Everything that training changes, and so all that a checkpoint has to hold."""
+    """Everything that training changes; a checkpoint saves all of it."""
 
     step: Int[Array, ""]  # optimizer steps done
     params: PyTree
-    batch_stats: PyTree  # what is not trained: running means and variances, random features; {}
+    batch_stats: PyTree  # untrained: running means and variances, random features; {}
     opt_state: PyTree
     ema_params: PyTree  # exponential moving average of params; None when it is off
     plateau: PyTree  # Optax's state of reduction on a plateau; None under other schedules
