@@ -1,31 +1,45 @@
-"""The configuration: its defaults, what may be in it, and what differs between two."""
+"""The configuration: defaults, validation, and differences between two.
 
+The sections `task`, `model`, `train.augment` and `optim` come from the registries.
+"""
+
+import contextlib
+import copy
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 from ml_collections.config_dict import placeholder
 
-from mnist_jax import labels
+from mnist_jax import tasks
+from mnist_jax.data import augment
 from mnist_jax.models import registry
-from mnist_jax.types import UserError
+from mnist_jax.train import optim as optimizers
+from mnist_jax.types import Option, UserError, plain
 
-OPTIMIZERS = ("sgd", "momentum", "adam", "adamw")
-SCHEDULES = ("constant", "cosine", "one_cycle", "step", "exponential", "plateau")
-DTYPES = ("float32", "bfloat16")
-FILLS = ("nearest", "constant")
-
-# Where the data lies is no part of what a run is: its fingerprint is.
+# The keys that the registries define.
+OPTIONS = {
+    f"{section}.{name}": option
+    for section, options in (
+        ("task", tasks.OPTIONS),
+        ("model", registry.OPTIONS),
+        ("train.augment", augment.OPTIONS),
+        ("optim", optimizers.OPTIONS),
+    )
+    for name, option in options.items()
+}
+# Two runs are the same wherever their data lies: its fingerprint is compared.
 _PLACES = ("data.archives", "data.data_dir", "data.offline_fallback")
+_VALUES = ("labels", "settings", "grid", "random")  # keys of lists and dicts, or JSON text of them
 
 
 _RENAMED = {"members": "sweep"}  # sections of earlier versions
 
 
 def default() -> ConfigDict:
-    """Every key with its default; a file in configs/ starts from here."""
-    return ConfigDict(
+    """Return every key with its default; a file in configs/ starts from here."""
+    return _section(
         {
             "seed": 0,
             "data": {
@@ -36,65 +50,21 @@ def default() -> ConfigDict:
                 "data_dir": placeholder(str),  # where data is prepared; tfds's own folder
                 "offline_fallback": False,  # train on digits where the data cannot be had
             },
-            "task": {
-                "name": "multiclass",  # or one_vs_rest, one_vs_one, binary, multilabel, denoise
-                "loss": placeholder(str),  # softmax, logistic, hinge, squared; None: the task's own
-                "positive": (5,),  # binary: the classes that are a yes
-                "labels": '{"large": [7, 8, 9], "odd": [1, 3, 5, 7, 9]}',  # multilabel
-                "noise": 100,  # denoise: grey levels of noise, 0 to one less, on each pixel
-            },
-            "model": {
-                "name": "mlp",  # a name in nets.NETS; None below: the net's own value
-                "dtype": "float32",  # of the computation; parameters are always float32
-                "init_scale": 1.0,  # factor on the initial weights
-                "widths": placeholder(tuple),  # hidden dense layers
-                "dropout": placeholder(tuple),  # after each of them
-                "activation": placeholder(str),
-                "channels": placeholder(tuple),  # convolutions, one a stage
-                "kernels": placeholder(tuple),  # their sides
-                "pools": placeholder(tuple),  # sides of the max-pooling after them; 1: none
-                "conv_dropout": placeholder(tuple),  # after each stage
-                "padding": placeholder(str),
-                "batch_norm": placeholder(bool),
-                "standardise": placeholder(bool),  # linear: the inputs, pixel by pixel
-                "features": placeholder(int),  # rbf: how many random ones
-                "gamma": placeholder(float),  # rbf: the kernel is exp(-gamma |x - y|^2)
-            },
+            "task": _defaults(tasks.OPTIONS),
+            "model": _defaults(registry.OPTIONS),
             "train": {
                 "epochs": 10,
                 "batch_size": 128,
-                "augment": {
-                    "rotation": 0.0,  # degrees, uniform in ±
-                    "zoom": 0.0,  # each axis, uniform in 1 ±
-                    "shift": 0.0,  # fraction of the side, uniform in ±
-                    "shear": 0.0,  # degrees, uniform in ±
-                    "erase": 0.0,  # probability of erasing a rectangle
-                    "flip": 0.0,  # probability of mirroring left and right
-                    "fill": "nearest",  # what lies outside the image: nearest or constant (0)
-                },
+                "augment": _defaults(augment.OPTIONS),
             },
-            "optim": {
-                "name": "adam",
-                "learning_rate": 1e-3,  # the schedule's peak
-                "schedule": "constant",
-                "warmup": 0.3,  # cosine and one_cycle: rising share of the steps
-                "decay": 0.1,  # step, exponential and plateau: factor ...
-                "decay_epochs": 10,  # ... every so many epochs (plateau: without improvement)
-                "weight_decay": 0.0,
-                "label_smoothing": 0.0,
-                "clip": 0.0,  # largest norm of the whole gradient; 0: any
-                "ema": 0.0,  # decay of the averaged parameters that are evaluated; 0: off
-                "momentum": 0.9,  # momentum
-                "b1": 0.9,  # adam, adamw
-                "b2": 0.999,
-            },
+            "optim": _defaults(optimizers.OPTIONS),
             "sweep": {  # several trials in one run: all combinations of the following
                 "seeds": 1,  # so many, from config.seed on
                 "folds": 0,  # of cross-validation, in place of data.val_size; 0: none
                 "outer_folds": 0,  # around it: nested cross-validation; 0: none
-                "settings": placeholder(str),  # [{}, {"optim.clip": 1.0}, ...]: JSON
-                "grid": placeholder(str),  # {"optim.learning_rate": [1e-3, 3e-3], ...}
-                "random": placeholder(str),  # {"optim.learning_rate": [1e-4, 1e-2, "log"], ...}
+                "settings": placeholder(object),  # [{}, {"optim.clip": 1.0}, ...]
+                "grid": placeholder(object),  # {"optim.learning_rate": [1e-3, 3e-3], ...}
+                "random": placeholder(object),  # {"optim.learning_rate": [1e-4, 1e-2, "log"], ...}
                 "samples": 10,  # random: how many settings are drawn
                 "share_batches": False,  # all see the same examples at the same time
                 "halving": (),  # after these epochs the worse half of the settings is dropped
@@ -105,43 +75,47 @@ def default() -> ConfigDict:
     )
 
 
+def _section(values: Mapping[str, Any]) -> ConfigDict:
+    """Return nested sections. A dict that is set as a value stays a dict: its keys have dots."""
+    return ConfigDict(
+        {k: _section(v) if isinstance(v, dict) else v for k, v in values.items()},
+        convert_dict=False,
+    )
+
+
+def _defaults(options: Mapping[str, Option]) -> dict[str, Any]:
+    """Return the default of each option, as a value or as a reference to one that may be unset."""
+
+    def value(default: Any) -> Any:
+        if isinstance(default, type):
+            return placeholder(default)
+        return (
+            FieldReference(copy.deepcopy(default), object) if isinstance(default, dict) else default
+        )
+
+    return {name: value(option.default) for name, option in options.items()}
+
+
 def validate(config: ConfigDict) -> None:
-    """Refuses what no run could use.
+    """Check every value and the combinations of values.
 
     Raises:
-      UserError: names the key, its value and what it may be.
+      UserError: names the key, its value and what is allowed.
     """
     _same_keys(config)
-    data, model, train, optim = config.data, config.model, config.train, config.optim
-    _one_of("model.name", model.name, registry.NETS)
-    _one_of("model.dtype", model.dtype, DTYPES)
-    registry.fields(model)
-    labels.check(config.task)
-    _range("model.init_scale", model.init_scale, 0)
-    _one_of("train.augment.fill", train.augment.fill, FILLS)
-    _one_of("optim.name", optim.name, OPTIMIZERS)
-    _one_of("optim.schedule", optim.schedule, SCHEDULES)
+    for key, option in OPTIONS.items():
+        _allowed(key, config[key], option.allowed)
+    data, train, optim = config.data, config.train, config.optim
+    registry.fields(config.model)
+    tasks.check(config.task)
     _range("seed", config.seed, 0, 2**32)
     _range("data.split_seed", data.split_seed, 0, 2**32)
     _range("data.val_size", data.val_size, 0)
     _range("train.epochs", train.epochs, 1)
     _range("train.batch_size", train.batch_size, 1)
-    for name in ("rotation", "shift"):
-        _range(f"train.augment.{name}", train.augment[name], 0)
-    _range("train.augment.zoom", train.augment.zoom, 0, 1)
-    _range("train.augment.shear", train.augment.shear, 0, 90)
-    for name in ("erase", "flip"):
-        _range(f"train.augment.{name}", train.augment[name], 0, 1, closed=True)
-    _range("optim.learning_rate", optim.learning_rate, 0, open_below=True)
-    _range("optim.weight_decay", optim.weight_decay, 0)
-    _range("optim.clip", optim.clip, 0)
-    _range("optim.decay_epochs", optim.decay_epochs, 1)
-    _range("optim.decay", optim.decay, 0, 1, open_below=True)
-    for name in ("label_smoothing", "ema", "momentum", "b1", "b2", "warmup"):
-        _range(f"optim.{name}", optim[name], 0, 1)
-    if optim.label_smoothing and not labels.smoothed(config.task):
+    if optim.label_smoothing and not tasks.smoothed(config.task):
         raise UserError(
-            f"config.optim.label_smoothing: the loss '{labels.loss(config.task)}' of "
+            f"config.optim.label_smoothing: the loss '{tasks.loss(config.task)}' of "
             f"'{config.task.name}' has none; give 0"
         )
     sweep = config.sweep
@@ -192,7 +166,7 @@ def _validate_folds(config: ConfigDict) -> None:
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """The keys, dotted, whose values differ between two configs; where data lies does not count."""
+    """Return the dotted keys that differ between two configs, except the data's location."""
     left, right = dict(flatten(a)), dict(flatten(b))
     return [
         key
@@ -202,30 +176,33 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
 
 
 def no_such_key(key: str, known: Iterable[str]) -> UserError:
-    """What to raise for a key, dotted, that no config has; it names the nearest one."""
+    """Return the error for a dotted key that no config has; it names the nearest one."""
     known, leaf = list(known), key.rpartition(".")[2]
     section, _, rest = key.partition(".")
     if section in _RENAMED and f"{_RENAMED[section]}.{rest}" in known:
         return UserError(f"config.{key}: is now config.{_RENAMED[section]}.{rest}")
-    namesakes = [there for there in known if there.rpartition(".")[2] == leaf]
+    namesakes = [name for name in known if name.rpartition(".")[2] == leaf]
     near = namesakes or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     hint = f"did you mean config.{near[0]}?" if near else f"there are {', '.join(known)}"
     return UserError(f"config.{key}: no such key; {hint}")
 
 
 def suggestion(name: str, known: Any) -> str:
-    """A question that ends an error message, where a known name is near; else nothing."""
+    """Return the end of an error message that suggests the nearest known name; "" without one."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean '{near[0]}'?" if near else ""
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every (dotted key, value) of a plain config; a tuple as the list that JSON makes of it."""
+    """Yield every (dotted key, value) of a plain config; tuples as lists, as in JSON."""
     for key, value in config.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and key not in _VALUES:
             yield from flatten(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value
+            if key in _VALUES or isinstance(value, tuple):
+                with contextlib.suppress(TypeError, ValueError):  # the section's reader reports it
+                    value = plain(value)
+            yield f"{prefix}{key}", value
 
 
 def _same_keys(config: ConfigDict) -> None:
@@ -236,6 +213,16 @@ def _same_keys(config: ConfigDict) -> None:
     for key in known:
         if key not in given:
             raise UserError(f"config.{key}: is missing; start from mnist_jax.config.default()")
+
+
+def _allowed(key: str, value: Any, allowed: Any) -> None:
+    """Check a value against `Option.allowed`."""
+    if isinstance(allowed, str):
+        low, high = (int(x) if x.isdigit() else float(x) for x in allowed[1:-1].split(", "))
+        open_below, closed = allowed[0] == "(", allowed[-1] == "]"
+        _range(key, value, low, high, open_below=open_below, closed=closed)
+    elif allowed:
+        _one_of(key, value, allowed)
 
 
 def _one_of(key: str, value: str, known: Any) -> None:

@@ -3,6 +3,8 @@
 import copy
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,9 @@ from hypothesis import strategies as st
 
 from mnist_jax import config
 from mnist_jax.cli import flags
+from mnist_jax.data import augment
 from mnist_jax.models import registry
+from mnist_jax.train import optim
 from mnist_jax.types import UserError
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -33,6 +37,23 @@ def refusal(key: str, value) -> str:
     with pytest.raises(UserError) as refused:
         config.validate(changed(key, value))
     return str(refused.value)
+
+
+def test_flags_and_configs_are_read_without_the_slow_libraries():
+    code = """
+import sys, mnist_jax.cli.flags, mnist_jax.config, mnist_jax.train.state
+slow = {"jax", "jaxlib", "flax", "optax", "sklearn", "matplotlib", "scipy", "tensorflow_datasets"}
+print(sorted(slow & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=CONFIGS.parent, capture_output=True)
+    assert (done.stdout, done.stderr) == (b"[]\n", b"")
+
+
+def test_every_option_is_a_key_with_help():
+    keys = dict(config.flatten(config.default().to_dict()))
+    assert keys.keys() >= config.OPTIONS.keys()
+    for key, option in config.OPTIONS.items():
+        assert option.help, key
 
 
 def test_the_default_is_valid():
@@ -145,12 +166,12 @@ def test_members_that_contradict_each_other_are_refused(members, others, message
 @pytest.mark.parametrize(
     ("key", "value", "nearest", "known"),
     [
-        ("model.name", "mpl", "mlp", registry.NETS),
-        ("model.name", "lineal", "linear", registry.NETS),
-        ("model.dtype", "float16", "bfloat16", config.DTYPES),
-        ("optim.name", "adma", "adam", config.OPTIMIZERS),
-        ("optim.schedule", "cosin", "cosine", config.SCHEDULES),
-        ("train.augment.fill", "nearby", "nearest", config.FILLS),
+        ("model.name", "mpl", "mlp", registry.MODELS),
+        ("model.name", "cnn_3x4", "cnn_3x3", registry.MODELS),
+        ("model.dtype", "float16", "bfloat16", registry.DTYPES),
+        ("optim.name", "adma", "adam", optim.OPTIMIZERS),
+        ("optim.schedule", "cosin", "cosine", optim.SCHEDULES),
+        ("train.augment.fill", "nearby", "nearest", augment.OPTIONS["fill"].allowed),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest(key, value, nearest, known):

@@ -1,4 +1,4 @@
-"""Losses and decisions against SciPy and scikit-learn; classifiers that share nothing."""
+"""Labels; losses and decisions against SciPy and scikit-learn; classifiers that share nothing."""
 
 import jax
 import jax.numpy as jnp
@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ml_collections import ConfigDict
 from scipy.special import expit, log_softmax
 from sklearn.metrics import classification_report, hinge_loss, log_loss
 from sklearn.utils.multiclass import _ovr_decision_function
 
 from mnist_jax import config as configs
-from mnist_jax import labels, tasks, train
+from mnist_jax import tasks, train
 from mnist_jax.analysis import metrics
 from mnist_jax.train import evaluate
+from mnist_jax.types import UserError
 
-EVERY = [(name, loss) for name, losses in labels.LOSSES.items() for loss in losses]
+EVERY = [(name, loss) for name, entry in tasks.TASKS.items() for loss in entry.losses]
 
 
 def build(name, loss=None, classes=10):
@@ -94,13 +96,13 @@ def test_pairs_vote_as_in_scikit_learn():
 def test_a_pair_learns_nothing_from_other_classes():
     outputs, classes = drawn(45, 10)
     gradients = jax.grad(lambda x: build("one_vs_one", "squared").loss(x, classes, 0.0).sum())
-    table = tasks.signs("one_vs_one", 10)
+    table = tasks.pairs(10)
     learns = np.asarray(gradients(outputs) != 0)
     np.testing.assert_array_equal(learns, table[:, np.asarray(classes)].T != 0)
 
 
 @pytest.mark.parametrize(("name", "loss"), EVERY)
-def test_every_task_says_what_it_is_worth(name, loss):
+def test_every_task_has_a_consistent_report(name, loss):
     names = [str(i) for i in range(2 if name in ("binary", "multilabel") else 10)]
     task = build(name, loss, len(names))
     outputs, classes = drawn(task.num_outputs, 2 if name == "binary" else 10)
@@ -108,7 +110,7 @@ def test_every_task_says_what_it_is_worth(name, loss):
     if name == "multilabel":
         classes = jnp.stack([classes > 5, classes % 2 == 1], axis=1).astype(jnp.int32)
     targets = task.targets(images, classes)
-    report = task.judge(outputs, targets)
+    report = task.evaluate(outputs, targets)
     np.testing.assert_allclose(report.loss, task.loss(outputs, targets, 0.0).mean(), rtol=1e-5)
     if task.correct is None:
         assert np.isnan(report.accuracy)
@@ -154,10 +156,10 @@ def test_losses_of_pixels_are_their_formulas(loss):
     np.testing.assert_allclose(ours, expected, rtol=1e-4)
 
 
-def test_labels_are_judged_as_by_scikit_learn():
+def test_labels_are_evaluated_as_by_scikit_learn():
     outputs, _ = drawn(3, 2)
     truth = np.random.default_rng(1).integers(0, 2, (50, 3)).astype(np.int32)
-    report = build("multilabel", classes=3).judge(outputs, jnp.asarray(truth))
+    report = build("multilabel", classes=3).evaluate(outputs, jnp.asarray(truth))
     ours = metrics.to_python(jax.device_get(report), ["a", "b", "c"])
     said = np.asarray(outputs > 0)
     theirs = classification_report(truth, said, output_dict=True, zero_division=0)
@@ -221,3 +223,69 @@ def test_the_noise_of_an_image_depends_on_its_place_alone():
     part = evaluate.inputs(images[3:5], jnp.arange(3, 5), task.corrupt)
     np.testing.assert_array_equal(whole[3:5], part)
     assert len(np.unique(np.asarray(whole), axis=0)) == 7
+
+
+CLASSES = np.array([5, 0, 7, 9, 1, 5], np.int32)
+NAMES = tuple("0123456789")
+
+
+def task_config(**fields) -> ConfigDict:
+    config = configs.default()
+    config.task.update(fields)
+    configs.validate(config)
+    return config.task
+
+
+def test_most_tasks_keep_the_classes():
+    for name in ("multiclass", "one_vs_rest", "one_vs_one", "denoise"):
+        found, names = tasks.relabel(task_config(name=name), CLASSES, NAMES)
+        np.testing.assert_array_equal(found, CLASSES)
+        assert names == NAMES
+
+
+def test_labels_of_binary():
+    found, names = tasks.relabel(task_config(name="binary"), CLASSES, NAMES)
+    assert (found.tolist(), names) == ([1, 0, 0, 0, 0, 1], ("not 5", "5"))
+    found, names = tasks.relabel(task_config(name="binary", positive=(0, 9)), CLASSES, NAMES)
+    assert (found.tolist(), names) == ([0, 1, 0, 1, 0, 0], ("not 0 or 9", "0 or 9"))
+
+
+def test_labels_of_multilabel():
+    found, names = tasks.relabel(task_config(name="multilabel"), CLASSES, NAMES)
+    assert names == ("large", "odd")
+    np.testing.assert_array_equal(found, np.stack([CLASSES >= 7, CLASSES % 2 == 1], 1))
+    for labels in ({"five": (5,)}, '{"five": [5]}'):
+        found, names = tasks.relabel(task_config(name="multilabel", labels=labels), CLASSES, NAMES)
+        assert (found[:, 0].tolist(), names) == ([1, 0, 0, 0, 0, 1], ("five",))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"name": "multi"}, r"config.task.name: no 'multi'; there are multiclass, "),
+        ({"name": "one_vs_one", "loss": "softmax"}, "has no 'softmax'; it has hinge, logistic"),
+        ({"name": "binary", "positive": ()}, "config.task.positive: which classes"),
+        ({"name": "binary", "positive": (10,)}, "positive: 10 is no class; they are 0 to 9"),
+        ({"name": "binary", "positive": tuple(range(10))}, "are all classes there are"),
+        ({"name": "multilabel", "labels": "large"}, "labels: is not names with their classes"),
+        ({"name": "multilabel", "labels": {}}, "is not names with their classes"),
+        ({"name": "multilabel", "labels": {"large": []}}, "is not names with their classes"),
+        ({"name": "multilabel", "labels": {"large": [7, "8"]}}, "labels: '8' is no class"),
+        ({"name": "multilabel", "labels": '{"large": [7, "8"]}'}, "labels: '8' is no class"),
+        (
+            {"name": "denoise", "noise": 0},
+            "config.task.noise: 0 is impossible; it must be 1 or more",
+        ),
+    ],
+)
+def test_an_impossible_task_is_refused_in_one_line(fields, message):
+    with pytest.raises(UserError, match=message) as error:
+        tasks.relabel(task_config(**fields), CLASSES, NAMES)
+    assert "\n" not in str(error.value)
+
+
+def test_a_hinge_is_not_smoothed():
+    config = configs.default()
+    config.task.name, config.optim.label_smoothing = "one_vs_rest", 0.1
+    with pytest.raises(UserError, match="label_smoothing: the loss 'hinge' of 'one_vs_rest' has"):
+        configs.validate(config)

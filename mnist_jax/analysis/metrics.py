@@ -1,4 +1,4 @@
-"""What predictions are worth: sums that training adds up, and the full report of a split."""
+"""Metrics: sums that training accumulates, and the full report of a split."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Integer
+
+from mnist_jax.analysis import image_quality
 
 
 class Metrics(NamedTuple):
@@ -35,7 +37,7 @@ class Reliability(NamedTuple):
 
 
 class Report(NamedTuple):
-    """Everything that a split's logits say; each array may have leading axes of members."""
+    """Metrics of a split's logits; each array may have leading axes of trials."""
 
     loss: Float32[Array, ""]  # mean cross-entropy, in nats
     accuracy: Float32[Array, ""]
@@ -51,7 +53,7 @@ class Report(NamedTuple):
 
 
 class LabelsReport(NamedTuple):
-    """What a split's answers to several yes-or-no labels say; may have leading axes of members."""
+    """Metrics of a split's yes-or-no labels; each array may have leading axes of trials."""
 
     loss: Float32[Array, ""]
     accuracy: Float32[Array, ""]  # share of examples with all labels right
@@ -62,13 +64,16 @@ class LabelsReport(NamedTuple):
     weighted: Scores
 
 
+AnyReport = Report | LabelsReport | image_quality.Report
+
+
 def zeros() -> Metrics:
-    """The sums over no examples: where a scan starts."""
+    """Return the sums over no examples: the start of a scan."""
     return Metrics(jnp.zeros(()), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
 
 def merge(a: Metrics, b: Metrics) -> Metrics:
-    """The sums over the examples of both."""
+    """Add the sums of two sets of examples."""
     return jax.tree.map(jnp.add, a, b)
 
 
@@ -81,11 +86,11 @@ def mean(sums: Metrics) -> dict[str, Array]:
 def classification(
     logits: Float[Array, "n k"], labels: Integer[Array, "n"], num_bins: int = 15
 ) -> Report:
-    """Judges the predictions of a whole split; every example counts once.
+    """Evaluate the predictions of a whole split; every example counts once.
 
     The predicted class is the first of the largest logits. Precision, recall and F1 are those of
     scikit-learn with all classes as `labels` and `zero_division=0`: 0 for a class that is never
-    predicted, or never there. The calibration error is equation 3 of Guo et al. 2017, its bins
+    predicted, or has no examples. The calibration error is equation 3 of Guo et al. 2017, its bins
     open on the left and closed on the right.
 
     Args:
@@ -138,7 +143,7 @@ def of_confusion(
 
 
 def without_probabilities(report: Report) -> Report:
-    """A report on scores that are no logarithms of probabilities: what takes them for such goes."""
+    """Remove from a report what needs the scores to be logarithms of probabilities."""
     nothing = jax.tree.map(jnp.zeros_like, report.reliability)
     return report._replace(ece=jnp.full_like(report.ece, jnp.nan), reliability=nothing)
 
@@ -148,11 +153,11 @@ def multilabel(
     labels: Integer[Array, "n labels"],
     loss: Float[Array, ""],
 ) -> LabelsReport:
-    """Judges the answers on a whole split; the scores are scikit-learn's, as in `classification`.
+    """Evaluate the answers of a whole split; scores as of scikit-learn, see `classification`.
 
     Args:
-      answers: which labels each example is said to have.
-      labels: 1 for those it has, else 0.
+      answers: predicted labels of each example.
+      labels: 1 for labels that an example has, otherwise 0.
       loss: mean over the examples.
     """
     truth = labels > 0

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mnist_jax import labels, tasks
+from mnist_jax import tasks
 from mnist_jax.cli import flags
 from mnist_jax.config import flatten
 from mnist_jax.data import datasets, splits
@@ -143,7 +143,7 @@ def summarize(options: flags.Options) -> int:
     familiar = name in datasets.KNOWN or name.startswith("csv:")
     names = datasets.DIGITS if familiar else splits.load(config).class_names
     if familiar:
-        _, names = labels.relabel(config.task, np.zeros(0, np.int32), names)
+        _, names = tasks.relabel(config.task, np.zeros(0, np.int32), names)
     task = tasks.build(config.task, len(names))
     layers = networks.build(config.model, task.num_outputs).layers()
     cells = [

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int32, UInt8
-from ml_collections import ConfigDict
 
 from mnist_jax import config as configs
 from mnist_jax.analysis import ensemble, stats
@@ -181,9 +180,10 @@ def verdict(compared: stats.Comparison) -> str:
 
 def test_images(run: Run) -> UInt8[np.ndarray, "test 28 28 1"] | None:
     """The images of its test split; None where its data is not at hand."""
-    config = configs.default().to_dict() | run.config  # earlier code's configs have no task
+    config = configs.default()  # configs of earlier versions have no task
+    config.update(run.config)
     try:
-        found = splits.load(ConfigDict(config))
+        found = splits.load(config)
     except UserError:
         return None
     return found.test.images if found.fingerprint == run.fingerprint else None

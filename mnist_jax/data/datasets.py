@@ -79,7 +79,7 @@ def load(
             ~/tensorflow_datasets, as in tfds.
         archives: a folder that holds the published archives: mnist/*.gz, fashion_mnist/*.gz;
             by default `$MNIST_JAX_ARCHIVES`.
-        echo: told in a line what takes long.
+        echo: called with a line before slow work.
 
     Raises:
         DataNotFound: there is no prepared copy, no archive and no network.
@@ -95,8 +95,8 @@ def load(
     cache = root / "mnist_jax" / f"{file_name(name)}.npz"
     if dataset := _read_cache(cache):
         return dataset
-    if name in _AT_HAND:
-        dataset = _hold_out(name, *_AT_HAND[name]())
+    if name in _BUILT_IN:
+        dataset = _hold_out(name, *_BUILT_IN[name]())
     else:
         train, test, class_names = read_tfds(name, root, archives, echo)
         dataset = _dataset(name, *train, *test, class_names)
@@ -208,7 +208,7 @@ def _fingerprint(*arrays: Shaped[np.ndarray, "..."]) -> str:
 
 
 def _read_cache(path: Path) -> Dataset | None:
-    """What `_write_cache` wrote; None where there is nothing, or anything else."""
+    """Return what `_write_cache` wrote; None if there is nothing, or anything else."""
     try:
         with path.open("rb") as file, np.load(file) as stored:
             name, a, b, c, d, class_names, fingerprint = (stored[x] for x in Dataset._fields)
@@ -305,6 +305,6 @@ def _is_integer(field: str) -> bool:
     return re.fullmatch(r"[ \t]*[+-]?[0-9]{1,18}[ \t]*", field) is not None
 
 
-# Data sets that need neither files nor network; and all names that cost nothing to check.
-_AT_HAND = {"digits": _read_digits}
-KNOWN = (*PUBLISHED, *_AT_HAND, "csv:PATH")
+# Data sets that need neither files nor network, and all names that are known without tfds.
+_BUILT_IN = {"digits": _read_digits}
+KNOWN = (*PUBLISHED, *_BUILT_IN, "csv:PATH")

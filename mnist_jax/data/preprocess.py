@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Float32, UInt8
 
-from mnist_jax.data.augment import resample
+from mnist_jax.data.geometry import resample
 
 _AT_ONCE = 1_000  # images
 _FLAT = 1e-6  # variance of the row, in squared pixels: what is below comes from rounding

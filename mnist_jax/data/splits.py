@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 from ml_collections import ConfigDict
 
-from mnist_jax import labels as known
+from mnist_jax import tasks
 from mnist_jax.data import datasets
 from mnist_jax.types import UserError
 
@@ -52,8 +52,8 @@ def load(config: ConfigDict, echo: Callable[[str], object] = lambda line: None) 
             f"config.train.batch_size: {config.train.batch_size} is more than the "
             f"{len(train_index):,} training examples of {found.name}"
         )
-    labels, class_names = known.relabel(config.task, classes, found.class_names)
-    test_labels, _ = known.relabel(config.task, found.test_labels, found.class_names)
+    labels, class_names = tasks.relabel(config.task, classes, found.class_names)
+    test_labels, _ = tasks.relabel(config.task, found.test_labels, found.class_names)
     return Splits(
         name=found.name,
         class_names=class_names,

@@ -1,7 +1,7 @@
 """Networks as pure functions: `build(config.model, ...) -> Model(init, apply, ...)`.
 
-The only file that knows Flax. Linen modules, because their `init` and `apply` are stateless and so
-can be jitted, vmapped over members and differentiated like any other function.
+The only file that imports Flax. Linen modules, because their `init` and `apply` are stateless and
+so can be jitted, vmapped over trials and differentiated like any other function.
 """
 
 import math
@@ -16,19 +16,10 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Float32
 
 from mnist_jax.models import conv, registry
-from mnist_jax.models.registry import Layer
+from mnist_jax.models.registry import Layer, Rates
 from mnist_jax.runtime import sharding
 from mnist_jax.runtime.prng import Key
 from mnist_jax.types import Fields, PyTree
-
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-
-
-class Rates(NamedTuple):
-    """Rates of dropout, traced: changing one never recompiles, and members may differ."""
-
-    conv: Float32[Array, "*members stages"]  # after each stage of a CNN
-    dense: Float32[Array, "*members layers"]  # after each hidden layer
 
 
 class Model(NamedTuple):
@@ -46,7 +37,7 @@ class Model(NamedTuple):
 class Dropout(nn.Module):
     """Zeroes a share of the values at random and scales the others up (Srivastava et al. 2014).
 
-    Flax's own, but that the rate may be traced.
+    Like Flax's, but the rate may be traced.
     """
 
     @nn.compact
@@ -81,7 +72,7 @@ class MLP(nn.Module):
         for i, (width, drops) in enumerate(zip(self.widths, self.dropout, strict=True)):
             x = self.activation(nn.Dense(width, dtype=self.dtype)(x))
             if rates is not None and drops:  # named: what others draw does not depend on it
-                x = Dropout(name=f"Dropout_{i}")(x, rates.dense[i])
+                x = Dropout(name=f"Dropout_{i}")(x, rates.dropout[i])
         return nn.Dense(self.num_outputs, dtype=self.dtype)(x).astype(jnp.float32)
 
 
@@ -151,10 +142,10 @@ class Conv(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Gives each channel of a batch mean 0 and variance 1, then a mean and scale that are learnt.
+    """Normalize each channel of a batch to mean 0 and variance 1, then scale and shift it.
 
-    Ioffe and Szegedy 2015; evaluation takes averages over past batches. Flax's own, but that a
-    CPU is quick at its sums.
+    Ioffe and Szegedy 2015; evaluation uses averages over past batches. Like Flax's, but its
+    sums are fast on CPUs.
     """
 
     average: bool  # whether to take the averages
@@ -207,42 +198,31 @@ class CNN(nn.Module):
                 x = BatchNorm(rates is None, dtype)(x)
             x = self.head.activation(x)
             if rates is not None and drops:
-                x = Dropout(name=f"Dropout_{i}")(x, rates.conv[i])
+                x = Dropout(name=f"Dropout_{i}")(x, rates.conv_dropout[i])
         return self.head(x, rates)
 
 
 def read_rates(config: Fields) -> Rates:
-    """The rates of dropout of the net that `config.model` names."""
+    """Return the dropout rates of the model that `config.model` names."""
     net = registry.fields(config)
-    rates = (net.get(field, ()) for field in ("conv_dropout", "dropout"))
-    return Rates(*(jnp.asarray(rate, jnp.float32) for rate in rates))
+    return Rates(*(jnp.asarray(net.get(field, ()), jnp.float32) for field in Rates._fields))
 
 
 def build(config: Fields, num_outputs: int) -> Model:
-    """The net that `config.model` names.
+    """Build the model that `config.model` names.
 
     Args:
-      config: `config.model`: a name in `nets.NETS`, a dtype, fields that override the net's own;
-        of dropout's rates only which are above 0 counts here.
+      config: `config.model`: a name in `registry.MODELS`, a dtype, and fields in place of the
+        model's defaults. Only whether dropout rates are above 0 matters here.
       num_outputs: logits for each image.
 
     Raises:
-      UserError: a field that the net lacks or cannot have.
+      UserError: a field that the model lacks or cannot have.
     """
     net = registry.fields(config)
-    for field in ("dropout", "conv_dropout"):
-        net[field] = tuple(rate > 0 for rate in net.get(field, ()))
-    dtype = DTYPES[config["dtype"]]
-    widths, dropout = net.get("widths", ()), net["dropout"]
-    activation = getattr(nn, net.get("activation", "relu"))
-    standardise = net.get("standardise", False)
-    head = MLP(widths, dropout, activation, num_outputs, dtype, standardise)
-    if "features" in net:
-        return from_module(RBF(net["features"], net["gamma"], head))
-    if "channels" not in net:
-        return from_module(head)
-    stages = ("channels", "kernels", "pools", "conv_dropout", "padding", "batch_norm")
-    return from_module(CNN(**{field: net[field] for field in stages}, head=head))
+    net |= {field: tuple(rate > 0 for rate in net.get(field, ())) for field in Rates._fields}
+    entry = registry.MODELS[config["name"]]
+    return from_module(entry.build(net, num_outputs, jnp.dtype(config["dtype"])))
 
 
 def from_module(module: nn.Module) -> Model:
@@ -267,10 +247,10 @@ def from_module(module: nn.Module) -> Model:
 
 
 def first_weights(model: Model, variables: PyTree) -> Float32[np.ndarray, "units h w"] | None:
-    """What the units of the first layer weigh the pixels of an image of one channel by.
+    """Return the weights of the first layer's units, as images of one channel.
 
-    Those of a dense layer cover the image, those of a convolution its kernel; None where the first
-    layer has no such weights.
+    A dense layer's have the size of the image, a convolution's that of its kernel; None if the
+    first layer has no such weights.
     """
     first = next(layer for layer in model.layers() if layer.kind != "BatchNorm")
     layer = variables["params"]

@@ -1,13 +1,78 @@
-"""The named nets and the fields each has; plain data, to check a config without Flax."""
+"""Models by name, with the default of each field; a config is checked without importing Flax.
+
+Adding a model takes a builder and an entry of `MODELS`. Its fields become keys of `config.model`. A
+builder of a module of your own defines the module inside, where it imports Flax.
+"""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from mnist_jax.types import Fields, UserError
+from jaxtyping import Float32
 
+from mnist_jax.types import Array, Fields, Option, UserError
+
+DTYPES = ("float32", "bfloat16")
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "sigmoid", "elu", "leaky_relu")
 PADDINGS = ("SAME", "VALID")
+
+
+class Rates(NamedTuple):
+    """Dropout rates, traced: changing one never recompiles, and trials may differ."""
+
+    conv_dropout: Float32[Array, "*trials stages"]  # after each stage of a CNN
+    dropout: Float32[Array, "*trials layers"]  # after each hidden layer
+
+
+class Layer(NamedTuple):
+    """A row of a model's summary."""
+
+    path: str  # as in the tree of parameters: "head/Dense_0"
+    kind: str
+    output_shape: tuple[int, ...]  # of one image
+    num_params: int
+    flops: int  # of one image's forward pass, 2 for a multiplication with its addition
+    detail: str = ""  # a convolution's kernel, and its pool if it has one
+
+
+class Entry(NamedTuple):
+    """A model: its builder, and the default of every field; a tuple of one serves every layer.
+
+    The builder takes (fields, number of outputs, dtype) and returns a Linen module called as
+    `module(images, rates)`. In its fields, "dropout" and "conv_dropout" are whether rates are above
+    0; `rates` is None in evaluation.
+    """
+
+    build: Callable[[Mapping[str, Any], int, Any], Any]
+    fields: dict[str, Any]
+
+
+def _dense(net: Mapping[str, Any], num_outputs: int, dtype: Any) -> Any:
+    from mnist_jax.models import networks
+
+    return networks.MLP(
+        widths=net.get("widths", ()),
+        dropout=net["dropout"],
+        activation=getattr(networks.nn, net.get("activation", "relu")),
+        num_outputs=num_outputs,
+        dtype=dtype,
+        standardise=net.get("standardise", False),
+    )
+
+
+def _rbf(net: Mapping[str, Any], num_outputs: int, dtype: Any) -> Any:
+    from mnist_jax.models import networks
+
+    return networks.RBF(net["features"], net["gamma"], _dense(net, num_outputs, dtype))
+
+
+def _cnn(net: Mapping[str, Any], num_outputs: int, dtype: Any) -> Any:
+    from mnist_jax.models import networks
+
+    stages = ("channels", "kernels", "pools", "conv_dropout", "padding", "batch_norm")
+    head = _dense(net, num_outputs, dtype)
+    return networks.CNN(**{field: net[field] for field in stages}, head=head)
+
 
 _MLP = {"widths": (512, 256), "dropout": (0.0,), "activation": "relu"}
 _CNN = {
@@ -20,13 +85,36 @@ _CNN = {
     **_MLP,
     "widths": (256,),
 }
+MODELS = {
+    "linear": Entry(_dense, {"standardise": False}),
+    "rbf": Entry(_rbf, {"features": 4096, "gamma": 0.02}),
+    "mlp": Entry(_dense, _MLP),
+    "cnn": Entry(_cnn, {**_CNN, "batch_norm": True}),
+}
 
-# What `config.model.name` may say, with every field the net has; a tuple of one serves every layer.
-NETS: dict[str, dict[str, Any]] = {
-    "linear": {"standardise": False},  # each pixel: mean 0, variance 1
-    "rbf": {"features": 4096, "gamma": 0.02},  # a kernel machine by random Fourier features
-    "mlp": _MLP,
-    "cnn": {**_CNN, "batch_norm": True},
+_HELP = {
+    "widths": "units of the hidden dense layers",
+    "dropout": "rate after each of them",
+    "activation": f"one of {', '.join(ACTIVATIONS)}",
+    "channels": "of the convolutions, one a stage",
+    "kernels": "sides of the convolutions",
+    "pools": "sides of the max-pooling after them; 1: none",
+    "conv_dropout": "rate after each stage",
+    "padding": f"one of {', '.join(PADDINGS)}",
+    "batch_norm": "after each pool, in place of a bias",
+    "standardise": "linear: give each pixel mean 0 and variance 1",
+    "features": "rbf: number of random features",
+    "gamma": "rbf: the kernel is exp(-gamma |x - y|^2)",
+}
+OPTIONS = {
+    "name": Option("mlp", "the model; its own defaults hold for the fields that are None", MODELS),
+    "dtype": Option("float32", "of the computation; parameters are always float32", DTYPES),
+    "init_scale": Option(1.0, "factor on the initial weights", "[0, inf)"),
+    **{
+        field: Option(type(value), _HELP.get(field, ""))
+        for entry in MODELS.values()
+        for field, value in entry.fields.items()
+    },
 }
 
 # Fields with a value for each layer, and the field that says how many layers there are.
@@ -41,24 +129,13 @@ _PER_LAYER = {
 _CHOICES = {"activation": ACTIVATIONS, "padding": PADDINGS}
 
 
-class Layer(NamedTuple):
-    """A row of a net's summary."""
-
-    path: str  # as in the tree of parameters: "head/Dense_0"
-    kind: str
-    output_shape: tuple[int, ...]  # of one image
-    num_params: int
-    flops: int  # of one image's forward pass, 2 for a multiplication with its addition
-    detail: str = ""  # a convolution's kernel, and its pool if it has one
-
-
 def fields(config: Fields) -> dict[str, Any]:
-    """Every field of the net that `config.model` names, the config's own values over the net's.
+    """Return every field of the model that `config.model` names: the config's values or defaults.
 
     Raises:
-      UserError: the net has no such field, or a value is impossible.
+      UserError: the model has no such field, or a value is impossible.
     """
-    net = NETS[config["name"]]
+    net = MODELS[config["name"]].fields
     given = {
         k: v
         for k, v in config.items()

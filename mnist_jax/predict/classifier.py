@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
-from mnist_jax import labels, tasks
+from mnist_jax import tasks
 from mnist_jax.analysis import ensemble
 from mnist_jax.data import photos, splits
 from mnist_jax.report import pictures
@@ -96,7 +96,7 @@ def load(workdir: str | Path, log: Log = warnings.warn) -> Classifier:
     if not task.probable:
         raise UserError(
             f"{workdir}: the scores of its task ('{config.task.name}' with the loss "
-            f"'{labels.loss(config.task)}') are no probabilities of classes; take another run"
+            f"'{tasks.loss(config.task)}') are no probabilities of classes; take another run"
         )
     sizes = len(summary["class_names"]), summary["num_train"]
     restored = restore.best(workdir, config, sizes, summary.get("chosen", 0), log)

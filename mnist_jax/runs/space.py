@@ -5,8 +5,8 @@ A setting is a set of overrides, from `config.sweep.settings`, which lists them,
 
     expand(config)  # [Trial(setting=0, overrides={"optim.clip": 1.0}, seed=0, fold=None), ...]
 
-Members whose configs differ in nothing but numbers that training reads as traced values make one
-group, and one program.
+Trials whose configs differ in nothing but numbers that training reads as traced values form a
+group, and share a program.
 """
 
 import copy
@@ -21,26 +21,9 @@ from ml_collections import ConfigDict
 
 from mnist_jax import config as configs
 from mnist_jax.models import registry
-from mnist_jax.types import UserError
+from mnist_jax.train.state import TRACED
+from mnist_jax.types import UserError, plain
 
-# The keys of `state.Hparams`: trials of one program may differ in them.
-TRACED = (
-    "model.dropout",
-    "model.conv_dropout",
-    "model.init_scale",
-    "train.augment.rotation",
-    "train.augment.zoom",
-    "train.augment.shift",
-    "train.augment.shear",
-    "train.augment.erase",
-    "train.augment.flip",
-    "optim.learning_rate",
-    "optim.weight_decay",
-    "optim.label_smoothing",
-    "optim.momentum",
-    "optim.clip",
-    "optim.ema",
-)
 _SWITCHED = ("optim.clip", "optim.ema")  # of which 0 is another program
 _SOURCES = ("settings", "grid", "random")  # of settings; one of them at most
 _SWEPT = ("model.", "train.", "optim.")  # what settings may override
@@ -57,8 +40,7 @@ class Trial(NamedTuple):
 
 def is_sweep(config: ConfigDict) -> bool:
     """Return whether a config asks for more than one plain training."""
-    sweep = config.sweep
-    return sweep.seeds > 1 or any(sweep[name] for name in ("folds", *_SOURCES))
+    return bool(config.sweep.seeds > 1 or config.sweep.folds or _given(config))
 
 
 def expand(config: ConfigDict) -> list[Trial]:
@@ -87,23 +69,23 @@ def settings(config: ConfigDict) -> list[dict[str, Any]]:
       UserError: they are not what `config.sweep` expects, or name no key of the config.
     """
     sweep = config.sweep
-    given = [name for name in _SOURCES if sweep[name]]
+    given = _given(config)
     if len(given) > 1:
         raise UserError(f"config.sweep.{given[1]}: stands instead of its {given[0]}; give one")
-    if sweep.settings:
-        listed = _read_json("settings", sweep.settings)
+    if "settings" in given:
+        listed = _read_value("settings", sweep.settings)
         like = isinstance(listed, list) and all(isinstance(one, dict) for one in listed)
         if not like or not listed:
             raise UserError('config.sweep.settings: is not like [{}, {"optim.clip": 1.0}]')
         for overrides in listed:
             _check_keys(config, overrides)
         return listed
-    if sweep.grid:
+    if "grid" in given:
         grid = _read(config, "grid", sweep.grid)
         return [
             dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())
         ]
-    if sweep.random:
+    if "random" in given:
         ranges = _read(config, "random", sweep.random)
         rng = np.random.default_rng(config.seed)
         return [
@@ -131,7 +113,7 @@ def config_of(config: ConfigDict, trial: Trial) -> ConfigDict:
 
 
 def _as(kind: type, key: str, value: Any) -> Any:
-    """A value from JSON as the type of its key; a number stands for a tuple of one."""
+    """Convert a value of a sweep to the type of its key; a number stands for a tuple of one."""
     if kind is tuple:
         return tuple(value) if isinstance(value, list) else (value,)
     if kind is float and type(value) is int:
@@ -180,9 +162,14 @@ def group_config(configs_of: Sequence[ConfigDict]) -> ConfigDict:
     return merged
 
 
-def _read(config: ConfigDict, name: str, text: str) -> dict[str, list[Any]]:
-    """The lists by keys of a field of `config.sweep`, the keys checked."""
-    found = _read_json(name, text)
+def _given(config: ConfigDict) -> list[str]:
+    """Return the keys of `config.sweep` that define settings, out of which one may be set."""
+    return [name for name in _SOURCES if config.sweep[name] not in (None, "")]
+
+
+def _read(config: ConfigDict, name: str, value: Any) -> dict[str, list[Any]]:
+    """Return the lists by keys of `config.sweep.grid` or `random`, with the keys checked."""
+    found = _read_value(name, value)
     like = isinstance(found, dict) and all(isinstance(v, list) and v for v in found.values())
     if not like or not found:
         raise UserError(f'config.sweep.{name}: is not lists by keys, as {{"optim.clip": [0, 1]}}')
@@ -190,10 +177,10 @@ def _read(config: ConfigDict, name: str, text: str) -> dict[str, list[Any]]:
     return found
 
 
-def _read_json(name: str, text: str) -> Any:
+def _read_value(name: str, value: Any) -> Any:
     try:
-        return json.loads(text)
-    except ValueError as error:
+        return plain(value)
+    except (TypeError, ValueError) as error:
         raise UserError(f"config.sweep.{name}: is not JSON ({error})") from error
 
 

@@ -5,7 +5,7 @@ The names of `train.step` are here too, loaded on first use: `from mnist_jax imp
 (`train.optim`) can be read without importing JAX.
 """
 
-import importlib
+import importlib.util
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,6 +28,6 @@ else:
 
     def __getattr__(name):
         """Return a name of `train.step` (PEP 562)."""
-        if name.startswith("_") or name == "step":  # of the import system
+        if name.startswith("_") or importlib.util.find_spec(f"mnist_jax.train.{name}"):
             raise AttributeError(f"module 'mnist_jax.train' has no attribute '{name}'")
         return getattr(importlib.import_module("mnist_jax.train.step"), name)

@@ -9,11 +9,12 @@ from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float32, Int, Shaped, UInt8
 
+from mnist_jax.analysis.metrics import AnyReport
 from mnist_jax.data.augment import normalize
 from mnist_jax.models.networks import Model
 from mnist_jax.runtime import sharding
 from mnist_jax.runtime.prng import stream
-from mnist_jax.tasks import AnyReport, Task
+from mnist_jax.tasks import Task
 from mnist_jax.types import PyTree
 
 

@@ -1,49 +1,148 @@
-"""Optimizers and learning-rate schedules, from Optax; rates are traced, never compiled in."""
+"""Optimizers and learning-rate schedules, from Optax; rates are traced, never compiled in.
+
+Adding one takes a builder and an entry of `OPTIMIZERS` or `SCHEDULES`, with the config keys that it
+reads. Optax is imported inside the builders, so that reading flags stays fast.
+"""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
-from mnist_jax.models import conv
 from mnist_jax.train.state import Hparams
-from mnist_jax.types import Fields, PyTree
+from mnist_jax.types import Array, Fields, Option, PyTree
+
+if TYPE_CHECKING:
+    import optax
 
 Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
 
 
+class Entry(NamedTuple):
+    """An optimizer or a schedule: how to build it, and the keys of `config.optim` that it reads."""
+
+    build: Callable
+    options: dict[str, Option] = {}  # noqa: RUF012 (never changed)
+
+
+def _sgd(config: Fields, hparams: Hparams, decay: Any) -> list:
+    return [decay]
+
+
+def _momentum(config: Fields, hparams: Hparams, decay: Any) -> list:
+    import optax
+
+    return [decay, optax.trace(hparams.momentum)]
+
+
+def _adam(config: Fields, hparams: Hparams, decay: Any) -> list:
+    import optax
+
+    # b1 and b2 are compiled in: 1 - b2 would lose digits as a traced float32.
+    return [decay, optax.scale_by_adam(config["b1"], config["b2"])]
+
+
+def _adamw(config: Fields, hparams: Hparams, decay: Any) -> list:
+    import optax
+
+    return [optax.scale_by_adam(config["b1"], config["b2"]), decay]
+
+
+_BETAS = {
+    "b1": Option(0.9, "adam, adamw: decay of the gradient's average", "[0, 1)"),
+    "b2": Option(0.999, "adam, adamw: decay of the squared gradient's average", "[0, 1)"),
+}
+# Builders take (config, hparams, weight decay) and return Optax transformations in order, without
+# the learning rate.
+OPTIMIZERS = {
+    "sgd": Entry(_sgd),
+    "momentum": Entry(_momentum, {"momentum": Option(0.9, "momentum", "[0, 1)")}),
+    "adam": Entry(_adam, _BETAS),
+    "adamw": Entry(_adamw, _BETAS),
+}
+
+
+def _constant(config: Fields, total: int, every: int) -> Callable:
+    import optax
+
+    return optax.constant_schedule(1.0)
+
+
+def _cosine(config: Fields, total: int, every: int) -> Callable:
+    import optax
+
+    warmup = min(round(config["warmup"] * total), total - 1)
+    return optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup, total)
+
+
+def _one_cycle(config: Fields, total: int, every: int) -> Callable:
+    import optax
+
+    return optax.cosine_onecycle_schedule(total, 1.0, config["warmup"])
+
+
+def _step(config: Fields, total: int, every: int) -> Callable:
+    import optax
+
+    return optax.exponential_decay(1.0, every, config["decay"], staircase=True)
+
+
+def _exponential(config: Fields, total: int, every: int) -> Callable:
+    import optax
+
+    return optax.exponential_decay(1.0, every, config["decay"])
+
+
+_WARMUP = {"warmup": Option(0.3, "cosine and one_cycle: rising share of the steps", "[0, 1)")}
+_DECAY = {
+    "decay": Option(0.1, "step, exponential and plateau: factor ...", "(0, 1)"),
+    "decay_epochs": Option(
+        10, "... per this many epochs (plateau: without improvement)", "[1, inf)"
+    ),
+}
+# Builders take (config, steps, steps of `decay_epochs`) and return the learning rate at a step as
+# a fraction of its peak. "plateau" is constant: the function `plateau` reduces it.
+SCHEDULES = {
+    "constant": Entry(_constant),
+    "cosine": Entry(_cosine, _WARMUP),
+    "one_cycle": Entry(_one_cycle, _WARMUP),
+    "step": Entry(_step, _DECAY),
+    "exponential": Entry(_exponential, _DECAY),
+    "plateau": Entry(_constant, _DECAY),
+}
+
+OPTIONS = {
+    "name": Option("adam", "the optimizer", OPTIMIZERS),
+    "learning_rate": Option(1e-3, "the schedule's peak", "(0, inf)"),
+    "schedule": Option("constant", "of the learning rate", SCHEDULES),
+    **{key: option for entry in SCHEDULES.values() for key, option in entry.options.items()},
+    "weight_decay": Option(0.0, "decoupled for adamw, an L2 term for the others", "[0, inf)"),
+    "label_smoothing": Option(0.0, "share of a target that all classes get", "[0, 1)"),
+    "clip": Option(0.0, "largest norm of the whole gradient; 0: any", "[0, inf)"),
+    "ema": Option(0.0, "decay of the averaged parameters that are evaluated; 0: off", "[0, 1)"),
+    **{key: option for entry in OPTIMIZERS.values() for key, option in entry.options.items()},
+}
+
+
 def schedule(config: Fields, num_epochs: int, steps_per_epoch: int) -> Schedule:
-    """The learning rate at a step, as a fraction of its peak.
+    """Return the learning rate at a step, as a fraction of its peak.
 
     `config.optim.warmup` is the rising part of "cosine" (linear, from 0) and of "one_cycle"
     (cosine, from 1/25; Smith and Topin 2018), as a fraction of all steps. "step" and "exponential"
     multiply by `decay` every `decay_epochs` epochs, at once and gradually. "plateau" is constant
-    here: its reductions are `plateau`'s.
+    here: see `plateau`.
     """
-    total = num_epochs * steps_per_epoch
+    import jax.numpy as jnp
+
+    build = SCHEDULES[config["schedule"]].build
     every = config["decay_epochs"] * steps_per_epoch
-    match config["schedule"]:
-        case "constant" | "plateau":
-            fraction = optax.constant_schedule(1.0)
-        case "cosine":
-            warmup = min(round(config["warmup"] * total), total - 1)
-            fraction = optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup, total)
-        case "one_cycle":
-            fraction = optax.cosine_onecycle_schedule(total, 1.0, config["warmup"])
-        case "step":
-            fraction = optax.exponential_decay(1.0, every, config["decay"], staircase=True)
-        case "exponential":
-            fraction = optax.exponential_decay(1.0, every, config["decay"])
-        case unknown:
-            raise ValueError(unknown)
+    fraction = build(config, num_epochs * steps_per_epoch, every)
     return loosely(lambda step: jnp.asarray(fraction(step), jnp.float32))
 
 
 def loosely(optax_function: Callable) -> Callable:
-    """Lets Optax, which mixes dtypes freely, be called where promotion is strict."""
+    """Let Optax, which mixes dtypes freely, be called where promotion is strict."""
+    import jax
 
     def call(*args: Any, **kwargs: Any) -> Any:
         with jax.numpy_dtype_promotion("standard"):
@@ -59,20 +158,16 @@ def global_norm(tree: PyTree) -> Float[Array, ""]:
 
 def optimizer(
     config: Fields, hparams: Hparams, learning_rate: Float[Array, ""]
-) -> optax.GradientTransformation:
-    """The chain that turns gradients into updates, at this step's learning rate.
+) -> "optax.GradientTransformation":
+    """Return the chain that turns gradients into updates, at this step's learning rate.
 
     Weight decay is decoupled for "adamw" (Loshchilov and Hutter 2019) and an L2 term in the
     gradient for the others. The chain's state has the same structure whatever the numbers are.
     """
-    # Adam's b1 and b2 are compiled in: 1 - b2 would lose digits as a traced float32.
+    import optax
+
     decay = optax.add_decayed_weights(hparams.weight_decay)
-    direction = {
-        "sgd": [decay],
-        "momentum": [decay, optax.trace(hparams.momentum)],
-        "adam": [decay, optax.scale_by_adam(config["b1"], config["b2"])],
-        "adamw": [optax.scale_by_adam(config["b1"], config["b2"]), decay],
-    }[config["name"]]
+    direction = OPTIMIZERS[config["name"]].build(config, hparams, decay)
     clip = [optax.clip_by_global_norm(hparams.clip)] if config["clip"] else []
     chain = optax.chain(*clip, *direction, optax.scale(-learning_rate))
 
@@ -83,20 +178,26 @@ def optimizer(
 
 
 def _computed_once(gradients: PyTree) -> PyTree:
-    """The same; on a CPU XLA would make each part of all passes of the optimizer that read it."""
+    """Return the gradients, which XLA on CPU would otherwise recompute for each use."""
+    import jax
+
+    from mnist_jax.models import conv
+
     if any(gradient.ndim > 2 for gradient in jax.tree.leaves(gradients)):
         return jax.tree.map(conv.kept, gradients)
     # Dense layers alone: no weights change before all gradients are there, or they are copied.
     return conv.kept(gradients)
 
 
-def plateau(config: Fields) -> optax.GradientTransformationExtraArgs | None:
-    """Multiplies the rate by `decay` after `decay_epochs` epochs without a better validation loss.
+def plateau(config: Fields) -> "optax.GradientTransformationExtraArgs | None":
+    """Multiply the rate by `decay` after `decay_epochs` epochs without a better validation loss.
 
     To be updated once an epoch; its state's `scale` is the factor reached. None under other
     schedules.
     """
     if config["schedule"] != "plateau":
         return None
+    import optax
+
     reduce = optax.contrib.reduce_on_plateau(config["decay"], patience=config["decay_epochs"])
     return optax.GradientTransformationExtraArgs(reduce.init, loosely(reduce.update))

@@ -1,11 +1,12 @@
-"""What training changes, and the numbers that it reads."""
+"""The state that training changes, and the numbers that it reads; does not import JAX."""
 
 from typing import NamedTuple
 
-import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
-from mnist_jax.types import PyTree
+from mnist_jax.data.augment import Strength
+from mnist_jax.models.registry import Rates
+from mnist_jax.types import Array, PyTree
 
 
 class Hparams(NamedTuple):
@@ -18,16 +19,24 @@ class Hparams(NamedTuple):
     clip: Float[Array, ""]  # largest norm of the whole gradient; only where it is on at all
     ema: Float[Array, ""]  # decay of the averaged parameters; only where they are on at all
     init_scale: Float[Array, ""]  # factor on the initial weights
-    dropout: PyTree  # models.Rates
-    augment: PyTree  # augment.Strength
+    dropout: Rates
+    augment: Strength
+
+
+# The config keys of `Hparams`: trials that differ in nothing else share a program.
+TRACED = (
+    *(f"model.{name}" for name in (*Rates._fields, "init_scale")),
+    *(f"train.augment.{name}" for name in Strength._fields),
+    *(f"optim.{x}" for x in Hparams._fields if x not in ("init_scale", "dropout", "augment")),
+)
 
 
 class State(NamedTuple):
-    """Everything that training changes, and so all that a checkpoint has to hold."""
+    """Everything that training changes; a checkpoint saves all of it."""
 
     step: Int[Array, ""]  # optimizer steps done
     params: PyTree
-    batch_stats: PyTree  # what is not trained: running means and variances, random features; {}
-    opt_state: optax.OptState
+    batch_stats: PyTree  # untrained: running means and variances, random features; {}
+    opt_state: PyTree
     ema_params: PyTree  # exponential moving average of params; None when it is off
-    plateau: optax.OptState  # what reduction on a plateau remembers; None under other schedules
+    plateau: PyTree  # Optax's state of reduction on a plateau; None under other schedules

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from mnist_jax.data import augment
+from mnist_jax.data import augment, geometry
 
 OFF = {"rotation": 0.0, "zoom": 0.0, "shift": 0.0, "shear": 0.0, "erase": 0.0, "flip": 0.0}
 ALL = {"rotation": 30.0, "zoom": 0.3, "shift": 0.2, "shear": 20.0, "erase": 0.5, "flip": 0.5}
@@ -21,14 +21,14 @@ few = settings(max_examples=30)
 reals = partial(st.floats, width=32, allow_subnormal=False)
 pairs = lambda low, high: st.tuples(reals(low, high), reals(low, high))  # noqa: E731
 moves = st.builds(
-    lambda zoom, shear, rotation, shift: augment.Affine(*map(f32, (zoom, shear, rotation, shift))),
+    lambda zoom, shear, rotation, shift: geometry.Affine(*map(f32, (zoom, shear, rotation, shift))),
     pairs(0.5, 2),
     reals(-60, 60),
     reals(-360, 360),
     pairs(-12, 12),
 )
-resample = jax.jit(augment.resample, static_argnames="fill")
-affine_matrix = jax.jit(augment.affine_matrix)
+resample = jax.jit(geometry.resample, static_argnames="fill")
+affine_matrix = jax.jit(geometry.affine_matrix)
 augment_batch = jax.jit(augment.augment_batch, static_argnames=("fill", "on"))
 BATCH = (8, 28, 21, 2)  # even and odd sides; one shape for most tests, so that few compile
 
@@ -96,7 +96,7 @@ def test_matrix_is_the_inverse_of_the_composition(affine):
 @pytest.mark.parametrize("fill", FILLS)
 def test_quarter_turn_is_rot90(fill):
     image = images(8, 8, 1)
-    matrix = affine_matrix(augment.Affine(f32([1, 1]), f32(0), f32(90), f32([0, 0])))
+    matrix = affine_matrix(geometry.Affine(f32([1, 1]), f32(0), f32(90), f32([0, 0])))
     np.testing.assert_allclose(resample(image, matrix, fill), np.rot90(image), atol=1e-5)
 
 
@@ -104,7 +104,7 @@ def test_quarter_turn_is_rot90(fill):
 @pytest.mark.parametrize(("down", "right"), [(2, -3), (-1, 4), (0, 1), (7, 0)])
 def test_whole_shift_is_roll_with_fill(fill, down, right):
     image = np.asarray(images(6, 9, 2))
-    matrix = affine_matrix(augment.Affine(f32([1, 1]), f32(0), f32(0), f32([down, right])))
+    matrix = affine_matrix(geometry.Affine(f32([1, 1]), f32(0), f32(0), f32([down, right])))
     mode = {"nearest": "edge", "constant": "constant"}[fill]
     padded = np.pad(image, ((9, 9), (9, 9), (0, 0)), mode=mode)
     expected = np.roll(padded, (down, right), axis=(0, 1))[9:-9, 9:-9]
@@ -113,7 +113,7 @@ def test_whole_shift_is_roll_with_fill(fill, down, right):
 
 def test_zoom_above_one_magnifies_and_axes_are_apart():
     image = jnp.zeros((9, 9, 1)).at[4, 6].set(1.0)  # two pixels to the right of the centre
-    matrix = affine_matrix(augment.Affine(f32([1, 2]), f32(0), f32(0), f32([0, 0])))
+    matrix = affine_matrix(geometry.Affine(f32([1, 2]), f32(0), f32(0), f32([0, 0])))
     out = resample(image, matrix, "constant")[..., 0]
     assert jnp.unravel_index(out.argmax(), out.shape) == (4, 8)
     assert jnp.count_nonzero(out.sum(axis=1)) == 1
@@ -121,7 +121,7 @@ def test_zoom_above_one_magnifies_and_axes_are_apart():
 
 def test_positive_shear_leans_the_top_to_the_right():
     image = jnp.zeros((9, 9, 1)).at[:, 4].set(1.0)
-    matrix = affine_matrix(augment.Affine(f32([1, 1]), f32(45), f32(0), f32([0, 0])))
+    matrix = affine_matrix(geometry.Affine(f32([1, 1]), f32(45), f32(0), f32([0, 0])))
     out = resample(image, matrix, "constant")[..., 0]
     np.testing.assert_array_equal(out.argmax(axis=1), np.arange(8, -1, -1))
 
@@ -165,7 +165,7 @@ def test_no_key_is_used_twice():
 
 def test_draws_are_uniform_in_their_ranges_and_independent():
     power = strength(rotation=30.0, zoom=0.2, shift=0.1, shear=15.0)
-    draw = partial(augment.draw_affine, strength=power, height=20, width=40)
+    draw = partial(geometry.draw_affine, strength=power, height=20, width=40)
     drawn = jax.vmap(draw)(jax.random.split(jax.random.key(0), 20_000))
     columns = [drawn.zoom - 1, drawn.shear[:, None], drawn.rotation[:, None], drawn.shift]
     values = np.concatenate(columns, axis=1)
@@ -181,7 +181,9 @@ def test_draws_are_uniform_in_their_ranges_and_independent():
 
 
 def rectangles(probability, height=28, width=28, n=4000):
-    draw = partial(augment.draw_rectangle, probability=f32(probability), height=height, width=width)
+    draw = partial(
+        geometry.draw_rectangle, probability=f32(probability), height=height, width=width
+    )
     return np.asarray(jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(5), n)))
 
 

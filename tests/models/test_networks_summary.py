@@ -15,7 +15,7 @@ from mnist_jax.report import architecture
 KEY = jax.random.key(0)
 
 
-@pytest.mark.parametrize("name", sorted(registry.NETS))
+@pytest.mark.parametrize("name", sorted(registry.MODELS))
 def test_the_summary_counts_every_parameter(name):
     model = networks.build({"name": name, "dtype": "float32"}, 10)
     shapes = jax.eval_shape(model.init, KEY)["params"]

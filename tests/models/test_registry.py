@@ -22,7 +22,7 @@ def build(name: str, **fields) -> networks.Model:
     return networks.build({"name": name, "dtype": "float32", **fields}, 10)
 
 
-@pytest.mark.parametrize("name", registry.NETS)
+@pytest.mark.parametrize("name", registry.MODELS)
 def test_every_net_has_the_size_it_is_known_for(name):
     params = jax.eval_shape(build(name).init, jax.random.key(0))["params"]
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)) == NUM_PARAMS[name]

@@ -1,14 +1,19 @@
 """Which members a config has."""
 
+import copy
+import json
+
 import numpy as np
 import pytest
 
 from mnist_jax import config as configs
 from mnist_jax import train
+from mnist_jax.cli import flags
 from mnist_jax.runs import space
 from mnist_jax.types import UserError
+from mnist_jax.workdir import files
 
-GRID = '{"optim.learning_rate": [1e-3, 3e-3], "model.dropout": [0.0, [0.1, 0.2]]}'
+GRID = {"optim.learning_rate": [1e-3, 3e-3], "model.dropout": [0.0, (0.1, 0.2)]}
 
 
 def make(**members):
@@ -26,7 +31,7 @@ def test_a_plain_config_has_one_member():
 @pytest.mark.parametrize(
     "members",
     [
-        *({"seeds": 2}, {"folds": 2}, {"grid": '{"optim.clip": [1.0]}'}, {"random": "{}"}),
+        *({"seeds": 2}, {"folds": 2}, {"grid": {"optim.clip": [1.0]}}, {"random": {}}),
         *({"patience": 3}, {"halving": (2,)}),
     ],
 )
@@ -48,7 +53,7 @@ def test_every_combination_of_settings_seeds_and_folds():
 
 
 def test_the_setting_that_is_trained_once_more_is_the_chosen_one():
-    config = make(seeds=2, folds=3, grid='{"model.widths": [[8], [16]]}')  # without a default
+    config = make(seeds=2, folds=3, grid={"model.widths": [[8], [16]]})  # without a default
     whole, alone = space.refit(config, space.expand(config), 1)
     assert whole.members.folds == 0
     assert [(m.setting, m.seed, m.fold) for m in alone] == [(1, 0, None), (1, 1, None)]
@@ -57,13 +62,13 @@ def test_the_setting_that_is_trained_once_more_is_the_chosen_one():
 
 
 def test_a_number_stands_for_a_tuple_of_one():
-    config = make(grid='{"model.widths": [7, [8, 9]]}')
+    config = make(grid={"model.widths": [7, [8, 9]]})
     found = [space.config_of(config, m).model.widths for m in space.expand(config)]
     assert found == [(7,), (8, 9)]
 
 
 def test_groups_are_those_of_one_program():
-    config = make(seeds=2, grid='{"model.widths": [[8], [9]], "optim.learning_rate": [0.1, 0.2]}')
+    config = make(seeds=2, grid={"model.widths": [[8], [9]], "optim.learning_rate": [0.1, 0.2]})
     members = space.expand(config)
     groups = space.groups(config, members)
     assert sorted(i for group in groups for i in group) == list(range(8))
@@ -72,14 +77,52 @@ def test_groups_are_those_of_one_program():
 
 def test_who_clips_or_averages_is_of_another_program_than_who_does_not():
     for key in ("optim.clip", "optim.ema"):
-        config = make(grid=f'{{"{key}": [0.0, 0.5, 0.9], "optim.momentum": [0.0, 0.9]}}')
+        config = make(grid={key: [0.0, 0.5, 0.9], "optim.momentum": [0.0, 0.9]})
         assert space.groups(config, space.expand(config)) == [[0, 1], [2, 3, 4, 5]]
 
 
 def test_settings_may_be_listed():
-    config = make(settings='[{}, {"optim.clip": 1.0, "model.dropout": 0.5}]')
+    config = make(settings=[{}, {"optim.clip": 1.0, "model.dropout": 0.5}])
     found = [space.config_of(config, m) for m in space.expand(config)]
     assert [(c.optim.clip, c.model.dropout) for c in found] == [(0.0, None), (1.0, (0.5,))]
+
+
+GIVEN = {"grid": {"model.widths": [(8,), [9]]}}, {"settings": [{}, {"model.batch_norm": True}]}
+
+
+@pytest.mark.parametrize("members", GIVEN)
+def test_a_sweep_is_the_same_as_values_as_json_and_as_flags(members, tmp_path):
+    config = make(**members)
+    config.model.name = "cnn"
+    expected = space.expand(config)
+    (key, value), *_ = members.items()
+    (tmp_path / "mine.py").write_text(
+        "from mnist_jax import config\n\ndef get_config():\n  c = config.default()\n"
+        "  c.model.name, c.members.grid = 'cnn', {'optim.clip': [1.0]}\n  return c\n"
+    )
+    words = [f"--config={tmp_path}/mine.py", "--config.members.grid="]
+    typed = flags.parse([*words, f"--config.members.{key}={json.dumps(value)}"]).config
+    (tmp_path / files.CONFIG).write_text(json.dumps({**config.to_dict(), files.FINGERPRINT: ""}))
+    stored, _ = files.read_config(tmp_path)
+    text = make(**{key: json.dumps(value)})
+    text.model.name = "cnn"
+    for other in (copy.deepcopy(config), text, typed, stored):
+        assert space.expand(other) == expected
+    for other in (config.copy_and_resolve_references(), text, stored):
+        assert configs.differences(config.to_dict(), other.to_dict()) == []
+    assert f"members.{key}" in configs.differences(config.to_dict(), make().to_dict())
+
+
+def test_the_traced_keys_are_known():
+    augmentations = ("rotation", "zoom", "shift", "shear", "erase", "flip")
+    numbers = ("learning_rate", "weight_decay", "label_smoothing", "momentum", "clip", "ema")
+    assert set(space.TRACED) == {
+        *("model.dropout", "model.conv_dropout", "model.init_scale"),
+        *(f"train.augment.{name}" for name in augmentations),
+        *(f"optim.{name}" for name in numbers),
+    }
+    known = dict(configs.flatten(configs.default().to_dict()))
+    assert known.keys() >= set(space.TRACED)
 
 
 @pytest.mark.parametrize("key", space.TRACED)
@@ -105,7 +148,7 @@ def test_a_groups_program_has_what_any_of_its_members_has(key):
 
 def test_random_settings_are_in_their_ranges_and_of_the_seed():
     config = make(
-        random='{"optim.learning_rate": [1e-4, 1e-1, "log"], "optim.b1": [0.5, 0.9]}', samples=200
+        random={"optim.learning_rate": [1e-4, 1e-1, "log"], "optim.b1": [0.5, 0.9]}, samples=200
     )
     drawn = [m.overrides for m in space.expand(config)]
     assert drawn == [m.overrides for m in space.expand(config)]
@@ -123,6 +166,10 @@ def test_random_settings_are_in_their_ranges_and_of_the_seed():
     ("members", "message"),
     [
         ({"grid": "{"}, "config.members.grid: is not JSON"),
+        ({"grid": {"optim.clip": [np.float32(1)]}}, "config.members.grid: is not JSON"),
+        ({"grid": {}}, "config.members.grid: is not lists by keys"),
+        ({"grid": 3}, "config.members.grid: is not lists by keys"),
+        ({"settings": []}, "config.members.settings: is not like"),
         ({"grid": "[1]"}, "config.members.grid: is not lists by keys"),
         ({"grid": '{"optim.clip": 1}'}, "config.members.grid: is not lists by keys"),
         ({"grid": '{"optim.clip": []}'}, "config.members.grid: is not lists by keys"),

@@ -58,7 +58,7 @@ def by_hand(name, steps=3, b1=0.9, b2=0.999, eps=1e-8):
     return p
 
 
-@pytest.mark.parametrize("name", configs.OPTIMIZERS)
+@pytest.mark.parametrize("name", optim.OPTIMIZERS)
 def test_each_optimizer_with_weight_decay(name):
     np.testing.assert_allclose(trajectory(config(name=name)), by_hand(name), rtol=1e-4)
 
@@ -111,7 +111,7 @@ def test_step_and_exponential_lose_a_factor_every_so_many_epochs():
     np.testing.assert_allclose(curve("exponential", **falls), 0.5 ** (epochs / 4), rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", configs.SCHEDULES)
+@pytest.mark.parametrize("name", optim.SCHEDULES)
 @pytest.mark.parametrize("warmup", [0.0, 0.3, 0.99])
 @pytest.mark.parametrize("epochs", [1, 2])
 @pytest.mark.parametrize("steps", [1, 2])

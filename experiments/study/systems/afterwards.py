@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float32, UInt8
 
 from mnist_jax.data import splits
-from mnist_jax.data.augment import Affine, affine_matrix, normalize, resample
+from mnist_jax.data.augment import normalize
+from mnist_jax.data.geometry import Affine, affine_matrix, resample
 from mnist_jax.models import quantize
 from mnist_jax.runs import restore
 from mnist_jax.train import evaluate
