@@ -32,23 +32,23 @@ the workdir. The same command resumes a run that was stopped.
                            --config.train.epochs=3; any number of these
   --config.members.seeds=20, --config.members.folds=10,
   --config.members.grid='{"optim.learning_rate": [1e-3, 3e-3]}', and .random:
-                           train many times in one run; the hyperparameters that
-                           are best on validation are evaluated on the test split
-  --workdir=DIR            the run's directory (default: runs/NAME, where NAME
-                           has the config, data set, seed and overrides)
+                           train many times in one run; the hyperparameters best
+                           on validation are evaluated on the test split
+  --workdir=DIR            directory of the run (default: runs/NAME, which names
+                           the config, data set, seed and overrides)
   --overwrite              delete the run in the workdir and start again
-  --summary                only print the model, layer by layer
-  --mode=train|evaluate    evaluate: evaluate the best checkpoint in the workdir,
-                           even of an unfinished run, with the run's own config
+  --summary                print the model layer by layer, and do nothing else
+  --mode=train|evaluate    evaluate: only evaluate the workdir's best checkpoint;
+                           its run need not be finished
   --split=train|val|test   split to evaluate (default: test)
   --compilation_cache=DIR  where to keep compiled programs; off: keep none
                            (default: $JAX_COMPILATION_CACHE_DIR, else the user's
                            cache directory)
-  --coordinator=HOST:PORT  for several processes: where the first one listens;
-  --num_processes=N        how many there are; and
-  --process_id=I           which one this is, 0 to N - 1
-  --distributed            in place of these three: take them from Slurm, Open
-                           MPI, a TPU pod or Kubernetes
+  --coordinator=HOST:PORT  of several processes: the address of the first,
+  --num_processes=N        their number, and
+  --process_id=I           the index of this one, 0 to N - 1
+  --distributed            take these three from Slurm, Open MPI, a TPU pod or
+                           Kubernetes
   --help                   print this text; with --config also every key of it
                            and its value
 """
@@ -72,7 +72,7 @@ class Options(NamedTuple):
     overwrite: bool
     summary: bool
     compilation_cache: str | None
-    cluster: tuple[str, int, int] | tuple[()] | None  # arguments of `multihost.start`; None: alone
+    cluster: tuple[str, int, int] | tuple[()] | None  # arguments of `multihost.start`, or None
     help: bool
     argv: Sequence[str]  # as typed
 
@@ -87,7 +87,7 @@ def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
     Raises:
       UserError: an argument is unknown, has the wrong type or an invalid value.
     """
-    words = [re.sub("^-(?=[a-z]{2})", "--", word) for word in argv]  # one dash is enough
+    words = [re.sub("^-(?=[a-z]{2})", "--", word) for word in argv]  # -NAME is --NAME
     first = Parser(add_help=False)
     first.add_argument("--config")
     found, rest = first.parse_known_args(words)
@@ -102,7 +102,7 @@ def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
     for key in keys:
         if key not in types:
             raise configs.no_such_key(key, types)
-    values = _parse(rest, _FLAGS | {f"--config.{key}": kind for key, kind in types.items()})
+    values = _parse_flags(rest, _FLAGS | {f"--config.{key}": kind for key, kind in types.items()})
     if not values.help and not (file if values.mode == "train" else values.workdir):
         needed = "--config=configs/cnn.py" if values.mode == "train" else "--workdir=runs/NAME"
         raise UserError(f"{needed}: is needed to {values.mode}; see --help")
@@ -123,22 +123,22 @@ def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
         overridden=list(overrides),
         workdir=Path(values.workdir).expanduser() if values.workdir else None,
         split=values.split,
-        overwrite=values.overwrite,
-        summary=values.summary,
+        overwrite=bool(values.overwrite),
+        summary=bool(values.summary),
         compilation_cache=cache and str(Path(cache).expanduser()),
         cluster=_cluster(values),
-        help=values.help,
+        help=bool(values.help),
         argv=argv,
     )
 
 
-def _parse(words: Sequence[str], types: dict[str, type]) -> argparse.Namespace:
+def _parse_flags(words: Sequence[str], types: dict[str, type]) -> argparse.Namespace:
     """Parse flags of the given types; keys of the config that are not set are left out."""
     parser = Parser(add_help=False)
     parser.add_argument("--mode", choices=["train", "evaluate"], default="train")
     parser.add_argument("--split", choices=["train", "val", "test"], default="test")
     for flag, kind in types.items():
-        default = argparse.SUPPRESS if flag not in _FLAGS else False if kind is bool else None
+        default = None if flag in _FLAGS else argparse.SUPPRESS
         parser.add_argument(flag, type=functools.partial(_value, flag, kind), default=default)
     explicit = {flag: f"{flag}=true" for flag, kind in types.items() if kind is bool}
     explicit |= {flag.replace("--", "--no", 1): f"{flag}=false" for flag in explicit}
@@ -147,11 +147,11 @@ def _parse(words: Sequence[str], types: dict[str, type]) -> argparse.Namespace:
 
 
 def _types(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, type]]:
-    """Yield every dotted key with the type of its value, also where the value is None."""
+    """Yield each dotted key that flags can set, and the type of its value."""
     for key, value in config.items():
         if isinstance(value, ConfigDict):
             yield from _types(value, f"{prefix}{key}.")
-        else:
+        elif config.get_type(key) in _KINDS:
             yield prefix + key, config.get_type(key)
 
 
