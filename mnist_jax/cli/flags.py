@@ -38,7 +38,7 @@ the workdir. The same command resumes a run that was stopped.
                            the config, data set, seed and overrides)
   --overwrite              delete the run in the workdir and start again
   --summary                print the model layer by layer, and do nothing else
-  --mode=train|evaluate    evaluate: only evaluate the workdir's best checkpoint;
+  --mode=train|evaluate    evaluate: only evaluate the best checkpoint there;
                            its run need not be finished
   --split=train|val|test   split to evaluate (default: test)
   --compilation_cache=DIR  where to keep compiled programs; off: keep none
