@@ -27,7 +27,8 @@ the workdir. The same command resumes a run that was stopped.
 
   --config=FILE[:DATASET]  configs/linear.py, mlp.py, fast.py or cnn.py, or your
                            own file; on mnist (default), fashion_mnist, digits,
-                           csv:PATH or a tfds builder
+                           csv:PATH or a tfds builder; or a net of an earlier
+                           study: configs/study.py:NET[,DATASET]
   --config.KEY=VALUE       override a key of the config, as in
                            --config.train.epochs=3; any number of these
   --config.members.seeds=20, --config.members.folds=10,
@@ -65,7 +66,7 @@ class Options(NamedTuple):
 
     mode: str
     config: ConfigDict  # empty without --config
-    config_name: str  # the stem of its file
+    config_name: str  # the stem of its file; of configs/study.py:NET also the net
     overridden: Sequence[str]  # keys that the command line sets, in its order
     workdir: Path | None
     split: str
@@ -97,7 +98,7 @@ def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
     keys = [match[1] for word in rest if (match := re.match(r"--(?:no)?config\.([^=]*)", word))]
     if keys and not file:
         raise UserError("--config.KEY=VALUE: overrides a config; give --config=configs/cnn.py too")
-    config = _read(file, dataset) if file else ConfigDict()
+    config, config_name = _read(file, dataset) if file else (ConfigDict(), "")
     types = dict(_types(config))
     for key in keys:
         if key not in types:
@@ -119,7 +120,7 @@ def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
     return Options(
         mode=values.mode,
         config=config.lock(),
-        config_name=Path(file.partition(":")[0]).stem if file else "",
+        config_name=config_name,
         overridden=list(overrides),
         workdir=Path(values.workdir).expanduser() if values.workdir else None,
         split=values.split,
@@ -204,9 +205,13 @@ def _cluster(values: argparse.Namespace) -> tuple[str, int, int] | tuple[()] | N
     return address, count, index
 
 
-def _read(file: str, replacement: str | None = None) -> ConfigDict:
-    """Return the config of --config=file; `replacement` replaces the data set if it takes one."""
-    path, *dataset = file.split(":", 1)
+def _read(file: str, dataset: str | None = None) -> tuple[ConfigDict, str]:
+    """Return what the get_config() of --config=file returns, and the config's name.
+
+    `dataset` replaces the argument unless get_config() takes a net (NET or NET,DATASET).
+    """
+    path, *argument = file.split(":", 1)
+    name = Path(path).stem
     package = Path(__file__).parents[1]
     folders = [package, package.parent]  # where configs/ is: in a wheel, in a checkout
     if Path(path).parent == Path("configs") and not Path(path).is_file():
@@ -216,9 +221,14 @@ def _read(file: str, replacement: str | None = None) -> ConfigDict:
         raise UserError(f"--config={file}: no such file; there are {', '.join(sorted(shipped))}")
     try:
         get_config = runpy.run_path(path).get("get_config", lambda *_: None)
-        if replacement and inspect.signature(get_config).parameters:
-            dataset = [replacement]
-        config = get_config(*dataset)
+        parameters = inspect.signature(get_config).parameters
+        if argument and "net" in parameters:
+            name += f"-{argument[0].partition(',')[0]}"
+        elif dataset and parameters:
+            argument = [dataset]
+        config = get_config(*argument)
+    except UserError:
+        raise
     except Exception as error:  # the file may raise anything
         frames = traceback.extract_tb(error.__traceback__)
         where = [path, *(f"{path}:{frame.lineno}" for frame in frames if frame.filename == path)]
@@ -226,7 +236,7 @@ def _read(file: str, replacement: str | None = None) -> ConfigDict:
         raise UserError(f"{where[-1]}: {type(error).__name__}: {what}") from error
     if not isinstance(config, ConfigDict):
         raise UserError(f"--config={file}: has no get_config() that returns a ConfigDict")
-    return config
+    return config, name
 
 
 def help_text(config: ConfigDict) -> str:
