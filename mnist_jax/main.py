@@ -1,4 +1,4 @@
-"""`python -m mnist_jax.main --config=configs/cnn.py`: flags, then the command they ask for."""
+"""Train or evaluate: `python -m mnist_jax.main --config=configs/cnn.py`."""
 
 import sys
 from collections.abc import Sequence
@@ -9,14 +9,16 @@ from mnist_jax.runtime import exits
 
 @exits.command
 def main(argv: Sequence[str]) -> int:
-    """Does what the arguments after the program's name say; returns the exit code.
+    """Run the command that the arguments select and return its exit code.
 
-    0: done; 2: a mistake of the user's, told in one line; 128 + n: stopped by signal n, or as if.
+    0: success; 2: user error, reported in one line; 128 + n: stopped by signal n.
     """
     try:
         return _dispatch(argv)
     except KeyboardInterrupt:
-        print("stopped at once; the same command, without --overwrite, goes on", file=sys.stderr)
+        print(
+            "stopped at once; the same command without --overwrite resumes the run", file=sys.stderr
+        )
         return 130
 
 
@@ -25,7 +27,7 @@ def _dispatch(argv: Sequence[str]) -> int:
     if options.help:
         print(flags.help_text(options.config))
         return 0
-    # Here, because JAX and what comes with it take a second: help and mistakes do without.
+    # Imported here because JAX takes a second, which --help and errors do not need.
     if options.cluster is not None:
         from mnist_jax.runtime import multihost
 

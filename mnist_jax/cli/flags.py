@@ -1,154 +1,197 @@
-"""The command line: flags in, options out, and a user's mistakes in one line."""
+"""Parse the command line of `python -m mnist_jax.main`."""
 
+import argparse
+import ast
+import functools
 import inspect
 import re
 import runpy
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from mnist_jax import config as configs
 from mnist_jax.runs import space
+from mnist_jax.runtime.arguments import Parser
 from mnist_jax.types import UserError
 
 USAGE = """\
-usage: python -m mnist_jax.main --config=configs/cnn.py[:DATASET] [--config.KEY=VALUE ...]
-       python -m mnist_jax.main --mode=evaluate --workdir=runs/NAME [--split=test]
+usage: python -m mnist_jax.main --config=FILE[:DATASET] [--config.KEY=VALUE]...
+       python -m mnist_jax.main --mode=evaluate --workdir=DIR [--split=test]
 
-Trains a small-image classifier and leaves its checkpoints, metrics and report in the workdir.
-The same command goes on with a run that was stopped.
+Train a small-image classifier and write checkpoints, metrics and a report to
+the workdir. The same command resumes a run that was stopped.
 
-  --config=FILE[:DATASET]  what to train: configs/linear.py, mlp.py, fast.py or cnn.py, on mnist
-                           (default), fashion_mnist, digits, csv:PATH or a tfds builder; or
-                           configs/study.py:NET[,DATASET], a net of an earlier study
-  --config.KEY=VALUE       one value of it, as in --config.train.epochs=3; any number of them
-  --workdir=DIR            where the run lives (default: runs/<config>-<dataset>-s<seed>, and what
-                           is overridden)
-  --config.members.seeds=20, --config.members.folds=10,
-  --config.members.grid='{"optim.learning_rate": [1e-3, 3e-3]}', and .random: many trainings in one
-                           run; the best setting by validation is judged on the test split
-  --overwrite              delete the run that is there and start anew
-  --summary                only print the model, layer by layer
-  --mode=train|evaluate    evaluate: judge the best checkpoint of a workdir, finished or running,
-                           by the config that it was trained with
-  --split=train|val|test   what to judge it on (default: test)
-  --compilation_cache=DIR  where compiled programs are kept for the next start; off: nowhere
-                           (default: $JAX_COMPILATION_CACHE_DIR, else the user's cache directory)
-  --coordinator=HOST:PORT  several processes do this together: where the first of them listens;
-  --num_processes=N        how many they are; and
-  --process_id=I           which one this is, 0 to N - 1
-  --distributed            in place of these three: as Slurm, Open MPI, a TPU pod or Kubernetes says
-  --help                   this text; with --config, every key of it and its value too
+  --config=FILE[:DATASET]  configs/linear.py, mlp.py, fast.py or cnn.py, or your
+                           own file; on mnist (default), fashion_mnist, digits,
+                           csv:PATH or a tfds builder; or a net of an earlier
+                           study: configs/study.py:NET[,DATASET]
+  --config.KEY=VALUE       override a key of the config, as in
+                           --config.train.epochs=3; any number of these
+  --config.sweep.seeds=20, --config.sweep.folds=10,
+  --config.sweep.grid='{"optim.learning_rate": [1e-3, 3e-3]}', and .random:
+                           train many times in one run; the hyperparameters best
+                           on validation are evaluated on the test split
+  --workdir=DIR            directory of the run (default: runs/NAME, which names
+                           the config, data set, seed and overrides)
+  --overwrite              delete the run in the workdir and start again
+  --summary                print the model layer by layer, and do nothing else
+  --mode=train|evaluate    evaluate: only evaluate the best checkpoint there;
+                           its run need not be finished
+  --split=train|val|test   split to evaluate (default: test)
+  --compilation_cache=DIR  where to keep compiled programs; off: keep none
+                           (default: $JAX_COMPILATION_CACHE_DIR, else the user's
+                           cache directory)
+  --coordinator=HOST:PORT  of several processes: the address of the first,
+  --num_processes=N        their number, and
+  --process_id=I           the index of this one, 0 to N - 1
+  --distributed            take these three from Slurm, Open MPI, a TPU pod or
+                           Kubernetes
+  --help                   print this text; with --config also every key of it
+                           and its value
 """
+
+_FLAGS: dict[str, type] = {
+    **dict.fromkeys(("--workdir", "--compilation_cache", "--coordinator"), str),
+    **dict.fromkeys(("--num_processes", "--process_id"), int),
+    **dict.fromkeys(("--overwrite", "--summary", "--distributed", "--help"), bool),
+}
 
 
 class Options(NamedTuple):
-    """What the command line asks for."""
+    """The parsed command line."""
 
     mode: str
     config: ConfigDict  # empty without --config
     config_name: str  # the stem of its file; of configs/study.py:NET also the net
-    overridden: Sequence[str]  # its keys that the command line sets, as they come
+    overridden: Sequence[str]  # keys that the command line sets, in its order
     workdir: Path | None
     split: str
     overwrite: bool
     summary: bool
     compilation_cache: str | None
-    cluster: tuple[str, int, int] | tuple[()] | None  # arguments of `processes.start`; None: alone
+    cluster: tuple[str, int, int] | tuple[()] | None  # arguments of `multihost.start`, or None
     help: bool
-    argv: Sequence[str]  # what was typed
+    argv: Sequence[str]  # as typed
 
 
 def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
-    """Reads the arguments after the program's name.
+    """Parse the arguments that follow the program's name.
 
     Args:
       argv: as in sys.argv[1:].
-      dataset: takes the place of the data set that argv names.
+      dataset: replaces the data set that argv names.
 
     Raises:
-      UserError: an argument is unknown, has the wrong type or an impossible value.
+      UserError: an argument is unknown, has the wrong type or an invalid value.
     """
-    file, rest = _take_config(argv)
+    words = [re.sub("^-(?=[a-z]{2})", "--", word) for word in argv]  # -NAME is --NAME
+    first = Parser(add_help=False)
+    first.add_argument("--config")
+    found, rest = first.parse_known_args(words)
+    file = found.config
     if dataset and file:
         rest = [*rest, f"--config.data.name={dataset}"]
-    overrides = [match[1] for arg in rest if (match := re.match(_OVERRIDE, arg))]
-    if overrides and not file:
+    keys = [match[1] for word in rest if (match := re.match(r"--(?:no)?config\.([^=]*)", word))]
+    if keys and not file:
         raise UserError("--config.KEY=VALUE: overrides a config; give --config=configs/cnn.py too")
     config, config_name = _read(file, dataset) if file else (ConfigDict(), "")
-    known = dict(configs.flatten(config.to_dict()))
-    for key in overrides:
-        if key not in known:
-            raise configs.no_such_key(key, known)
-    values = _define(rest, config)
+    types = dict(_types(config))
+    for key in keys:
+        if key not in types:
+            raise configs.no_such_key(key, types)
+    values = _parse_flags(rest, _FLAGS | {f"--config.{key}": kind for key, kind in types.items()})
     if not values.help and not (file if values.mode == "train" else values.workdir):
         needed = "--config=configs/cnn.py" if values.mode == "train" else "--workdir=runs/NAME"
         raise UserError(f"{needed}: is needed to {values.mode}; see --help")
+    overrides = {
+        name.removeprefix("config."): value
+        for name, value in vars(values).items()
+        if name.startswith("config.")
+    }
     if file:
+        config.update_from_flattened_dict(overrides)
         configs.validate(config)
         space.expand(config)
     cache = values.compilation_cache
     return Options(
         mode=values.mode,
-        config=config,
+        config=config.lock(),
         config_name=config_name,
-        overridden=list(dict.fromkeys(overrides)),
+        overridden=list(overrides),
         workdir=Path(values.workdir).expanduser() if values.workdir else None,
         split=values.split,
-        overwrite=values.overwrite,
-        summary=values.summary,
+        overwrite=bool(values.overwrite),
+        summary=bool(values.summary),
         compilation_cache=cache and str(Path(cache).expanduser()),
         cluster=_cluster(values),
-        help=values.help,
+        help=bool(values.help),
         argv=argv,
     )
 
 
-_OVERRIDE = r"--?(?:no)?config\.([^=]*)"
+def _parse_flags(words: Sequence[str], types: dict[str, type]) -> argparse.Namespace:
+    """Parse flags of the given types; keys of the config that are not set are left out."""
+    parser = Parser(add_help=False)
+    parser.add_argument("--mode", choices=["train", "evaluate"], default="train")
+    parser.add_argument("--split", choices=["train", "val", "test"], default="test")
+    for flag, kind in types.items():
+        default = None if flag in _FLAGS else argparse.SUPPRESS
+        parser.add_argument(flag, type=functools.partial(_value, flag, kind), default=default)
+    explicit = {flag: f"{flag}=true" for flag, kind in types.items() if kind is bool}
+    explicit |= {flag.replace("--", "--no", 1): f"{flag}=false" for flag in explicit}
+    explicit["-h"] = explicit["--help"]
+    return parser.parse([explicit.get(word, word) for word in words])
 
 
-def _define(args: Sequence[str], config: ConfigDict) -> flags.FlagValues:
-    """Our flags, parsed, and the config overridden; absl's own hundred are not among them."""
-    values = flags.FlagValues()
-    typed = ["mnist_jax", *args]
-    flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "", flag_values=values)
-    flags.DEFINE_enum("split", "test", ["train", "val", "test"], "", flag_values=values)
-    flags.DEFINE_string("workdir", None, "", flag_values=values)
-    flags.DEFINE_bool("overwrite", False, "", flag_values=values)
-    flags.DEFINE_bool("summary", False, "", flag_values=values)
-    flags.DEFINE_string("compilation_cache", None, "", flag_values=values)
-    flags.DEFINE_string("coordinator", None, "", flag_values=values)
-    flags.DEFINE_integer("num_processes", None, "", flag_values=values)
-    flags.DEFINE_integer("process_id", None, "", flag_values=values)
-    flags.DEFINE_bool("distributed", False, "", flag_values=values)
-    flags.DEFINE_bool("help", False, "", short_name="h", flag_values=values)
+def _types(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, type]]:
+    """Yield each dotted key that flags can set, and the type of its value."""
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from _types(value, f"{prefix}{key}.")
+        elif config.get_type(key) in _KINDS:
+            yield prefix + key, config.get_type(key)
+
+
+def _value(flag: str, kind: type, text: str) -> Any:
+    """Parse the value of a flag."""
+    parse_text, expected = _KINDS[kind]
     try:
-        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=typed)
-        extra = values(typed)[1:]
-    except flags.UnrecognizedFlagError as error:
-        hint = configs.suggestion(error.flagname, values) or "; see --help"
-        raise UserError(f"--{error.flagname}: no such flag{hint}") from error
-    except flags.Error as error:
-        raise UserError(_plain(str(error))) from error
-    if extra:
-        raise UserError(f"{extra[0]}: unexpected argument; flags are --NAME=VALUE, see --help")
-    return values
+        return parse_text(text)
+    except (KeyError, SyntaxError, ValueError) as error:
+        raise UserError(f"{flag}={text}: is not {expected}") from error
 
 
-def _cluster(values: flags.FlagValues) -> tuple[str, int, int] | tuple[()] | None:
-    """Who else takes part, by the flags."""
+def _tuple(text: str) -> tuple[Any, ...]:
+    value = ast.literal_eval(text)
+    return tuple(value) if isinstance(value, tuple | list) else (value,)
+
+
+_BOOLEANS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
+_KINDS: dict[type, tuple[Callable[[str], Any], str]] = {
+    str: (str, "text"),
+    int: (int, "a whole number"),
+    float: (float, "a number"),
+    bool: (lambda text: _BOOLEANS[text.lower()], "true or false"),
+    tuple: (_tuple, "a tuple such as 64,32"),
+}
+
+
+def _cluster(values: argparse.Namespace) -> tuple[str, int, int] | tuple[()] | None:
+    """Return the arguments of `multihost.start`; None for a single process."""
     address, count, index = values.coordinator, values.num_processes, values.process_id
     given = [value is not None for value in (address, count, index)]
     if any(given) and values.distributed:
-        raise UserError("--distributed: stands instead of --coordinator and what goes with it")
+        raise UserError(
+            "--distributed: replaces --coordinator, --num_processes and --process_id; drop these"
+        )
     if any(given) != all(given):
         raise UserError(
             "--coordinator=HOST:PORT --num_processes=N --process_id=I: give all three, or "
-            "--distributed where a cluster's environment says them"
+            "--distributed on a cluster that sets them"
         )
     if not any(given):
         return () if values.distributed else None
@@ -158,49 +201,35 @@ def _cluster(values: flags.FlagValues) -> tuple[str, int, int] | tuple[()] | Non
     if count < 1:
         raise UserError(f"--num_processes={count}: must be 1 or more")
     if not 0 <= index < count:
-        raise UserError(f"--process_id={index}: of {count} processes the ids are 0 to {count - 1}")
+        raise UserError(f"--process_id={index}: must be 0 to {count - 1} for {count} processes")
     return address, count, index
 
 
-def _plain(message: str) -> str:
-    """What absl says of a wrong value, in words that are not Python's."""
-    reasons = {
-        "invalid literal for int": "is not a whole number",
-        "could not convert string to float": "is not a number",
-        "Non-boolean argument": "is not true or false",
-        "Error while parsing string": "is not a tuple such as 64,32",
-        "value should be one of": "is none of " + message.partition("<")[2].rstrip(">"),
-    }
-    for theirs, ours in reasons.items():
-        if theirs in message:
-            argument, _, _ = message.removeprefix("flag ").partition(": ")
-            return f"{argument}: {ours}"
-    return " ".join(message.removeprefix("flag ").split())
-
-
-def _read(file: str, instead: str | None = None) -> tuple[ConfigDict, str]:
+def _read(file: str, dataset: str | None = None) -> tuple[ConfigDict, str]:
     """Return what the get_config() of --config=file returns, and the config's name.
 
-    `instead` replaces the argument unless get_config() takes a net (NET or NET,DATASET).
+    `dataset` replaces the argument unless get_config() takes a net (NET or NET,DATASET).
     """
     path, *argument = file.split(":", 1)
     name = Path(path).stem
+    package = Path(__file__).parents[1]
+    folders = [package, package.parent]  # where configs/ is: in a wheel, in a checkout
+    if Path(path).parent == Path("configs") and not Path(path).is_file():
+        path = next((str(folder / path) for folder in folders if (folder / path).is_file()), path)
     if not Path(path).is_file():
-        shipped = ", ".join(sorted(map(str, Path("configs").glob("*.py"))))
-        raise UserError(
-            f"--config={file}: no such file" + (f"; there are {shipped}" * bool(shipped))
-        )
+        shipped = {f"configs/{p.name}" for folder in folders for p in folder.glob("configs/*.py")}
+        raise UserError(f"--config={file}: no such file; there are {', '.join(sorted(shipped))}")
     try:
         get_config = runpy.run_path(path).get("get_config", lambda *_: None)
         parameters = inspect.signature(get_config).parameters
         if argument and "net" in parameters:
             name += f"-{argument[0].partition(',')[0]}"
-        elif instead and parameters:
-            argument = [instead]
+        elif dataset and parameters:
+            argument = [dataset]
         config = get_config(*argument)
     except UserError:
         raise
-    except Exception as error:  # whatever the user's own code raises
+    except Exception as error:  # the file may raise anything
         frames = traceback.extract_tb(error.__traceback__)
         where = [path, *(f"{path}:{frame.lineno}" for frame in frames if frame.filename == path)]
         what = " ".join(str(error).split())
@@ -210,20 +239,7 @@ def _read(file: str, instead: str | None = None) -> tuple[ConfigDict, str]:
     return config, name
 
 
-def _take_config(argv: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The value of the last --config, and the other arguments."""
-    file, rest, args = None, [], iter(argv)
-    for arg in args:
-        if re.match(r"--?config=", arg):
-            file = arg.partition("=")[2]
-        elif re.fullmatch(r"--?config", arg):
-            file = next(args, "")
-        else:
-            rest.append(arg)
-    return file, rest
-
-
 def help_text(config: ConfigDict) -> str:
-    """How to use the command; with a config, its keys and values too."""
+    """Return how to use the command, followed by the keys and values of a config."""
     keys = configs.flatten(config.to_dict())
     return "\n".join([USAGE, *(f"  --config.{key}={value}" for key, value in keys)])

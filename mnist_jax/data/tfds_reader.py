@@ -8,6 +8,7 @@ import difflib
 import gzip
 import hashlib
 import io
+import logging
 import os
 import threading
 import zipfile
@@ -293,17 +294,17 @@ def _digest(*splits: tuple[UInt8[np.ndarray, "_ 28 28 1"], Int32[np.ndarray, " _
 def _quiet() -> Iterator[None]:
     """Without tfds's prints, progress bars and logs: what matters of them comes as an exception."""
     import tensorflow_datasets as tfds
-    from absl import logging
 
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.FATAL)
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
     tfds.disable_progress_bar()
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
         tfds.enable_progress_bar()
-        logging.set_verbosity(verbosity)
+        logger.setLevel(level)
 
 
 def _reason(error: BaseException) -> str:

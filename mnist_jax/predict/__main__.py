@@ -1,7 +1,4 @@
-"""What a trained net sees in your pictures: `python -m mnist_jax.predict --workdir=RUN IMAGES...`.
-
-One figure a picture: drawn or photographed, dark on light or light on dark, with paper around it.
-"""
+"""Classify pictures with a trained net: `python -m mnist_jax.predict --workdir=RUN IMAGES...`."""
 
 import argparse
 import glob
@@ -12,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from mnist_jax.runtime import exits
+from mnist_jax.runtime.arguments import Parser
 from mnist_jax.types import UserError
 from mnist_jax.workdir import files
 
@@ -23,22 +20,22 @@ STDOUT = "-"
 
 @exits.command
 def main(argv: Sequence[str]) -> int:
-    """Says what the pictures show; returns the exit code.
+    """Classify the pictures and return the exit code.
 
-    0: done; 1: done, but for pictures that could not be used; 2: a mistake, told in one line.
+    0: success; 1: some pictures could not be used; 2: user error, reported in one line.
     """
-    options = _parser().parse_args(argv)
+    options = _parser().parse(argv)
     command = shlex.join(["python", "-m", "mnist_jax.predict", *argv])
     return _predict(options, _readable(command))
 
 
 def _predict(options: argparse.Namespace, command: str) -> int:
-    """Reads the pictures, asks the net, and writes what was asked for."""
+    """Read the pictures, classify them and write the requested outputs."""
     if options.top < 1:
         raise UserError(f"--top={options.top}: must be 1 or more")
     if options.json == options.csv == STDOUT:
-        raise UserError("--json=- --csv=-: only one of them can have the standard output")
-    # Here, because JAX and what comes with it take a second: help and mistakes do without.
+        raise UserError("--json=- --csv=-: only one of them can be written to stdout")
+    # Imported here because JAX takes a second, which --help and errors do not need.
     from mnist_jax.data import photos
     from mnist_jax.predict import classifier, predict_page
     from mnist_jax.runtime import xla
@@ -85,7 +82,9 @@ def _predict(options: argparse.Namespace, command: str) -> int:
 
 
 def find(names: Iterable[str]) -> tuple[list[Path], list[str]]:
-    """The pictures that files, folders and globs name, and a line on each that names none."""
+    """Return the pictures named by files, folders and globs, and a message per empty name."""
+    from PIL import Image
+
     kinds = {end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     paths: dict[Path, None] = {}  # in order, each once
     failed = []
@@ -109,33 +108,25 @@ def find(names: Iterable[str]) -> tuple[list[Path], list[str]]:
 
 
 def _readable(text: str) -> str:
-    """A text with a file's name in it, which may be any bytes, as what can be written down."""
+    """Replace the bytes of file names that are not Unicode, so that the text can be printed."""
     return os.fsencode(text).decode(errors="replace")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m mnist_jax.predict",
-        description="Says what a trained net sees in your pictures, one figure each: drawn or "
-        "photographed, dark on light or light on dark, with paper around it.",
+        description="Classify your pictures with a trained net: one digit or object per picture, "
+        "drawn or photographed, dark on light or light on dark, with paper around it.",
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGES", help="files, folders, quoted globs")
-    parser.add_argument("--workdir", required=True, type=Path, metavar="RUN", help="a finished run")
-    parser.add_argument(
-        "--top", type=int, default=3, metavar="N", help="how many classes to name (default: 3)"
-    )
-    parser.add_argument(
-        "--show",
-        action=argparse.BooleanOptionalAction,
-        help="draw what the net saw, in half blocks (default: at a terminal)",
-    )
-    parser.add_argument(
-        "--json", metavar="FILE", help="write all probabilities as JSON; -: to stdout"
-    )
-    parser.add_argument(
-        "--csv", metavar="FILE", help="write all probabilities as CSV; -: to stdout"
-    )
-    parser.add_argument("--page", metavar="FILE", help="write a page of all pictures (HTML)")
+    add = parser.add_argument
+    add("images", nargs="+", metavar="IMAGES", help="files, folders, quoted globs")
+    add("--workdir", required=True, type=Path, metavar="RUN", help="a finished run")
+    add("--top", type=int, default=3, metavar="N", help="how many classes to name (default: 3)")
+    add("--show", action=argparse.BooleanOptionalAction,
+        help="draw the net's input, in half blocks (default: at a terminal)")  # fmt: skip
+    add("--json", metavar="FILE", help="write all probabilities as JSON; -: to stdout")
+    add("--csv", metavar="FILE", help="write all probabilities as CSV; -: to stdout")
+    add("--page", metavar="FILE", help="write a page of all pictures (HTML)")
     return parser
 
 

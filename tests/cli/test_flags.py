@@ -1,9 +1,12 @@
-"""The command line, as a person meets it: help, values, and mistakes with their exit codes."""
+"""The command line: help, values, and user errors with their exit codes."""
 
+import io
+import json
 import os
 import re
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -11,43 +14,71 @@ from shell import CNN, DIGITS, LINEAR, MLP, ROOT, content, refusal, typed
 
 from mnist_jax import main
 from mnist_jax.cli import commands, flags
+from mnist_jax.compare import __main__ as compare
+from mnist_jax.explore import __main__ as explore
+from mnist_jax.predict import __main__ as predict
 from mnist_jax.types import UserError
 
 # Help
 
 
-def test_help_shows_our_flags_and_not_absls():
+def test_help_lists_every_flag():
     done = typed("--help", cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("usage: python -m mnist_jax.main --config=")
-    options = set(re.findall(r"^  --(\w+)", done.stdout, re.MULTILINE))
+    listed = set(re.findall(r"^  --(\w+)", done.stdout, re.MULTILINE))
     ours = {"config", "workdir", "overwrite", "summary", "mode", "split", "help"}
     ours |= {"compilation_cache", "coordinator", "num_processes", "process_id", "distributed"}
-    assert options == ours
-    assert "alsologtostderr" not in done.stdout
+    assert listed == ours
+    assert {flag[2:] for flag in flags._FLAGS} == ours - {"config", "mode", "split"}
 
 
-CHEAP = """
-import sys
-from mnist_jax import main
-code = main.main(sys.argv[1:])
-heavy = {"tensorflow_datasets", "orbax", "flax", "matplotlib", "scipy.stats", "sklearn", "PIL"}
-print("imported:", sorted(heavy & set(sys.modules)), code)
+def test_every_command_has_help_of_80_columns():
+    for command in (compare, explore, predict):
+        with pytest.raises(SystemExit, match="0"), redirect_stdout(io.StringIO()) as out:
+            command.main(["--help"])
+        name = command.__name__.removesuffix(".__main__")
+        assert out.getvalue().startswith(f"usage: python -m {name} ")
+        assert max(map(len, out.getvalue().splitlines())) <= 80
+    assert max(map(len, flags.USAGE.splitlines())) <= 80
+
+
+LIGHT = """
+import importlib, json, sys
+command = importlib.import_module(sys.argv[1])
+codes = []
+for argv in json.loads(sys.argv[2]):
+    try:
+        codes.append(command.main(argv))
+    except SystemExit as error:
+        codes.append(error.code)
+heavy = {"jax", "jaxlib", "optax", "flax", "orbax", "tensorflow_datasets", "matplotlib", "sklearn"}
+heavy |= {"scipy", "PIL", "jinja2"}
+print("imported:", sorted(heavy & set(sys.modules)), codes)
 """
 
 
 @pytest.mark.parametrize(
-    ("args", "code"),
-    [(["--help"], 0), ([CNN, "--help"], 0), ([DIGITS, "--config.train.epocs=3"], 2)],
-    ids=["help", "help of a config", "mistake"],
+    ("module", "calls"),
+    [
+        ("main", [["--help"], [CNN, "--help"], ["--hepl"], [DIGITS, "--config.train.epocs=3"]]),
+        ("predict.__main__", [["--help"], ["x.png", "--workdri=run"]]),
+        ("compare.__main__", [["--help"], ["a", "b", "--pgae=x.html"]]),
+        ("explore.__main__", [["--help"], ["--datset=digits"]]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_help_and_mistakes_are_quick(args, code):
-    """No wall time, which proves nothing on a busy machine: nothing slow is even imported."""
-    command = [sys.executable, "-c", CHEAP, *args]
-    # To start JAX on a platform that is none would fail.
+def test_help_and_mistyped_flags_import_nothing_slow(module, calls):
+    """Checks imports instead of wall time, which proves nothing on a busy machine."""
+    command = [sys.executable, "-c", LIGHT, f"mnist_jax.{module}", json.dumps(calls)]
+    # JAX cannot start on an unknown platform.
     env = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "none"}
     done = subprocess.run(command, capture_output=True, text=True, env=env)
-    assert done.stdout.splitlines()[-1] == f"imported: [] {code}", done.stderr
+    codes = [0 if "--help" in argv else 2 for argv in calls]
+    assert done.stdout.splitlines()[-1] == f"imported: [] {codes}", done.stderr
+    errors = done.stderr.splitlines()
+    assert len(errors) == codes.count(2)
+    assert all(re.match("error: .+ did you mean (--|config)", line) for line in errors)
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h", "-help"])
@@ -79,6 +110,12 @@ def test_help_with_a_config_shows_its_keys_and_their_values(capsys, flag):
         (["--config.model.widths=64,32"], "model.widths", (64, 32)),
         (["--config.model.widths=(64, 32)"], "model.widths", (64, 32)),
         (["--config.model.dropout=.1"], "model.dropout", (0.1,)),
+        (["--config.model.widths=64,"], "model.widths", (64,)),
+        (["--config.model.widths=[64, 32]"], "model.widths", (64, 32)),
+        (["--config.model.widths=()"], "model.widths", ()),
+        (["--config.data.offline_fallback"], "data.offline_fallback", True),
+        (["-noconfig.data.offline_fallback"], "data.offline_fallback", False),
+        (["--config.members.share_batches", "--summary"], "members.share_batches", True),
         (["--config.data.archives=/some/where"], "data.archives", "/some/where"),
     ],
 )
@@ -125,7 +162,7 @@ def test_a_second_config_file_is_read_afresh(tmp_path):
         flags.parse([f"--config={empty}"])
 
 
-# Mistakes
+# User errors
 
 
 MISTAKES = [
@@ -136,11 +173,12 @@ MISTAKES = [
     ([DIGITS, "--config.train=3"], "config.train: no such key"),
     ([DIGITS, "--config.train.epochs=abc"], "--config.train.epochs=abc: is not a whole number"),
     ([DIGITS, "--config.train.epochs=2.5"], "--config.train.epochs=2.5: is not a whole number"),
-    ([DIGITS, "--config.train.epochs"], "Missing value for flag --config.train.epochs"),
+    ([DIGITS, "--config.train.epochs"], "--config.train.epochs: expected one argument"),
     ([DIGITS, "--config.optim.learning_rate=fast"], "learning_rate=fast: is not a number"),
     ([DIGITS, "--config.data.offline_fallback=maybe"], "=maybe: is not true or false"),
     ([f"{MLP}:digits", "--config.model.widths=(1,2"], "=(1,2: is not a tuple such as 64,32"),
-    ([f"{MLP}:digits", "--config.model.widths=wide"], "'wide' is not a whole number of 1 or more"),
+    ([f"{MLP}:digits", "--config.model.widths=wide"], "=wide: is not a tuple such as 64,32"),
+    ([f"{MLP}:digits", "--config.model.widths='a'"], "'a' is not a whole number of 1 or more"),
     ([f"{MLP}:digits", "--config.model.dropout=.1,.2,.3"], "3 values for 2 widths"),
     ([f"{MLP}:digits", "--config.model.dropout=1.0"], "1.0 is not a rate in [0, 1)"),
     ([f"{MLP}:digits", "--config.model.activation=rellu"], "no 'rellu'; there are relu,"),
@@ -167,18 +205,19 @@ MISTAKES = [
     (["--workdir=new"], "--config=configs/cnn.py: is needed to train; see --help"),
     (["--config.train.epochs=3"], "overrides a config; give --config=configs/cnn.py too"),
     (["--noconfig.data.offline_fallback"], "overrides a config; give --config=configs/cnn.py too"),
-    ([DIGITS, "--workdri=new"], "--workdri: no such flag; did you mean 'workdir'?"),
+    ([DIGITS, "--workdri=new"], "--workdri: no such flag; did you mean --workdir?"),
     ([DIGITS, "--xyzzy"], "--xyzzy: no such flag; see --help"),
     ([DIGITS, "--noconfig.train.epochs"], "--noconfig.train.epochs: no such flag"),
     ([DIGITS, "stray"], "stray: unexpected argument; flags are --NAME=VALUE, see --help"),
     ([DIGITS, "--", "stray"], "stray: unexpected argument"),
     (["stray", DIGITS], "stray: unexpected argument"),
     (["--help", "stray"], "stray: unexpected argument"),
-    ([DIGITS, "--mode=tain"], "--mode=tain: is none of train|evaluate"),
-    ([DIGITS, "--split=tset"], "--split=tset: is none of train|val|test"),
+    ([DIGITS, "--mode=tain"], "--mode: invalid choice: 'tain' (choose from "),
+    ([DIGITS, "--split=tset"], "--split: invalid choice: 'tset' (choose from "),
+    ([DIGITS, "--summary", "stray"], "stray: unexpected argument"),
     ([DIGITS, "--overwrite=perhaps"], "--overwrite=perhaps: is not true or false"),
-    ([DIGITS, "--workdir"], "Missing value for flag --workdir"),
-    ([DIGITS, "--flagfile=nothing"], "Unable to open flagfile"),
+    ([DIGITS, "--workdir"], "--workdir: expected one argument; see --help"),
+    ([DIGITS, "--flagfile=nothing"], "--flagfile: no such flag"),
     ([DIGITS, "--workdir=../file"], "../file: cannot write there (Not a directory)"),
     ([DIGITS, "--workdir=../file/new"], "../file/new: cannot write there (Not a directory)"),
     ([DIGITS, "--workdir=..", "--overwrite"], "..: holds files but no run; give another --workdir"),
@@ -249,10 +288,21 @@ def test_a_tilde_is_the_home_directory(monkeypatch):
     assert flags.parse([DIGITS, "--compilation_cache=off"]).compilation_cache == "off"
 
 
-def test_a_missing_config_is_answered_with_those_that_are_there(monkeypatch):
-    monkeypatch.chdir(ROOT)
+def test_a_missing_config_is_answered_with_the_shipped_ones(here):
     with pytest.raises(UserError, match=r"configs/liner\.py: no such file; there are .*linear\.py"):
         flags.parse(["--config=configs/liner.py"])
+
+
+def test_shipped_configs_are_found_from_any_directory(here):
+    """A file of the working directory comes first, whatever its name."""
+    assert flags.parse(["--config=configs/linear.py:digits"]).config.model.name == "linear"
+    (here / "configs").mkdir()
+    text = (ROOT / "configs/mlp.py").read_text()
+    (here / "configs/linear.py").write_text(text)
+    assert flags.parse(["--config=configs/linear.py:digits"]).config.model.name == "mlp"
+    for path in ("cnn.py", "other/cnn.py", "config.py"):
+        with pytest.raises(UserError, match="no such file"):
+            flags.parse([f"--config={path}"])
 
 
 @pytest.mark.parametrize("error", [RuntimeError("ours"), KeyError("ours"), OSError("ours")])

@@ -12,7 +12,7 @@ from tiny_runs import compiled_in
 from mnist_jax.analysis import stats
 from mnist_jax.cli import flags
 from mnist_jax.compare import __main__ as compare
-from mnist_jax.compare import compare_page, comparison
+from mnist_jax.compare import compare_page, compare_text, comparison
 from mnist_jax.data import splits
 from mnist_jax.report import formats, pictures
 from mnist_jax.runs import loop, run_members, space
@@ -103,7 +103,7 @@ def test_the_same_difference_each_time_is_told_and_not_tested(folder):
     better = {pair: accuracy + 0.01 for pair, accuracy in ours.accuracies.items()}
     theirs = ours._replace(accuracies=better)
     found = comparison.versus(ours, theirs)
-    said = compare.sentence(ours, theirs, found)
+    said = compare_text.sentence(ours, theirs, found)
     assert said.startswith("no clear difference (+1.00 points): the same in all 3 members")
     # An interval without width would be too sure, and is not on the page either.
     assert (found.compared.low, found.compared.high) == (None, None)
@@ -175,7 +175,7 @@ def test_folds_are_compared_with_allowance_for_what_they_share(folder):
     assert found.compared == stats.paired(
         *(list(x.values()) for x in (ours.accuracies, better)), range(2)
     )
-    said = compare.sentence(ours, ours, found)
+    said = compare_text.sentence(ours, ours, found)
     assert "paired t-test over 2 folds, allowing for the examples that they share: p = " in said
 
 
@@ -296,7 +296,7 @@ def test_a_key_that_only_one_net_has_is_not_there_in_the_other(folder):
     narrow = good._replace(config={**good.config, "model": model})
     differ, _ = compare_page.keys([good, narrow])
     assert differ == [("model.widths", [[16], "–"])]
-    text = compare.compare([good, narrow], [comparison.versus(good, narrow)])
+    text = compare_text.compare([good, narrow], [comparison.versus(good, narrow)])
     assert "\n  config.model.widths is not there\n" in text
 
 

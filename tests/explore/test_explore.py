@@ -13,6 +13,7 @@ from pages import Page, check_self_contained
 from mnist_jax import main
 from mnist_jax.data import datasets
 from mnist_jax.explore import __main__ as explore
+from mnist_jax.explore import explore_page
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,7 +32,9 @@ def made(classes=3, train=61, test=20, seed=0, names=None, **changed) -> dataset
 
 
 def render(dataset: datasets.Dataset) -> str:
-    return explore.render(dataset, command="the command", versions={"numpy": "2"}, revision=None)
+    return explore_page.render(
+        dataset, command="the command", versions={"numpy": "2"}, revision=None
+    )
 
 
 def section(text: str, heading: str) -> str:
@@ -163,7 +166,7 @@ def test_data_that_cannot_be_had_is_told_as_main_tells_it(tmp_path, monkeypatch,
     ("args", "message"),
     [
         (["--dataset=mnits"], "unknown data set 'mnits': did you mean 'mnist'?"),
-        (["--dataset=csv:one.csv"], "has a single training image"),
+        (["--dataset=csv:one.csv"], "has only one training image"),
         (["--dataset=digits", "--out=one.csv/x.html"], "one.csv/x.html: cannot be written"),
     ],
 )

@@ -213,7 +213,7 @@ def test_names_of_any_bytes(workdir, tmp_path):
     [
         (["--workdir=nowhere", "x.png"], "nowhere: there is no run"),
         (["--workdir=nowhere", "x.png", "--top=0"], "--top=0: must be 1 or more"),
-        (["--workdir=nowhere", "x.png", "--csv=-", "--json=-"], "only one of them can have"),
+        (["--workdir=nowhere", "x.png", "--csv=-", "--json=-"], "only one of them can be written"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(capsys, argv, message):

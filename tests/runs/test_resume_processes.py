@@ -165,7 +165,7 @@ def test_stopped_by_signals(folder):
     out, err = process.communicate()
     assert process.returncode == 130, out + err
     assert asked.startswith("stopping once")
-    assert err == "stopped at once; the same command, without --overwrite, goes on\n"
+    assert err == "stopped at once; the same command without --overwrite resumes the run\n"
 
     finish(workdir, epochs)
     is_whole_and_the_same(workdir, unbroken)

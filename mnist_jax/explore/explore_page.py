@@ -1,0 +1,121 @@
+"""The page of a data set: images, distributions, principal components and duplicates."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from mnist_jax.data.datasets import Dataset
+from mnist_jax.explore import explore_plots, statistics
+from mnist_jax.report import pictures, plots, templates
+
+_EXAMPLES = 10  # of each class; also the number of unusual ones
+_DUPLICATES = 24  # shown at most
+_PLACES = 4  # of a duplicate that are named
+_POINTS = 3000  # in the scatter plot
+_SEED = 0  # of random choices
+
+
+def render(
+    dataset: Dataset, *, command: str, versions: Mapping[str, str], revision: str | None
+) -> str:
+    """Return the page of a data set as a self-contained HTML file.
+
+    Args:
+        dataset: at least two training images.
+        command: the shell command that makes this page.
+        versions: of the packages in use.
+        revision: of this code; None outside a checkout.
+    """
+    images, labels, names = dataset.train_images, dataset.train_labels, dataset.class_names
+    counts, test_counts = (
+        np.bincount(split, minlength=len(names)) for split in (labels, dataset.test_labels)
+    )
+    found = statistics.principal_components(images)
+    points = np.random.default_rng(_SEED).permutation(len(labels))[:_POINTS]
+    total = statistics.total_intensity(images)
+    mean, sd = statistics.pixel(images)
+    figures = {
+        "Images of each class": explore_plots.class_counts(counts, test_counts, names),
+        "Density of the total intensity within each class": explore_plots.densities(
+            total, labels, names, "white pixels' worth of light"
+        ),
+        "Box plot of the mean intensity within each class": explore_plots.boxes(
+            total / images[0].size, labels, names, "mean pixel, from black 0 to white 1"
+        ),
+        "The first two principal components": explore_plots.scatter(
+            found.scores[points, :2], found.share[:2], labels[points], names
+        ),
+    }
+    drawn = [Markup(plots.svg(figure, caption)) for caption, figure in figures.items()]
+    return templates.load("explore.html.jinja").render(
+        summary={
+            "dataset": dataset.name,
+            "requested_dataset": dataset.name,
+            "data_fingerprint": dataset.fingerprint,
+            "versions": versions,
+            "git_revision": revision,
+        },
+        command=command,
+        shape=images.shape[1:3],
+        num_train=len(labels),
+        num_test=len(dataset.test_labels),
+        num_classes=len(names),
+        sizes=(int(counts.min()), int(counts.max())),
+        mean=mean,
+        sd=sd,
+        black=float((images == 0).mean()),
+        always_black=(images.max(axis=0) == 0).sum(),
+        classes=[_class(dataset, found.scores, label) for label in np.flatnonzero(counts).tolist()],
+        components=found.share.tolist(),
+        num_points=len(points),
+        duplicates=_duplicates(dataset),
+        **dict(zip(("counts", "densities", "boxes", "scatter"), drawn, strict=True)),
+    )
+
+
+def _class(dataset: Dataset, scores: np.ndarray, label: int) -> dict[str, Any]:
+    """Return the images of a class that the page shows."""
+    images, labels = dataset.train_images, dataset.train_labels
+    examples = statistics.of_class(labels, label, _EXAMPLES, _SEED)
+    unusual = statistics.unusual(scores, labels, label, _EXAMPLES)
+    return {
+        "name": dataset.class_names[label],
+        "colour": explore_plots.colour(label),
+        "mean": pictures.png(statistics.class_mean(images, labels, label)),
+        "examples": [(index, pictures.png(images[index])) for index in examples],
+        "unusual": [(index, pictures.png(images[index])) for index in unusual],
+    }
+
+
+def _duplicates(dataset: Dataset) -> dict[str, Any]:
+    """Count the images that occur more than once; conflicting labels are shown first."""
+    images = np.concatenate([dataset.train_images, dataset.test_images])
+    labels = np.concatenate([dataset.train_labels, dataset.test_labels]).tolist()
+    num_train = len(dataset.train_labels)
+    where = [f"train {i}" for i in range(num_train)]
+    where += [f"test {i}" for i in range(len(labels) - num_train)]
+    rows: list[dict[str, Any]] = []
+    for group in statistics.duplicates(images):
+        first = {labels[i]: i for i in reversed(group)}  # of each label
+        places = sorted(group, key=lambda i: (first[labels[i]] != i, i))[:_PLACES]
+        rows.append(
+            {
+                "image": group[0],
+                "places": [f"{where[i]}: {dataset.class_names[labels[i]]}" for i in places],
+                "more": len(group) - len(places),
+                "conflict": len(first) > 1,
+                "splits": {where[i].partition(" ")[0] for i in group},
+            }
+        )
+    rows.sort(key=lambda row: (not row["conflict"], len(row["splits"]) == 1))
+    return {
+        "train": sum(row["splits"] == {"train"} for row in rows),
+        "test": sum(row["splits"] == {"test"} for row in rows),
+        "both": sum(len(row["splits"]) == 2 for row in rows),
+        "conflicts": sum(row["conflict"] for row in rows),
+        "shown": [
+            {**row, "image": pictures.png(images[row["image"]])} for row in rows[:_DUPLICATES]
+        ],
+    }
