@@ -153,6 +153,8 @@ def loosely(optax_function: Callable) -> Callable:
 
 def global_norm(tree: PyTree) -> Float[Array, ""]:
     """Return the Euclidean norm of all numbers of a tree."""
+    import optax
+
     return loosely(optax.global_norm)(tree)
 
 
