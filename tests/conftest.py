@@ -40,7 +40,7 @@ settings.register_profile("mnist_jax", deadline=None)  # the machine may be busy
 settings.load_profile("mnist_jax")
 
 # The helpers' assertions say what differs, as the tests' own do.
-pytest.register_assert_rewrite("checkpoints", "pages", "shell", "tiny_members", "tiny_runs")
+pytest.register_assert_rewrite("checkpoints", "pages", "shell", "tiny_sweeps", "tiny_runs")
 
 # Every annotated shape and dtype of the package is checked at run time, in every test.
 install_import_hook("mnist_jax", "beartype.beartype")

@@ -12,7 +12,8 @@ from jax.experimental.compilation_cache import compilation_cache
 from mnist_jax import config as configs
 from mnist_jax import train
 from mnist_jax.data import splits
-from mnist_jax.runs import loop
+from mnist_jax.runs import groups, space, training
+from mnist_jax.train import trials as vmapped
 from mnist_jax.workdir import checkpoint, files
 from tests.workdir.test_tensorboard import scalars
 
@@ -29,8 +30,9 @@ def make_config(values, **overrides):
 
 
 def train_run(config, workdir, **options):
-    """A run to its end, told to nobody."""
-    return loop.run(config, splits.load(config), workdir, **{"echo": lambda line: None, **options})
+    """Train a run to its end, silently."""
+    options = {"log": lambda line: None, **options}
+    return training.train_run(config, splits.load(config), workdir, **options)
 
 
 def recipe_of(config):
@@ -94,15 +96,16 @@ def summary(workdir):
     return {k: v for k, v in content.items() if k not in (*other, "git_revision")}
 
 
-def restored(workdir):
-    """The latest and the best checkpoint."""
+def restored(workdir, group="0"):
+    """Return the latest checkpoint of a group: its `state` is a `TrialState` of NumPy arrays."""
     config, _ = files.read_config(workdir)
-    examples = splits.load(config)
-    recipe = train.make_recipe(config, len(examples.class_names), len(examples.train.labels))
-    hparams, root = train.make_hparams(config), jax.random.key(config.seed)
-    like = jax.eval_shape(lambda: train.init_state(recipe, hparams, root))
-    with checkpoint.open_directory(workdir / files.CHECKPOINTS) as manager:
-        return checkpoint.restore_latest(manager, like), checkpoint.restore_best(manager, like)
+    all_trials = space.expand(config)
+    parts = space.groups(config, all_trials)
+    trials = [all_trials[i] for i in parts[int(group)]]
+    plan = groups.make_plan(config, trials, splits.load(config))
+    like = jax.eval_shape(lambda: vmapped.init(plan, groups.stack(config, trials)))
+    with checkpoint.open_directory(workdir / files.CHECKPOINTS / group) as manager:
+        return checkpoint.restore(manager, checkpoint.on_host(like))
 
 
 def bits(state):
@@ -116,16 +119,16 @@ def is_whole_and_the_same(workdir, unbroken):
     assert summary(workdir) == summary(unbroken)
     logits = [(w / files.PREDICTIONS).read_bytes() for w in (workdir, unbroken)]
     assert logits[0] == logits[1]
-    for ours, theirs in zip(restored(workdir), restored(unbroken), strict=True):
-        assert ours.history == files.read_rows(workdir / files.METRICS)[: ours.epoch]
-        assert ours.epoch == theirs.epoch
-        assert bits(ours.state) == bits(theirs.state)
+    ours, theirs = restored(workdir), restored(unbroken)
+    assert ours.history == files.read_rows(workdir / files.METRICS)
+    assert ours.epoch == theirs.epoch
+    assert bits(ours.state) == bits(theirs.state)
     shown = [
         (epoch, value)
         for tag, epoch, value in scalars(workdir / files.TENSORBOARD)
         if tag == "train_loss"
     ]
     assert shown == [(row["epoch"], np.float32(row["train_loss"])) for row in rows(workdir)]
-    for part in (".", files.CHECKPOINTS):  # no litter, but for damage that was put aside
+    for part in (".", f"{files.CHECKPOINTS}/0"):  # no litter, except damage that was set aside
         there, wanted = ({x.name for x in (w / part).iterdir()} for w in (workdir, unbroken))
         assert {name for name in there if not name.endswith(".damaged")} == wanted

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tiny_members import parse
+from tiny_sweeps import parse
 
 from mnist_jax.data import splits
 from mnist_jax.runs import groups, run_group, space

@@ -6,7 +6,7 @@ import signal
 import jax
 import numpy as np
 import pytest
-from tiny_members import SMALL, parse, rows, run, same_bits, summary
+from tiny_sweeps import SMALL, parse, rows, run, same_bits, summary
 from tiny_runs import ROOT, logits_of
 
 from mnist_jax import main

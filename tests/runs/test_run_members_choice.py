@@ -6,7 +6,7 @@ import signal
 
 import numpy as np
 import pytest
-from tiny_members import parse, rows, run, same_bits, summary
+from tiny_sweeps import parse, rows, run, same_bits, summary
 
 from mnist_jax.analysis import thresholds
 from mnist_jax.data import splits

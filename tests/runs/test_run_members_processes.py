@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 from devices import devices, outcome, start_two
-from tiny_members import SMALL, run, same_bits, summary
+from tiny_sweeps import SMALL, run, same_bits, summary
 from tiny_runs import ROOT, environment
 
 from mnist_jax.cli import flags

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_members import parse, rows, run, summary
+from tiny_sweeps import parse, rows, run, summary
 
 from mnist_jax.runs import run_group, run_members
 from mnist_jax.types import UserError
