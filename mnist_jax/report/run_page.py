@@ -38,7 +38,7 @@ GOAL = 0.9  # the precision and the recall for which a threshold is chosen
 
 
 class Explanation(NamedTuple):
-    """What the evaluated net consists of, and what its mistakes are based on."""
+    """The layers of the evaluated net, and the evidence behind its mistakes."""
 
     layers: Sequence[Layer]
     weights: Mapping[str, Float32[np.ndarray, "H W"]]  # of units of the first layer, over pixels

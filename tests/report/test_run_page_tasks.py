@@ -13,7 +13,8 @@ from mnist_jax.report import formats, pictures, run_page
 
 OF_CLASSES = ("confusion_matrix", "ece", "reliability", "test_top2_accuracy", "class_names")
 OF_LABELS = ("per_class", "macro", "weighted", "test_errors")
-EXPLANATION = run_page.Explanation([Layer("Dense_0", "Dense", (2,), 1570, 0)], {}, np.zeros((0, 28, 28)))  # fmt: skip
+LAYERS = [Layer("Dense_0", "Dense", (2,), 1570, 0)]
+EXPLANATION = run_page.Explanation(LAYERS, {}, np.zeros((0, 28, 28)))
 
 
 def scored(rows, score, values):
