@@ -37,7 +37,8 @@ def make_run(names=FASHION, examples=400, epochs=4, seed=0, logits=None, val=Tru
     summary = {
         "dataset": "fashion_mnist", "requested_dataset": "fashion_mnist", "model": "cnn", "seed": 0,
         "num_params": 421642, "num_train": 55000, "num_val": 5000 if val else 0,
-        "num_test": examples, "best_epoch": epochs, "val_accuracy": 0.85 if val else None,
+        "num_test": examples, "score": "accuracy", "best_epoch": epochs,
+        "val_accuracy": 0.85 if val else None,
         "test_accuracy": 1 - errors / max(examples, 1), "test_loss": 0.3, "test_errors": errors,
         "test_top2_accuracy": 0.99, "ece": 0.01, "confusion_matrix": matrix.tolist(),
         "per_class": [{"name": name, "support": 7, **scores} for name in names],
@@ -60,7 +61,7 @@ def make_run(names=FASHION, examples=400, epochs=4, seed=0, logits=None, val=Tru
     return {
         "summary": summary, "history": history, "config": config, "labels": labels,
         "images": rng.integers(0, 256, (examples, 28, 28, 1)).astype(np.uint8), "logits": logits,
-        "trials": [{"trial": 0, "status": "finished", "val_accuracy": summary["val_accuracy"]}],
+        "trials": [{"trial": 0, "status": "finished"}],
         "explanation": explanation,
         "held_out": (logits[None], labels) if val and classes == 2 else None,
         "command": "python -m mnist_jax.main --config=configs/cnn.py --workdir=runs/a",

@@ -1,4 +1,4 @@
-"""A picture of a net: what each layer makes of an image, and with how many parameters."""
+"""A picture of a net: the output shape and the parameters of each layer."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -49,9 +49,9 @@ def architecture(layers: Sequence[Layer]) -> Figure:
             edge = x + half
             lines = [detail, "×".join(map(str, shape)), f"{params:,} parameters" if params else ""]
             axes.text(x, -1.02, kind, ha="center", fontweight="bold", fontsize=9)
-            told = "\n".join(line for line in lines if line)
+            text = "\n".join(line for line in lines if line)
             axes.text(
-                x, -1.1, told, ha="center", va="top", fontsize=7.5, color=plots.PALETTE["muted"]
+                x, -1.1, text, ha="center", va="top", fontsize=7.5, color=plots.PALETTE["muted"]
             )
         total = sum(layer.num_params for layer in layers)
         axes.text(-_TALL / 2, -1.75, f"{total:,} parameters in all", va="top", fontsize=9)

@@ -90,7 +90,7 @@ def suspects(
     """The most suspect labels, at most 15: what is given → what it seems to be, over each image.
 
     Args:
-        images: all that were judged.
+        images: all examples, not only the suspects.
         found: from `errors.suspects`; of at least one.
         labels: as given.
         class_names: one a class, of any length.

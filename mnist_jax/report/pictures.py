@@ -1,7 +1,6 @@
 """Arrays as pictures inside a page: data URIs of PNG files.
 
-What can be of either sign is teal where it is positive and red where it is negative, in tones that
-show on a light page and on a dark one.
+Signed values are teal if positive and red if negative, in tones that show on light and dark pages.
 """
 
 import base64
@@ -23,12 +22,12 @@ def png(pixels: UInt8[np.ndarray, "H W C"]) -> str:
 
 
 def grey(values: Float32[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
-    """Bytes of pixels of which 0 is black and 1 is white; what is beyond becomes these."""
+    """Convert pixels from [0, 1], black to white, to bytes; other values are clipped."""
     return np.round(255 * np.clip(values, 0, 1)).astype(np.uint8)
 
 
 def signed(values: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 4"]:
-    """Numbers in colour, the more opaque the larger; the largest is solid, and 0 is not there."""
+    """Signed values in colour: opacity grows with size, from invisible at 0 to solid."""
     values = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
     opacity = np.abs(values) / (np.abs(values).max() or 1.0)
     colours = np.where(values[..., None] > 0, POSITIVE, NEGATIVE)
@@ -38,7 +37,7 @@ def signed(values: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 4"]:
 def overlay(
     image: UInt8[np.ndarray, "H W 1"], values: Float[np.ndarray, "H W"]
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """An image, dimmed, under numbers in colour."""
+    """A dimmed image under signed values in colour."""
     colours = signed(values)
     opacity = colours[..., 3:] / 255
     mixed = (1 - opacity) * _DIMMED * image + opacity * colours[..., :3]

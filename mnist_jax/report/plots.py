@@ -1,8 +1,8 @@
-"""Pictures of a run: data in, a matplotlib `Figure` out; `svg` turns one into a piece of a page.
+"""Figures of a run as matplotlib `Figure`s, and `svg`, which turns a figure into part of a page.
 
-No pyplot, so no global state to leak figures into. The colours are a small palette that works on
-white; `svg` replaces each by the CSS variable of the same name, so that inside the report the same
-drawing follows the page from light to dark.
+Figures are made without pyplot, so they have no global state. Their colours are a small palette;
+`svg` replaces each by the CSS variable of the same name, so that a figure follows the page from
+light to dark.
 """
 
 import io
@@ -79,31 +79,35 @@ def learning_curves(history: Sequence[Row], best_epoch: int | None = None) -> Fi
     columns = (history or [{}])[0].keys() - {"val_loss"}
     scores = sorted(key.removeprefix("val_") for key in columns if key.startswith("val_"))
     scores = [score for score in scores if _values(history, f"train_{score}", f"val_{score}")]
-    heights = [3] * (1 + len(scores)) + [1]
+    has_rate = bool(_values(history, "learning_rate"))
+    heights = [3] * (1 + len(scores)) + [1] * has_rate
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.5, 0.7 * sum(heights) + 0.1), layout="constrained")
-        loss, *middle, rate = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
-        for axes, column in zip((loss, *middle), ("loss", *scores), strict=True):
+        grid = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)
+        loss, *middle = panels = grid[: 1 + len(scores), 0]
+        for axes, column in zip(panels, ("loss", *scores), strict=True):
             title = formats.score_name(column)
             axes.set_title(title[0].upper() + title[1:], **TITLE)
             _curve(axes, history, f"train_{column}", "train", PALETTE["train"])
             _curve(axes, history, f"val_{column}", "validation", PALETTE["accent"])
-        rate.set_title("Learning rate", **TITLE)
-        _curve(rate, history, "learning_rate", None, PALETTE["muted"])
-        for axes in (loss, *middle, rate):
-            axes.grid(visible=False, axis="x")
-            if best_epoch is not None and _values(history, "val_loss"):
-                axes.axvline(best_epoch, label=f"best epoch ({best_epoch})", **DASHED)
         scale_to(loss, np.array(_values(history, "train_loss", "val_loss")))
         for axes, score in zip(middle, scores, strict=True):
             score_ticks(axes.yaxis, score)
-        rate.set_ylim(bottom=0)
-        rate.yaxis.set_major_locator(MaxNLocator(2, steps=[1, 2, 5, 10]))
-        rate.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        rate.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
-        rate.set_xlabel("epoch")
+        last = grid[-1, 0]
+        if has_rate:
+            last.set_title("Learning rate", **TITLE)
+            _curve(last, history, "learning_rate", None, PALETTE["muted"])
+            last.set_ylim(bottom=0)
+            last.yaxis.set_major_locator(MaxNLocator(2, steps=[1, 2, 5, 10]))
+            last.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        for axes in grid[:, 0]:
+            axes.grid(visible=False, axis="x")
+            if best_epoch is not None and _values(history, "val_loss"):
+                axes.axvline(best_epoch, label=f"best epoch ({best_epoch})", **DASHED)
+        last.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
+        last.set_xlabel("epoch")
         if len({row["epoch"] for row in history}) == 1:  # one point has no extent to scale by
-            rate.set_xlim(history[0]["epoch"] - 1, history[0]["epoch"] + 1)
+            last.set_xlim(history[0]["epoch"] - 1, history[0]["epoch"] + 1)
         if loss.get_legend_handles_labels()[0]:
             loss.legend(
                 loc="lower right", bbox_to_anchor=(1.01, 0.98), ncols=3, columnspacing=1.2,
@@ -162,11 +166,11 @@ def scale_to(axes: Axes, values: Float[np.ndarray, "_"]) -> None:
 def confusion(matrix: Int[np.ndarray, "K K"], class_names: Sequence[str]) -> Figure:
     """The confusion matrix, drawn for its errors: the diagonal has one pale colour throughout.
 
-    An error's colour is its share of the true class, on a square-root scale up to the largest: a
-    handful of errors still shows beside a hundred. Cells tell their names and count when hovered.
+    The colour of an error shows its share of the true class, on a square-root scale up to the
+    largest share, so that a few errors are visible next to a hundred. Tooltips name the cells.
 
     Args:
-        matrix: how many examples of the row's class were predicted as the column's.
+        matrix: counts; rows: true class, columns: predicted.
         class_names: K names, of any length.
     """
     names = [plain(name) for name in class_names]
@@ -187,7 +191,7 @@ def confusion(matrix: Int[np.ndarray, "K K"], class_names: Sequence[str]) -> Fig
             cell.set_linewidth(0)
             cell.set_gid(TOOLTIP + text)
             axes.add_patch(cell)
-            cell.set_clip_on(False)  # nothing to clip, and thousands of cells to say it for
+            cell.set_clip_on(False)  # thousands of clip paths would only enlarge the page
             weight = "bold" if hit and classes <= 15 else "normal"
             axes.text(
                 predicted, true, str(count), fontsize=fontsize, fontweight=weight,
@@ -221,14 +225,14 @@ def class_grid(class_names: Sequence[str]) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def reliability(bins: Sequence[Row], beside: Sequence[Row] = ()) -> Figure:
-    """How often the predictions of a given confidence were right (DeGroot and Fienberg, 1983).
+def reliability(bins: Sequence[Row], pale: Sequence[Row] = ()) -> Figure:
+    """The reliability diagram: accuracy against confidence (DeGroot and Fienberg, 1983).
 
     Args:
-        bins: each with the `count` of predictions in it, their mean `confidence` and their
-            `accuracy`. Empty ones are not drawn, nor those of a diverged run, whose confidence is
-            None or NaN.
-        beside: the same of what it is held against, drawn pale.
+        bins: each with the `count` of its predictions, their mean `confidence` and their
+            `accuracy`. Empty bins are not drawn, and neither are bins of a diverged run, whose
+            confidence is None or NaN.
+        pale: bins for comparison, drawn in a pale colour.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(3.6, 3.6))
@@ -236,10 +240,10 @@ def reliability(bins: Sequence[Row], beside: Sequence[Row] = ()) -> Figure:
         axes.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
         axes.set(xlabel="confidence", ylabel="share right")
         axes.plot([0, 1], [0, 1], **DASHED)
-        for rows, colour, line in ((beside, "train", "train"), (bins, "accent", "error")):
-            seen = [row for row in rows if row["count"] and (row["confidence"] or 0) > 0]
-            total = sum(row["count"] for row in seen)
-            for row in seen:
+        for rows, colour, line in ((pale, "train", "train"), (bins, "accent", "error")):
+            drawn = [row for row in rows if row["count"] and (row["confidence"] or 0) > 0]
+            total = sum(row["count"] for row in drawn)
+            for row in drawn:
                 size, x, y = row["count"], row["confidence"], row["accuracy"]
                 axes.vlines(x, x, y, color=PALETTE[line], lw=1.4)
                 area = 16 + 100 * (size / total) ** 0.5
@@ -257,24 +261,24 @@ def plain(name: str) -> str:
 
 
 def short(name: str, limit: int = 13) -> str:
-    """A plain name of at most `limit` letters, to fit beside an axis."""
+    """A plain name of at most `limit` letters, to fit along an axis."""
     name = plain(name)
     return name if len(name) <= limit else f"{name[: limit - 1]}…"
 
 
 def svg(figure: Figure, label: str) -> str:
-    """The figure as an `<svg>` element to put inside an HTML page: same figure, same bytes.
+    """Return the figure as an `<svg>` element for an HTML page: same figure, same bytes.
 
     Args:
-        figure: what to draw. Colours of `PALETTE` become `var(--name)`.
-        label: what a screen reader says in its place; distinct on a page, to keep the ids distinct.
+        figure: its colours of `PALETTE` become `var(--name)`.
+        label: its text for screen readers; unique on a page, to keep the ids unique.
     """
     buffer = io.StringIO()
     # Text stays text, in the font that the page chooses. The salt fixes otherwise random ids.
     style = STYLE | {"svg.fonttype": "none", "svg.hashsalt": label, "savefig.bbox": "tight"}
     undated = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with mpl.rc_context(style), warnings.catch_warnings():
-        # The browser draws the text: a glyph that matplotlib's own font lacks is no matter.
+        # The browser draws the text, so matplotlib's own font need not have the glyph.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.savefig(buffer, format="svg", transparent=True, pad_inches=0.04, metadata=undated)
     root = ElementTree.fromstring(buffer.getvalue())
@@ -284,7 +288,7 @@ def svg(figure: Figure, label: str) -> str:
 
 
 def _make_inline(root: ElementTree.Element, used: set[str]) -> None:
-    """Turns a document, in place, into an element that gets on with the page around it."""
+    """Turn a document, in place, into an element that does not interfere with its page."""
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]  # HTML needs no namespaces
         for key, value in list(element.attrib.items()):

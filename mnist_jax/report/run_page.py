@@ -38,7 +38,7 @@ GOAL = 0.9  # the precision and the recall for which a threshold is chosen
 
 
 class Explanation(NamedTuple):
-    """What the evaluated net consists of, and what its mistakes are based on."""
+    """The layers of the evaluated net, and the evidence behind its mistakes."""
 
     layers: Sequence[Layer]
     weights: Mapping[str, Float32[np.ndarray, "H W"]]  # of units of the first layer, over pixels
@@ -72,10 +72,7 @@ def render(run: FinishedRun, explanation: Explanation | None, command: str) -> s
     """
     summary, history = run.summary, run.history
     several = "trials" in summary
-    classes = "confusion_matrix" in summary
-    score = summary.get("score") or (
-        "accuracy" if classes else "macro_f1" if "per_class" in summary else "psnr"
-    )
+    score = summary["score"]
     if several:
         chosen = {t["trial"] for t in run.trials if t["setting"] == summary["chosen"]}
         history = [row for row in history if row["trial"] in chosen]
@@ -87,14 +84,12 @@ def render(run: FinishedRun, explanation: Explanation | None, command: str) -> s
         evaluated=len(run.scores),
         score=score,
         score_name=formats.score_name(score),
-        result=summary["macro"]["f1"] if score == "macro_f1" else summary[f"test_{score}"],
-        val_score=None if several else run.trials[0].get(f"val_{score}"),
         command=command,
         next_commands=[] if several else next_commands(summary, history, run.config, command),
         config_rows=list(flatten(run.config)),
         learning=_svg(plots.learning_curves(history, best_epoch), "Learning curves"),
         sweep=_sweep(run, score) if several else None,
-        classes=_classes(run, explanation) if classes else None,
+        classes=_classes(run, explanation) if "confusion_matrix" in summary else None,
         triples=_triples(run),
         net=_net(explanation) if explanation and explanation.layers else None,
     )

@@ -32,7 +32,7 @@ def distribution(trials: Sequence[Row], settings: Sequence[Row], score: str, spl
         settings: of summary.json; the mean of `val_score` and its 95% interval are drawn through
             the points.
         score: which one, such as "accuracy".
-        split: of which the trials' scores are: "val" or "test".
+        split: "val" or "test".
     """
     evaluated = [setting for setting in settings if setting["val_score"]]
     best = sorted(evaluated, key=lambda setting: -setting["val_score"]["mean"])[:_SHOWN]

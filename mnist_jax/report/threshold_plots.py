@@ -70,7 +70,7 @@ def _square(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
 
 
 def _mark(axes: Axes, marks: Mapping[str, tuple[float, float]]) -> None:
-    """Marks that tell their name when hovered: a dark dot, a red square, then red rings; no NaN."""
+    """Mark points with tooltips: a dark dot, a red square, then red rings; NaN is left out."""
     for number, (name, (x, y)) in enumerate(marks.items()):
         if math.isnan(x + y):
             continue
@@ -84,7 +84,7 @@ def _mark(axes: Axes, marks: Mapping[str, tuple[float, float]]) -> None:
 
 
 def _zoom(axes: Axes, x: tuple[float, float], y: tuple[float, float]) -> None:
-    """Shows these ranges of both axes, with a margin for lines that run along the edge."""
+    """Show these ranges of both axes, with a margin for lines along the edge."""
     for axis, (low, high) in ((axes.xaxis, x), (axes.yaxis, y)):
         margin = (high - low) / 50
         axis.set_view_interval(low - margin, high + margin, ignore=True)

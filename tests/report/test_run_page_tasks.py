@@ -30,9 +30,9 @@ def plain(score, without, **summary):
     kept = {key: value for key, value in made["summary"].items() if key not in without}
     history = [row | {"train_accuracy": None} for row in made["history"]]
     return run_page.FinishedRun(
-        summary=kept | summary,
+        summary=kept | {"score": score, f"val_{score}": 0.75} | summary,
         history=scored(history, score, np.linspace(0.4, 0.7, 4).tolist()),
-        trials=[{"trial": 0, f"val_{score}": 0.75}],
+        trials=[{"trial": 0, "status": "finished"}],
         config=made["config"],
         images=made["images"],
         labels=np.eye(2, dtype=np.int32)[made["labels"]],
@@ -51,6 +51,7 @@ def several(score, without, **summary):
     kept = {key: value for key, value in run.summary.items() if key not in without}
     kept |= {
         "score": score,
+        f"val_{score}": found["mean"],
         "settings": describe_settings(trials, score),
         "test": {score: found, "loss": found},
         "ensemble": None,
@@ -79,7 +80,7 @@ PSNR = {
 
 
 def test_multilabel():
-    run = plain("macro_f1", OF_CLASSES, test_errors=5, test_accuracy=0.75)
+    run = plain("macro_f1", OF_CLASSES, test_errors=5, test_accuracy=0.75, test_macro_f1=0.125)
     text = run_page.render(run, EXPLANATION, "it")
     check_self_contained(text)
     page = Page(text)
@@ -122,12 +123,11 @@ def test_noise_without_a_ratio_has_a_dash():
 
 
 def test_multilabel_sweep():
-    run = several("macro_f1", OF_CLASSES, test_accuracy=0.71, test_errors=3.5)
+    run = several("macro_f1", OF_CLASSES, test_accuracy=0.71, test_errors=3.5, test_macro_f1=0.64)
     text = run_page.render(run, EXPLANATION, "it")
     check_self_contained(text)
     words = Page(text).text
-    mean = formats.percent(run.summary["macro"]["f1"])
-    assert f"Test macro F1 {mean} ± 1.00%, mean and standard deviation of 3 trials" in words
+    assert "Test macro F1 64.00% ± 1.00%, mean and standard deviation of 3 trials" in words
     assert "All labels right 71.00% 3.5 errors in 12 images" in words
     assert "validation macro F1" in words
     assert "Validation macro F1 64.00% of the chosen setting" in words
@@ -161,6 +161,6 @@ def test_nested_scores_have_their_unit(score):
         "folds": [fold, fold | {"fold": 1, "score": 0.7}],
     }
     without = OF_CLASSES + (OF_LABELS if score == "psnr" else ())
-    other = PSNR if score == "psnr" else {"test_errors": 1.0}
+    other = PSNR if score == "psnr" else {"test_errors": 1.0, "test_macro_f1": 0.6}
     text = run_page.render(several(score, without, nested=nested, **other), None, "it")
     assert f"<td>{'0.70 dB' if score == 'psnr' else '70.00%'}</td></tr>" in text

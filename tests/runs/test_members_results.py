@@ -115,3 +115,26 @@ def setting(mean, diverged=0, dropped=False):
 )
 def test_the_best_setting_came_to_its_end(better, worse):
     assert members_results.rank(better) > members_results.rank(worse)
+
+
+def test_the_choice_of_validation_in_a_line():
+    rows = [
+        {
+            "setting": setting,
+            "overrides": {"model.dropout": dropout},
+            "seed": seed,
+            "fold": None,
+            "status": "finished",
+            "val_accuracy": 0.9 + 0.005 * setting + 0.001 * seed,
+        }
+        for setting, dropout in enumerate((0.0, 0.2))
+        for seed in range(3)
+    ]
+    described = members_results.describe_settings(rows)
+    line = members_results.choice(described, 1, folds=0)
+    assert line == "best of 2 settings by validation: dropout 0.2: accuracy 90.60% ± 0.10"
+    assert members_results.choice(described[:1], 0, folds=0) == ""
+    line = members_results.choice(described[:1], 0, folds=5)
+    assert line == "5 held-out folds: accuracy 90.10% ± 0.10"
+    alone = members_results.describe_settings([rows[0] | {"val_accuracy": None}])
+    assert members_results.choice(alone, 0, folds=0) == ""
