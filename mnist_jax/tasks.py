@@ -15,7 +15,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int, Int32, Num, Shaped
+from jaxtyping import Bool, Float, Float32, Int, Int32, Num
 
 from mnist_jax.types import Array, Fields, Option, UserError, plain
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mnist_jax.analysis.metrics import AnyReport
 
 Loss = Callable[[Array, Array, float | Array], Array]  # outputs, targets, smoothing: one an example
+Classes = Int32[np.ndarray, " n"]
 Labels = tuple[Int32[np.ndarray, "n ..."], tuple[str, ...]]  # of each example, and their names
 
 
@@ -51,7 +52,7 @@ class Entry(NamedTuple):
     options: Mapping[str, Option] = {}  # its own keys of config.task
     check: Callable[[Fields], object] | None = None  # of them
     # Labels from classes and class names; None: the classes.
-    relabel: Callable[[Fields, Int32[np.ndarray, " n"], Sequence[str]], Labels] | None = None
+    relabel: Callable[[Fields, Classes, Sequence[str]], Labels] | None = None
 
 
 def build(config: Fields, num_classes: int) -> Task:
@@ -89,7 +90,7 @@ def check(config: Fields) -> None:
         entry.check(config)
 
 
-def relabel(config: Fields, classes: Int32[np.ndarray, " n"], class_names: Sequence[str]) -> Labels:
+def relabel(config: Fields, classes: Classes, class_names: Sequence[str]) -> Labels:
     """Return the task's label of each example, and the names of the labels.
 
     Returns:
@@ -99,8 +100,8 @@ def relabel(config: Fields, classes: Int32[np.ndarray, " n"], class_names: Seque
     Raises:
       UserError: the data lacks a class of the config, or has no other.
     """
-    entry = TASKS[config["name"]]
-    return (entry.relabel or _classes)(config, classes, class_names)
+    own = TASKS[config["name"]].relabel
+    return own(config, classes, class_names) if own else (classes, tuple(class_names))
 
 
 def cross_entropy(
@@ -197,12 +198,6 @@ def _same(outputs: Array) -> Array:
     return outputs
 
 
-def _classes(
-    config: Fields, classes: Int32[np.ndarray, " n"], class_names: Sequence[str]
-) -> Labels:
-    return classes, tuple(class_names)
-
-
 def _classify(num_outputs: int, loss: Loss, scores: Callable, probable: bool) -> Task:
     """Build a task of one class per example."""
     import jax.numpy as jnp
@@ -284,9 +279,7 @@ def _check_positive(config: Fields) -> None:
         raise UserError("config.task.positive: which classes are a yes? (5,) asks: is it a 5")
 
 
-def _relabel_binary(
-    config: Fields, classes: Int32[np.ndarray, " n"], class_names: Sequence[str]
-) -> Labels:
+def _relabel_binary(config: Fields, classes: Classes, class_names: Sequence[str]) -> Labels:
     positive = config["positive"]
     _check_classes("positive", positive, class_names)
     yes = " or ".join(class_names[i] for i in positive)
@@ -330,9 +323,7 @@ def _read_labels(config: Fields) -> dict[str, list[Any]]:
     return labels
 
 
-def _relabel_multilabel(
-    config: Fields, classes: Int32[np.ndarray, " n"], class_names: Sequence[str]
-) -> Labels:
+def _relabel_multilabel(config: Fields, classes: Classes, class_names: Sequence[str]) -> Labels:
     labels = _read_labels(config)
     for members in labels.values():
         _check_classes("labels", members, class_names)
@@ -366,9 +357,7 @@ def _denoise(config: Fields, loss: str, num_classes: int) -> Task:
         report = image_quality.compare(jnp.clip(scores(outputs), 0, 1), clean)
         return report._replace(loss=losses(outputs, clean, 0.0).mean())
 
-    def targets(
-        images: Float32[Array, "n h w c"], labels: Shaped[Array, "n ..."]
-    ) -> Float32[Array, "n pixels"]:
+    def targets(images: Float32[Array, "n h w c"], labels: Array) -> Float32[Array, "n pixels"]:
         return images.reshape(len(images), -1)
 
     scores = jax.nn.sigmoid if loss == "logistic" else _same
@@ -407,11 +396,7 @@ TASKS = {
     "multilabel": Entry(
         _multilabel,
         _YES_OR_NO,
-        {
-            "labels": Option(
-                {"large": [7, 8, 9], "odd": [1, 3, 5, 7, 9]}, "multilabel: their classes"
-            )
-        },
+        {"labels": Option({"large": [7, 8, 9], "odd": [1, 3, 5, 7, 9]}, "multilabel: classes")},
         _read_labels,
         _relabel_multilabel,
     ),

@@ -1,7 +1,7 @@
 """Optimizers and learning-rate schedules, from Optax; rates are traced, never compiled in.
 
 Adding one takes a builder and an entry of `OPTIMIZERS` or `SCHEDULES`, with the config keys that it
-reads. Optax is imported inside the builders, so that reading flags stays fast.
+reads. A builder takes the module `optax`, because reading flags must not import it.
 """
 
 from collections.abc import Callable
@@ -25,74 +25,10 @@ class Entry(NamedTuple):
     options: dict[str, Option] = {}  # noqa: RUF012 (never changed)
 
 
-def _sgd(config: Fields, hparams: Hparams, decay: Any) -> list:
-    return [decay]
-
-
-def _momentum(config: Fields, hparams: Hparams, decay: Any) -> list:
-    import optax
-
-    return [decay, optax.trace(hparams.momentum)]
-
-
-def _adam(config: Fields, hparams: Hparams, decay: Any) -> list:
-    import optax
-
-    # b1 and b2 are compiled in: 1 - b2 would lose digits as a traced float32.
-    return [decay, optax.scale_by_adam(config["b1"], config["b2"])]
-
-
-def _adamw(config: Fields, hparams: Hparams, decay: Any) -> list:
-    import optax
-
-    return [optax.scale_by_adam(config["b1"], config["b2"]), decay]
-
-
 _BETAS = {
     "b1": Option(0.9, "adam, adamw: decay of the gradient's average", "[0, 1)"),
     "b2": Option(0.999, "adam, adamw: decay of the squared gradient's average", "[0, 1)"),
 }
-# Builders take (config, hparams, weight decay) and return Optax transformations in order, without
-# the learning rate.
-OPTIMIZERS = {
-    "sgd": Entry(_sgd),
-    "momentum": Entry(_momentum, {"momentum": Option(0.9, "momentum", "[0, 1)")}),
-    "adam": Entry(_adam, _BETAS),
-    "adamw": Entry(_adamw, _BETAS),
-}
-
-
-def _constant(config: Fields, total: int, every: int) -> Callable:
-    import optax
-
-    return optax.constant_schedule(1.0)
-
-
-def _cosine(config: Fields, total: int, every: int) -> Callable:
-    import optax
-
-    warmup = min(round(config["warmup"] * total), total - 1)
-    return optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup, total)
-
-
-def _one_cycle(config: Fields, total: int, every: int) -> Callable:
-    import optax
-
-    return optax.cosine_onecycle_schedule(total, 1.0, config["warmup"])
-
-
-def _step(config: Fields, total: int, every: int) -> Callable:
-    import optax
-
-    return optax.exponential_decay(1.0, every, config["decay"], staircase=True)
-
-
-def _exponential(config: Fields, total: int, every: int) -> Callable:
-    import optax
-
-    return optax.exponential_decay(1.0, every, config["decay"])
-
-
 _WARMUP = {"warmup": Option(0.3, "cosine and one_cycle: rising share of the steps", "[0, 1)")}
 _DECAY = {
     "decay": Option(0.1, "step, exponential and plateau: factor ...", "(0, 1)"),
@@ -100,8 +36,48 @@ _DECAY = {
         10, "... per this many epochs (plateau: without improvement)", "[1, inf)"
     ),
 }
-# Builders take (config, steps, steps of `decay_epochs`) and return the learning rate at a step as
-# a fraction of its peak. "plateau" is constant: the function `plateau` reduces it.
+
+
+def _adam(optax: Any, config: Fields) -> Any:
+    # b1 and b2 are compiled in: 1 - b2 would lose digits as a traced float32.
+    return optax.scale_by_adam(config["b1"], config["b2"])
+
+
+# Builders return Optax transformations in order, without the learning rate.
+OPTIMIZERS = {
+    "sgd": Entry(lambda optax, config, hparams, decay: [decay]),
+    "momentum": Entry(
+        lambda optax, config, hparams, decay: [decay, optax.trace(hparams.momentum)],
+        {"momentum": Option(0.9, "momentum", "[0, 1)")},
+    ),
+    "adam": Entry(lambda optax, config, hparams, decay: [decay, _adam(optax, config)], _BETAS),
+    "adamw": Entry(lambda optax, config, hparams, decay: [_adam(optax, config), decay], _BETAS),
+}
+
+
+def _cosine(optax: Any, config: Fields, total: int, every: int) -> Callable:
+    warmup = min(round(config["warmup"] * total), total - 1)
+    return optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup, total)
+
+
+def _one_cycle(optax: Any, config: Fields, total: int, every: int) -> Callable:
+    return optax.cosine_onecycle_schedule(total, 1.0, config["warmup"])
+
+
+def _step(optax: Any, config: Fields, total: int, every: int) -> Callable:
+    return optax.exponential_decay(1.0, every, config["decay"], staircase=True)
+
+
+def _exponential(optax: Any, config: Fields, total: int, every: int) -> Callable:
+    return optax.exponential_decay(1.0, every, config["decay"])
+
+
+def _constant(optax: Any, config: Fields, total: int, every: int) -> Callable:
+    return optax.constant_schedule(1.0)
+
+
+# Builders return the learning rate at a step, as a fraction of its peak, from the total number of
+# steps and that of `decay_epochs`. "plateau" is constant: the function `plateau` reduces it.
 SCHEDULES = {
     "constant": Entry(_constant),
     "cosine": Entry(_cosine, _WARMUP),
@@ -133,10 +109,10 @@ def schedule(config: Fields, num_epochs: int, steps_per_epoch: int) -> Schedule:
     here: see `plateau`.
     """
     import jax.numpy as jnp
+    import optax
 
-    build = SCHEDULES[config["schedule"]].build
-    every = config["decay_epochs"] * steps_per_epoch
-    fraction = build(config, num_epochs * steps_per_epoch, every)
+    build, every = SCHEDULES[config["schedule"]].build, config["decay_epochs"] * steps_per_epoch
+    fraction = build(optax, config, num_epochs * steps_per_epoch, every)
     return loosely(lambda step: jnp.asarray(fraction(step), jnp.float32))
 
 
@@ -169,7 +145,7 @@ def optimizer(
     import optax
 
     decay = optax.add_decayed_weights(hparams.weight_decay)
-    direction = OPTIMIZERS[config["name"]].build(config, hparams, decay)
+    direction = OPTIMIZERS[config["name"]].build(optax, config, hparams, decay)
     clip = [optax.clip_by_global_norm(hparams.clip)] if config["clip"] else []
     chain = optax.chain(*clip, *direction, optax.scale(-learning_rate))
 
