@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from mnist_jax.models import conv
+from mnist_jax.runtime.xla import barrier
 from mnist_jax.train.state import Hparams
 from mnist_jax.types import Fields, PyTree
 
@@ -80,9 +80,9 @@ def optimizer(
 def _computed_once(gradients: PyTree) -> PyTree:
     """The same; on a CPU XLA would make each part of all passes of the optimizer that read it."""
     if any(gradient.ndim > 2 for gradient in jax.tree.leaves(gradients)):
-        return jax.tree.map(conv.kept, gradients)
+        return jax.tree.map(barrier, gradients)
     # Dense layers alone: no weights change before all gradients are there, or they are copied.
-    return conv.kept(gradients)
+    return barrier(gradients)
 
 
 def plateau(config: Fields) -> optax.GradientTransformationExtraArgs | None:
