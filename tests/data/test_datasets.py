@@ -170,8 +170,8 @@ def test_known_names_pass_and_cost_no_import():
     for name in ("kmnist", "emnist/letters"):
         datasets.check_name(name)
     check = (
-        "import sys; from mnist_jax import data\n"
-        "for name in ('mnist', 'fashion_mnist', 'digits', 'csv:x.csv'): data.check_name(name)\n"
+        "import sys; from mnist_jax.data import datasets\n"
+        "for name in ('mnist', 'fashion_mnist', 'digits', 'csv:x.csv'): datasets.check_name(name)\n"
         "assert not {'tensorflow_datasets', 'sklearn', 'PIL', 'requests'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", check], check=True)
@@ -214,8 +214,8 @@ def test_digits_are_always_the_same(tmp_path):
 def test_digits_are_kept_and_scikit_learn_is_not_waited_for(tmp_path):
     made = datasets.load("digits", data_dir=str(tmp_path))
     code = (
-        "import sys; from mnist_jax import data; "
-        "print(data.load('digits', data_dir=sys.argv[1]).fingerprint, 'sklearn' in sys.modules)"
+        "import sys; from mnist_jax.data import datasets; "
+        "print(datasets.load('digits', data_dir=sys.argv[1]).fingerprint, 'sklearn' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True
