@@ -1,6 +1,6 @@
 """What predictions are worth: sums that training adds up, and the full report of a split."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -140,6 +140,11 @@ def without_probabilities(report: Report) -> Report:
     """A report on scores that are no logarithms of probabilities: what takes them for such goes."""
     nothing = jax.tree.map(jnp.zeros_like, report.reliability)
     return report._replace(ece=jnp.full_like(report.ece, jnp.nan), reliability=nothing)
+
+
+def has_probabilities(report: Mapping[str, Any]) -> bool:
+    """Return True if a report of `to_python`, or a summary with one, is of probabilities."""
+    return report.get("ece") is not None
 
 
 def multilabel(

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Float32, Int, Int32, UInt8
 from ml_collections import ConfigDict
 
 from mnist_jax import config as configs
-from mnist_jax.analysis import ensemble, stats
+from mnist_jax.analysis import ensemble, metrics, stats
 from mnist_jax.data import splits
 from mnist_jax.types import UserError
 from mnist_jax.workdir import files
@@ -43,7 +43,7 @@ class Run(NamedTuple):
     @property
     def probable(self) -> bool:
         """Whether the softmax of its logits are probabilities; those of a hinge are not."""
-        return self.summary.get("test", self.summary)["ece"] is not None
+        return metrics.has_probabilities(self.summary.get("test", self.summary))
 
     @property
     def folds(self) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, Int32, UInt8
 from markupsafe import Markup
 
-from mnist_jax.analysis import error_analysis, slices, stats, thresholds
+from mnist_jax.analysis import error_analysis, metrics, slices, stats, thresholds
 from mnist_jax.config import flatten
 from mnist_jax.models.registry import Layer
 from mnist_jax.report import architecture, error_plots, formats, pictures, plots, threshold_plots
@@ -120,8 +120,7 @@ def render(
     """The report of one run, as the text of a self-contained HTML file.
 
     Args:
-        summary: what `summary.json` holds. Where all bins of its `reliability` are empty, the
-            logits are of no probabilities, and none are shown.
+        summary: what `summary.json` holds.
         history: the rows of `metrics.jsonl`.
         config: the run's whole configuration.
         images: the test images, each shown as it was before any scaling.
@@ -157,8 +156,7 @@ def render(
     closest = closest[np.isfinite(probabilities[closest]).all(axis=1)]
     rankings = [thresholds.ranking(odds[:, k], labels == k) for k in range(len(names))]
     curves = plots.learning_curves(history, summary["best_epoch"])
-    bins = summary["reliability"]
-    probable = any(row["count"] for row in bins)  # a hinge loss makes no probabilities
+    probable = metrics.has_probabilities(summary)
     return template("report.html.jinja").render(
         summary=summary,
         history=history,
@@ -183,7 +181,9 @@ def render(
         architecture=Markup(plots.svg(architecture.architecture(inside.layers), "The net")),
         learning_curves=Markup(plots.svg(curves, "Learning curves")),
         confusion=Markup(plots.svg(plots.confusion(matrix, names), "Confusion matrix")),
-        reliability=Markup(plots.svg(plots.reliability(bins), "Reliability diagram"))
+        reliability=Markup(
+            plots.svg(plots.reliability(summary["reliability"]), "Reliability diagram")
+        )
         if probable
         else "",
         probable=probable,
