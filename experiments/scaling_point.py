@@ -18,7 +18,7 @@ import numpy as np
 
 from mnist_jax import config as configs
 from mnist_jax import train
-from mnist_jax.runtime import memory, xla
+from mnist_jax.runtime import provenance, xla
 
 ONCE = 60_000  # more training examples than these are repetitions
 
@@ -64,8 +64,8 @@ def measure(point: Point) -> dict[str, Any]:
     return {
         "seconds": statistics.median(seconds[1:]),
         "num_params": num_params,
-        "peak_rss_bytes": memory.peak_rss_bytes(),
-        "device_peak_bytes": memory.jax_peak_bytes(),
+        "peak_rss_bytes": provenance.peak_rss_bytes(),
+        "device_peak_bytes": provenance.jax_peak_bytes(),
     }
 
 

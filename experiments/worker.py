@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments import peers
-from mnist_jax.runtime import memory
+from mnist_jax.runtime import provenance
 
 
 class Failed(Exception):  # noqa: N818
@@ -50,11 +50,7 @@ def spawn(job: Job, cache: Path) -> Iterator[subprocess.Popen]:
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     }
     if job.peer == "ours by core":
-        from mnist_jax.runs import (
-            groups,  # not in the worker, where it would bring JAX to every peer
-        )
-
-        variables["JAX_NUM_CPU_DEVICES"] = str(groups.cores())
+        variables["JAX_NUM_CPU_DEVICES"] = str(provenance.cores())
     process = subprocess.Popen(
         [sys.executable, "-m", "experiments.worker", json.dumps(job)],
         stdin=subprocess.PIPE,
@@ -142,7 +138,7 @@ def _do(peer: peers.Peer, word: str) -> dict[str, Any]:
             return {"seconds": _seconds(peer.predict)}
         case "memory":
             return {
-                "peak_rss_bytes": memory.peak_rss_bytes(),
+                "peak_rss_bytes": provenance.peak_rss_bytes(),
                 "device_peak_bytes": peer.device_peak_bytes(),
             }
         case unknown:

@@ -9,7 +9,7 @@ import optax
 from flax import linen as nn
 
 from experiments.peers import Peer, Task
-from mnist_jax.runtime.memory import jax_peak_bytes
+from mnist_jax.runtime import provenance
 
 PREDICT_BATCH = 500
 
@@ -74,7 +74,7 @@ def make(task: Task) -> Peer:
         starts = range(0, len(test), PREDICT_BATCH)
         jax.block_until_ready([forward(params, test[i : i + PREDICT_BATCH]) for i in starts])
 
-    return Peer(fit, predict, jax_peak_bytes)
+    return Peer(fit, predict, provenance.jax_peak_bytes)
 
 
 def hashable(net: Mapping[str, Any]) -> tuple:

@@ -7,8 +7,7 @@ import jax
 from experiments.peers import Peer, Task
 from mnist_jax import config as configs
 from mnist_jax import train
-from mnist_jax.runtime import sharding, xla
-from mnist_jax.runtime.memory import jax_peak_bytes
+from mnist_jax.runtime import provenance, sharding, xla
 from mnist_jax.train import evaluate
 
 
@@ -52,4 +51,4 @@ def make(task: Task, *, by_core: bool = False) -> Peer:
     def predict() -> None:
         jax.block_until_ready(forward()(train.variables(state), test))
 
-    return Peer(fit, predict, jax_peak_bytes)
+    return Peer(fit, predict, provenance.jax_peak_bytes)

@@ -1,6 +1,5 @@
 """Groups of members that one program can train: what they need on the devices, and the plan."""
 
-import os
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ from mnist_jax.data import datasets
 from mnist_jax.data.splits import Splits
 from mnist_jax.runs import space
 from mnist_jax.runs.space import Member
-from mnist_jax.runtime import sharding
+from mnist_jax.runtime import provenance, sharding
 from mnist_jax.train import trials
 from mnist_jax.train.trials import Members, Plan
 from mnist_jax.types import UserError
@@ -103,7 +102,7 @@ def plan(
     # Programs of several devices wait for each other in the order in which they were started, and
     # XLA's convolutions in two programs at a time add up in an order that is never the same.
     alone = jax.device_count() > 1 or any(layer.kind == "Conv" for layer in recipe.model.layers())
-    threads = cores() if jax.default_backend() == "cpu" and not alone else 1
+    threads = provenance.cores() if jax.default_backend() == "cpu" and not alone else 1
     width = _width(config, recipe, len(there), threads)
     parts = sharding.parts_of_members(width, shape.train.batch_size)
     mesh = sharding.make_mesh(parts)
@@ -112,13 +111,6 @@ def plan(
         width = _width(config, recipe, training, threads)
     width += -width % parts  # as many members in each
     return Plan(recipe._replace(mesh=mesh), width, threads, mesh, config.members.patience)
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _width(config: ConfigDict, recipe: train.Recipe, count: int, threads: int) -> int:

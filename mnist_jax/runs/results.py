@@ -17,7 +17,7 @@ from mnist_jax.analysis import image_quality, metrics
 from mnist_jax.data.augment import normalize
 from mnist_jax.data.splits import Splits
 from mnist_jax.report import run_page, task_page
-from mnist_jax.runtime import memory, provenance
+from mnist_jax.runtime import provenance
 from mnist_jax.tasks import AnyReport
 from mnist_jax.train import evaluate
 from mnist_jax.types import Row
@@ -99,7 +99,7 @@ def of_what(
 def where(splits: Splits) -> dict[str, Any]:
     """The part of a summary that says with what, and on which machine."""
     return {
-        "peak_rss_bytes": memory.peak_rss_bytes(),
+        "peak_rss_bytes": provenance.peak_rss_bytes(),
         "device": provenance.device(),
         "backend": jax.default_backend(),
         "versions": provenance.versions(),
