@@ -147,8 +147,9 @@ def test_one_run_at_a_time(tmp_path, new):
 
 
 def test_a_run_that_is_killed_keeps_nobody_out(tmp_path):
-    code = "import os, pathlib; from mnist_jax.workdir import files; "
-    killed = f"{code}path = pathlib.Path({str(tmp_path)!r}); files.locked(path).__enter__(); os.kill(os.getpid(), 9)"
+    imports = "import os, pathlib; from mnist_jax.workdir import files"
+    lock = f"files.locked(pathlib.Path({str(tmp_path)!r})).__enter__()"
+    killed = f"{imports}; {lock}; os.kill(os.getpid(), 9)"
     assert subprocess.run([sys.executable, "-c", killed]).returncode == -9
     with files.locked(tmp_path):
         pass
