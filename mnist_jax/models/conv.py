@@ -34,7 +34,7 @@ Shape = tuple[int, ...]
 
 
 class _Geometry(NamedTuple):
-    """Places of a kernel on the images; only gradients of strided convolutions need dilation."""
+    """Positions of a kernel on images; only gradients of strided convolutions need dilation."""
 
     stride: int
     pads: tuple[Pair, Pair]  # before and after the rows, and the columns; negative: cropped

@@ -46,7 +46,7 @@ class Model(NamedTuple):
 class Dropout(nn.Module):
     """Zeroes a share of the values at random and scales the others up (Srivastava et al. 2014).
 
-    Flax's own, but that the rate may be traced.
+    Like Flax's, but the rate may be traced.
     """
 
     @nn.compact
@@ -153,8 +153,8 @@ class Conv(nn.Module):
 class BatchNorm(nn.Module):
     """Gives each channel of a batch mean 0 and variance 1, then a mean and scale that are learnt.
 
-    Ioffe and Szegedy 2015; evaluation takes averages over past batches. Flax's own, but that a
-    CPU is quick at its sums.
+    Ioffe and Szegedy 2015; evaluation uses averages over past batches. Like Flax's, but with sums
+    that are fast on a CPU.
     """
 
     average: bool  # whether to take the averages
@@ -267,10 +267,10 @@ def from_module(module: nn.Module) -> Model:
 
 
 def first_weights(model: Model, variables: PyTree) -> Float32[np.ndarray, "units h w"] | None:
-    """What the units of the first layer weigh the pixels of an image of one channel by.
+    """Return the first layer's weights of the pixels of a one-channel image, per unit.
 
-    Those of a dense layer cover the image, those of a convolution its kernel; None where the first
-    layer has no such weights.
+    A dense layer's weights cover the image, a convolution's its kernel; None if the first layer has
+    no such weights.
     """
     first = next(layer for layer in model.layers() if layer.kind != "BatchNorm")
     layer = variables["params"]

@@ -1,4 +1,4 @@
-"""How a command ends: with an exit code, and without a traceback where nothing of ours is wrong."""
+"""Exit codes of commands; tracebacks only for bugs."""
 
 import functools
 import os
@@ -12,14 +12,14 @@ Main = Callable[[Sequence[str]], int]
 
 
 def command(main: Main) -> Main:
-    """Decorates what takes a command's arguments and returns its exit code.
+    """Decorate a function of a command's arguments that returns its exit code.
 
-    A user's mistake is told in one line, and the code is 2. At Ctrl-C, and where nobody reads what
-    is printed any more, as after `| head`, the command ends as if SIGINT or SIGPIPE had ended it.
+    A user error prints one line and exits with 2. After Ctrl-C, or when the reader of the output is
+    gone (`| head`), the exit code is that of SIGINT or SIGPIPE.
     """
 
     @functools.wraps(main)
-    def told(argv: Sequence[str]) -> int:
+    def wrapped(argv: Sequence[str]) -> int:
         try:
             code = main(argv)
             sys.stdout.flush()
@@ -31,7 +31,7 @@ def command(main: Main) -> Main:
             print("stopped", file=sys.stderr)
             return 128 + signal.SIGINT
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tells of it
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python reports it
             return 128 + signal.SIGPIPE
 
-    return told
+    return wrapped
