@@ -1,4 +1,4 @@
-"""Committees: what several members decide together. NumPy, on the logits that they left."""
+"""Ensembles: combined predictions of several members, from their logits, in NumPy."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,29 +8,31 @@ from jaxtyping import Float, Int
 
 
 def mean_logits(logits: Float[np.ndarray, "members n classes"]) -> Float[np.ndarray, "n classes"]:
-    """Scores: the geometric mean of the members' probabilities, up to a factor."""
+    """Score by the geometric mean of the members' probabilities, up to a factor."""
     return logits.mean(axis=0)
 
 
 def probabilities(
     logits: Float[np.ndarray, "members n classes"],
 ) -> Float[np.ndarray, "n classes"]:
-    """What a committee believes: the arithmetic mean of its members' probabilities."""
-    return _softmax(logits).mean(axis=0)
+    """Return the arithmetic mean of the members' probabilities."""
+    from scipy.special import softmax
+
+    return softmax(logits, axis=-1).mean(axis=0)
 
 
 def mean_probabilities(
     logits: Float[np.ndarray, "members n classes"],
 ) -> Float[np.ndarray, "n classes"]:
-    """Scores: the logarithm of `probabilities`."""
+    """Score by the logarithm of `probabilities`."""
     return np.log(np.maximum(probabilities(logits), np.finfo(np.float32).tiny))
 
 
 def vote(logits: Float[np.ndarray, "members n classes"]) -> Float[np.ndarray, "n classes"]:
-    """Scores: the share of members that decide for a class; mean probabilities break ties."""
+    """Score by the share of members that predict a class; mean probabilities break ties."""
     classes = np.arange(logits.shape[-1])
     shares = (logits.argmax(axis=-1)[..., None] == classes).mean(axis=0)
-    # Less than half a vote, whatever they are.
+    # A tie-breaker of less than half a vote.
     return shares + probabilities(logits) / (3 * len(logits))
 
 
@@ -44,7 +46,7 @@ RULES: dict[str, Callable] = {
 def accuracies(
     logits: Float[np.ndarray, "members n classes"], labels: Int[np.ndarray, " n"]
 ) -> dict[str, float]:
-    """The accuracy of all members together, by each rule."""
+    """Return the accuracy of the ensemble of all members, by each rule."""
     return {
         name: float((rule(logits).argmax(axis=-1) == labels).mean()) for name, rule in RULES.items()
     }
@@ -57,35 +59,30 @@ def by_size(
     draws: int = 20,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """How much a committee gains with its size.
+    """Measure the accuracy of ensembles of several sizes.
 
     Args:
       logits: of all members.
       labels: classes.
-      sizes: of the committees, at most the number of members.
-      draws: random committees of each size, but of one member each and of all members all.
+      sizes: numbers of members, at most all of them.
+      draws: random ensembles of each size; of size 1 all members, of full size the only ensemble.
       seed: of the draws.
 
     Returns:
-      For each size the `accuracies` of the committees, by the mean of probabilities.
+      For each size the `accuracies` of its ensembles, by the mean of probabilities.
     """
+    from scipy.special import softmax
+
     rng = np.random.default_rng(seed)
-    believed = _softmax(logits)
+    member_probabilities = softmax(logits, axis=-1)
     rows = []
     for size in sizes:
         if size == 1:
-            committees = [[member] for member in range(len(logits))]
+            ensembles = [[member] for member in range(len(logits))]
         elif size == len(logits):
-            committees = [list(range(size))]
+            ensembles = [list(range(size))]
         else:
-            committees = [rng.permutation(len(logits))[:size].tolist() for _ in range(draws)]
-        decided = [believed[chosen].mean(axis=0).argmax(axis=-1) for chosen in committees]
-        rows.append({"size": size, "accuracies": [float((d == labels).mean()) for d in decided]})
+            ensembles = [rng.permutation(len(logits))[:size].tolist() for _ in range(draws)]
+        predicted = [member_probabilities[e].mean(axis=0).argmax(axis=-1) for e in ensembles]
+        rows.append({"size": size, "accuracies": [float((p == labels).mean()) for p in predicted]})
     return rows
-
-
-def _softmax(
-    logits: Float[np.ndarray, "members n classes"],
-) -> Float[np.ndarray, "members n classes"]:
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)

@@ -1,6 +1,6 @@
 """Metrics: sums that training accumulates, and the full report of a split."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -146,6 +146,11 @@ def without_probabilities(report: Report) -> Report:
     """Remove from a report what needs the scores to be logarithms of probabilities."""
     nothing = jax.tree.map(jnp.zeros_like, report.reliability)
     return report._replace(ece=jnp.full_like(report.ece, jnp.nan), reliability=nothing)
+
+
+def has_probabilities(report: Mapping[str, Any]) -> bool:
+    """Return True if a report of `to_python`, or a summary with one, is of probabilities."""
+    return report.get("ece") is not None
 
 
 def multilabel(

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int32, UInt8
 
 from mnist_jax import config as configs
-from mnist_jax.analysis import ensemble, stats
+from mnist_jax.analysis import ensemble, metrics, stats
 from mnist_jax.data import splits
 from mnist_jax.types import UserError
 from mnist_jax.workdir import files
@@ -42,7 +42,7 @@ class Run(NamedTuple):
     @property
     def probable(self) -> bool:
         """Whether the softmax of its logits are probabilities; those of a hinge are not."""
-        return self.summary["ece"] is not None
+        return metrics.has_probabilities(self.summary)
 
     @property
     def folds(self) -> int:

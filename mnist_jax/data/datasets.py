@@ -8,7 +8,6 @@ import hashlib
 import math
 import os
 import re
-import uuid
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from jaxtyping import Int, Int32, Shaped, UInt8
 
 from mnist_jax.data.tfds_reader import PUBLISHED, DataError, DataNotFound, find_builder, read_tfds
+from mnist_jax.runtime import atomic
 
 __all__ = [
     "DataError",
@@ -219,18 +219,13 @@ def _read_cache(path: Path) -> Dataset | None:
 
 
 def _write_cache(path: Path, dataset: Dataset) -> None:
-    """Keeps `dataset` in `path` if it can: aside first, so that no reader ever sees half a file."""
-    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    """Write `dataset` to `path` if possible."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with aside.open("xb") as file:
-                np.savez(file, **dataset._asdict())
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+        with atomic.replacing(path) as file:
+            np.savez(file, **dataset._asdict())
     except OSError:
-        pass  # a read-only or full disk costs the next start some seconds, nothing else
+        pass  # on a read-only or full disk the next start takes some seconds longer
 
 
 def _read_digits() -> tuple[UInt8[np.ndarray, "n 28 28 1"], Int32[np.ndarray, " n"]]:

@@ -1,12 +1,13 @@
-"""The convolution, the pooling and the sums of channels that are fast on every backend.
+"""Convolution, max-pooling and channel sums that are fast on every platform.
 
-XLA's own gradients of a convolution are hundreds of times slower than they could be on a CPU (jax
-issue 12868). Here both are written as what a CPU is good at, forward convolutions: of the output's
-gradient with the flipped kernel, and of the images with the output's gradient for a kernel, where
-images and channels have changed places. Kernels of many weights, and the gradients of kernels of
-many channels, go Winograd's way, by fewer multiplications. Convolutions of one channel into many,
-and those of each channel alone, are sums of shifted images, fused with what comes after them.
-Other backends keep XLA's convolution and its gradients.
+XLA's own gradients of a convolution are up to hundreds of times too slow on a CPU (jax issue
+12868). There both are computed by forward convolutions, which are fast: the gradient of the images
+convolves the output's gradient with the flipped kernel; the gradient of the kernel convolves the
+images with the output's gradient as the kernel, after swapping images and channels. Large kernels,
+and gradients of kernels of many channels, use Winograd's algorithm, which takes fewer
+multiplications. Depthwise convolutions, and convolutions of one channel, are sums of shifted
+images, which XLA fuses with the operations that follow. Other platforms use XLA's convolution and
+its gradients: the platform that a program is lowered for decides (`lax.platform_dependent`).
 """
 
 import math
@@ -19,26 +20,26 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from mnist_jax.models import winograd
-from mnist_jax.types import PyTree
+from mnist_jax.runtime.xla import barrier
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
-_MAX_TAPS = 64  # sums of more shifted images take long to compile
-_MANY_CHANNELS = 1024  # of images times those of responses: then gradients gain by Winograd's way
-_MANY_WEIGHTS = 18_000  # of a kernel: then responses do
-_VERY_MANY_WEIGHTS = 72_000  # then those of small kernels do in predicting too
-_PARTS = 4  # of the rows in the kernel's gradient: one convolution alone keeps one core busy
+_MAX_TERMS = 64  # a sum of more shifted images takes long to compile
+_MANY_CHANNELS = 1024  # input times output channels: from here Winograd's gradients are faster
+_MANY_WEIGHTS = 18_000  # of a kernel: from here Winograd's forward convolution is faster
+_VERY_MANY_WEIGHTS = 72_000  # the same for prediction with small kernels
+_CHUNKS = 4  # of rows in the kernel's gradient: a single convolution keeps only one core busy
 
 Pair = tuple[int, int]
 Shape = tuple[int, ...]
 
 
 class _Geometry(NamedTuple):
-    """How a kernel moves over images: rows first, columns second."""
+    """Positions of a kernel on images; only gradients of strided convolutions need dilation."""
 
-    stride: Pair
-    pads: tuple[Pair, Pair]  # before and after; negative ones cut off
-    image_dilation: Pair = (1, 1)
-    kernel_dilation: Pair = (1, 1)
+    stride: int
+    pads: tuple[Pair, Pair]  # before and after the rows, and the columns; negative: cropped
+    image_dilation: int = 1
+    kernel_dilation: int = 1
 
 
 def conv2d(
@@ -47,34 +48,37 @@ def conv2d(
     padding: str = "SAME",
     stride: int = 1,
 ) -> Float[Array, "n h2 w2 cout"]:
-    """Cross-correlates images with a kernel (a deep-learning "convolution").
+    """Cross-correlate images with a kernel (a deep-learning "convolution").
 
     Args:
       x: images, channels last.
-      kernel: one filter an output channel, of all input channels (group = cin), of one each
-        (group = 1, cout = cin: a depthwise convolution) or of a group of them.
+      kernel: one filter per output channel, over all input channels (group = cin) or over one
+        each (group = 1, cout = cin: a depthwise convolution).
       padding: "SAME" gives ceil(h / stride) rows (the odd pixel of an even kernel goes after);
         "VALID" gives ceil((h - kh + 1) / stride).
       stride: pixels from one window to the next.
 
     Returns:
-      The responses, of x's dtype.
+      The output channels, of x's dtype.
 
     Raises:
-      ValueError: "VALID" leaves no place for a kernel larger than the images.
+      ValueError: the kernel is neither ungrouped nor depthwise, or "VALID" leaves no place for a
+        kernel larger than the images.
     """
     geometry = _geometry(x, kernel, padding, stride)
-    ours = kernel.shape[2] == x.shape[3] or _is_depthwise(x, kernel)
-    if jax.default_backend() != "cpu" or not ours:
-        return _native(x, kernel, geometry)
-    return _convolve(x, kernel, geometry)
+    return lax.platform_dependent(
+        x,
+        kernel,
+        cpu=lambda x, kernel: _convolve(x, kernel, geometry),
+        default=lambda x, kernel: _native(x, kernel, geometry),
+    )
 
 
 def max_pool(x: Float[Array, "n h w c"], window: int) -> Float[Array, "n h2 w2 c"]:
-    """Maximum over windows that do not overlap; rows and columns left over at the end are dropped.
+    """Return the maximum of each non-overlapping window; rows and columns left over are dropped.
 
     The gradient goes to the first maximum of a window, as in `lax.reduce_window`, whose own
-    (select-and-scatter) is slow.
+    gradient (select-and-scatter) is slow.
     """
     height, width = (size // window * window for size in x.shape[1:3])
     return x if window == 1 else _max_pool(x[:, :height, :width], window)
@@ -87,16 +91,21 @@ def conv2d_max_pool(
     window: int,
     padding: str = "SAME",
 ) -> Float[Array, "n h2 w2 cout"]:
-    """`max_pool(conv2d(x, kernel, padding), window)`, which is quick at predicting too."""
-    if jax.default_backend() != "cpu":
-        return max_pool(conv2d(x, kernel, padding), window)
+    """Compute `max_pool(conv2d(x, kernel, padding), window)`, also fast without gradients."""
     geometry = _geometry(x, kernel, padding)
-    if _by_xla(x, kernel, geometry, predicts=True):  # one operation with all around it
-        return _native_max_pool(_native(x, kernel, geometry), window)
-    responses = conv2d(x, kernel, padding)
-    if window > 2:  # too many places for one loop to make
-        return _native_max_pool(kept(responses), window)
-    return kept(max_pool(responses, window))
+
+    def on_cpu(x: Array, kernel: Array) -> Array:
+        if _prefers_xla(x, kernel, geometry, predicts=True):  # fused with everything around it
+            return _native_max_pool(_native(x, kernel, geometry), window)
+        outputs = _convolve(x, kernel, geometry)
+        if window > 2:  # a single fused loop over a large window is slow
+            return _native_max_pool(lax.optimization_barrier(outputs), window)
+        return lax.optimization_barrier(max_pool(outputs, window))
+
+    def elsewhere(x: Array, kernel: Array) -> Array:
+        return max_pool(_native(x, kernel, geometry), window)
+
+    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=elsewhere)
 
 
 def _conv2d_max_pool_fwd(x: Array, kernel: Array, window: int, padding: str) -> tuple:
@@ -113,38 +122,43 @@ def _native_max_pool(x: Array, window: int) -> Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def spread(values: Float[Array, "c"], shape: Shape) -> Float[Array, "n h w c"]:
-    """A number a channel, at every place of an array of this shape; gradient: `channel_sums`."""
+    """Broadcast one value per channel to an array of this shape; gradient: `channel_sums`."""
     return jnp.broadcast_to(values, shape)
 
 
 @jax.custom_vjp
 def channel_sums(x: Float[Array, "n h w c"]) -> Float[Array, "c"]:
-    """The sum of each channel: down the rows first, as a CPU is several times as fast."""
-    return kept(x.sum(1, dtype=jnp.float32)).sum((0, 1)).astype(x.dtype)
+    """Sum each channel; over the rows first, which is several times as fast on a CPU."""
+    return barrier(x.sum(1, dtype=jnp.float32)).sum((0, 1)).astype(x.dtype)
 
 
 spread.defvjp(lambda v, shape: (spread(v, shape), None), lambda _, __, g: (channel_sums(g),))
 channel_sums.defvjp(lambda x: (channel_sums(x), x), lambda x, g: (spread(g, x.shape),))
 
 
-def kept(x: PyTree) -> PyTree:
-    """The same; on a CPU what reads it later does not compute it once more, fused into it."""
-    return lax.optimization_barrier(x) if jax.default_backend() == "cpu" else x
-
-
 def _geometry(x: Array, kernel: Array, padding: str, stride: int = 1) -> _Geometry:
-    strides = (stride, stride)
     sizes, sides = x.shape[1:3], kernel.shape[:2]
+    if kernel.shape[2] != x.shape[3] and not _is_depthwise(x, kernel):
+        raise ValueError(
+            f"a kernel of shape {kernel.shape} does not fit {x.shape[3]} input channels: its third "
+            "axis must be all of them, or 1 with one output for each (depthwise)"
+        )
     if padding == "VALID" and (sides[0] > sizes[0] or sides[1] > sizes[1]):
         raise ValueError(f"a kernel of {sides} is larger than images of {sizes}: pad them (SAME)")
-    rows, columns = lax.padtype_to_pads(sizes, sides, strides, padding)
-    return _Geometry(strides, (rows, columns))
+    rows, columns = lax.padtype_to_pads(sizes, sides, (stride, stride), padding)
+    return _Geometry(stride, (rows, columns))
 
 
 def _native(x: Array, kernel: Array, geometry: _Geometry) -> Array:
-    groups = x.shape[3] // kernel.shape[2]
     return lax.conv_general_dilated(
-        x, kernel, *geometry, dimension_numbers=_LAYOUT, feature_group_count=groups
+        x,
+        kernel,
+        window_strides=(geometry.stride, geometry.stride),
+        padding=geometry.pads,
+        lhs_dilation=(geometry.image_dilation, geometry.image_dilation),
+        rhs_dilation=(geometry.kernel_dilation, geometry.kernel_dilation),
+        dimension_numbers=_LAYOUT,
+        feature_group_count=x.shape[3] // kernel.shape[2],
     )
 
 
@@ -154,41 +168,41 @@ def _is_depthwise(x: Array, kernel: Array) -> bool:
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolve(x: Array, kernel: Array, geometry: _Geometry) -> Array:
-    if _by_xla(x, kernel, geometry):
+    """Convolve on a CPU."""
+    if _prefers_xla(x, kernel, geometry):
         return _native(x, kernel, geometry)
     if kernel.shape[2] > 1:
         return winograd.convolve(x, kernel, geometry.pads)
-    taps = _taps(x.astype(jnp.float32), kernel.shape[:2], geometry)
+    shifted = _shifted(x.astype(jnp.float32), kernel.shape[:2], geometry)
     weights = kernel.astype(jnp.float32)
-    products = [tap * weights[None, i : i + 1, j : j + 1, 0] for (i, j), tap in taps.items()]
+    products = [image * weights[None, i : i + 1, j : j + 1, 0] for (i, j), image in shifted.items()]
     return sum(products[1:], products[0]).astype(x.dtype)
 
 
 def _convolve_fwd(x: Array, kernel: Array, geometry: _Geometry) -> tuple:
-    return kept(_convolve(x, kernel, geometry)), (x, kernel)
+    return lax.optimization_barrier(_convolve(x, kernel, geometry)), (x, kernel)
 
 
 def _convolve_bwd(geometry: _Geometry, saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
-    """Both gradients by convolutions, so that the gradients' gradients are as fast."""
+    """Compute both gradients by `_convolve`, so that second derivatives are as fast."""
     x, kernel = saved
-    to_x, to_kernel = _transposed(x.shape, kernel.shape, g.shape, geometry)
     depthwise = _is_depthwise(x, kernel)
-    flipped = kernel[::-1, ::-1] if depthwise else kernel[::-1, ::-1].swapaxes(2, 3)
-    x_gradient = _convolve(g, flipped, to_x)
-    x, g = x.astype(jnp.float32), g.astype(jnp.float32)  # sums of a whole batch
+    x_gradient = _image_gradient(x.shape, kernel, g, geometry)
+    x, g = x.astype(jnp.float32), g.astype(jnp.float32)  # sums over a whole batch
     if depthwise:
-        taps = _taps(x, kernel.shape[:2], geometry)
-        sums = jnp.stack([channel_sums(tap * g) for tap in taps.values()])
+        shifted = _shifted(x, kernel.shape[:2], geometry)
+        sums = jnp.stack([channel_sums(image * g) for image in shifted.values()])
         return x_gradient, sums.reshape(kernel.shape).astype(kernel.dtype)
     if math.prod(kernel.shape[2:]) >= _MANY_CHANNELS and _suits_winograd(x, kernel, geometry):
-        x_gradient, g = kept((x_gradient, g))  # one by one: either keeps all cores busy
+        # One after the other: each keeps all cores busy.
+        x_gradient, g = lax.optimization_barrier((x_gradient, g))
         by_winograd = winograd.kernel_gradient(x, g, geometry.pads)
         return x_gradient, by_winograd.astype(kernel.dtype)
-    images, kernels = x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)
-    size = -(-len(kernels) // _PARTS)
+    images, rows = x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)
+    size = -(-len(rows) // _CHUNKS)
     parts = [
-        _rows_part(images, kernels[i : i + size], i * geometry.stride[0], kernel.shape, to_kernel)
-        for i in range(0, len(kernels), size)
+        _kernel_gradient(images, rows[i : i + size], i * geometry.stride, kernel.shape, geometry)
+        for i in range(0, len(rows), size)
     ]
     return x_gradient, sum(parts[1:], parts[0]).transpose(1, 2, 0, 3).astype(kernel.dtype)
 
@@ -196,78 +210,84 @@ def _convolve_bwd(geometry: _Geometry, saved: tuple[Array, Array], g: Array) -> 
 _convolve.defvjp(_convolve_fwd, _convolve_bwd)
 
 
-def _by_xla(x: Array, kernel: Array, geometry: _Geometry, predicts: bool = False) -> bool:
-    """Whether XLA's own is the quickest convolution (`experiments.layer_profile`)."""
+def _prefers_xla(x: Array, kernel: Array, geometry: _Geometry, predicts: bool = False) -> bool:
+    """Return True if XLA's convolution is the fastest on a CPU (`experiments.layer_profile`)."""
     if kernel.shape[2] == 1:
-        return kernel.shape[0] * kernel.shape[1] > _MAX_TAPS
+        return kernel.shape[0] * kernel.shape[1] > _MAX_TERMS
     side = min(kernel.shape[:2])
     many = _VERY_MANY_WEIGHTS if predicts and side < 5 else _MANY_WEIGHTS
     return side < 3 or kernel.size < many or not _suits_winograd(x, kernel, geometry)
 
 
 def _suits_winograd(x: Array, kernel: Array, geometry: _Geometry) -> bool:
-    """Whether fewer multiplications are a way at all."""
+    """Return True if Winograd's algorithm supports this convolution."""
     sides = kernel.shape[:2]
     return (
         min(sides) >= 2
         and max(sides) <= winograd.MAX_SIDE
         and kernel.shape[2] == x.shape[3]
         and x.dtype == jnp.float32
-        and geometry == _Geometry((1, 1), geometry.pads)
+        and geometry == _Geometry(1, geometry.pads)
     )
 
 
-def _rows_part(
-    images: Array, rows: Array, start: int, kernel_shape: Shape, geometry: _Geometry
-) -> Array:
-    """What some rows of the output's gradient, seen from row `start` on, add to the kernel's."""
-    stride, ((before, _), columns), x_dilation, row_dilation = geometry
-    window = (len(rows) - 1) * row_dilation[0] + (kernel_shape[0] - 1) * stride[0] + 1
-    before -= start
-    after = window - before - (images.shape[1] - 1) * x_dilation[0] - 1
-    inner = (before, after, x_dilation[0] - 1)
-    images = lax.pad(images, jnp.zeros((), images.dtype), [(0, 0, 0), inner, (0, 0, 0), (0, 0, 0)])
-    pads = ((0, 0), columns)
-    return _convolve(images, rows, _Geometry(stride, pads, (1, x_dilation[1]), row_dilation))
-
-
-def _taps(x: Array, sides: Shape, geometry: _Geometry) -> dict[Pair, Array]:
-    """What each element (i, j) of a kernel is multiplied with: images, shifted and strided."""
-    stride, pads, x_dilation, kernel_dilation = geometry
-    inner = [(*pad, dilation - 1) for pad, dilation in zip(pads, x_dilation, strict=True)]
-    x = kept(lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *inner, (0, 0, 0)]))
-    slices: list[list[slice]] = []
-    for axis in (0, 1):
-        reach = (sides[axis] - 1) * kernel_dilation[axis]
-        starts = range(0, reach + 1, kernel_dilation[axis])
-        end = x.shape[1 + axis] - reach
-        slices.append([slice(start, end + start, stride[axis]) for start in starts])
-    return {
-        (i, j): x[:, rows, columns]
-        for i, rows in enumerate(slices[0])
-        for j, columns in enumerate(slices[1])
-    }
-
-
-def _transposed(
-    x_shape: Shape, kernel_shape: Shape, g_shape: Shape, geometry: _Geometry
-) -> tuple[_Geometry, _Geometry]:
-    """The geometries that give the gradients of the images and of the kernel.
-
-    A stride becomes the dilation of the output's gradient, and dilations become strides.
-    """
-    stride, pads, x_dilation, kernel_dilation = geometry
-    to_x, to_kernel = [], []
+def _image_gradient(shape: Shape, kernel: Array, g: Array, geometry: _Geometry) -> Array:
+    """Convolve the output's gradient with the flipped kernel; stride and image dilation swap."""
+    stride, pads, image_dilation, kernel_dilation = geometry
+    new_pads = []
     for axis, (before, _) in enumerate(pads):
-        x = (x_shape[1 + axis] - 1) * x_dilation[axis] + 1
-        kernel = (kernel_shape[axis] - 1) * kernel_dilation[axis] + 1
-        g = (g_shape[1 + axis] - 1) * stride[axis] + 1
-        to_x.append((kernel - 1 - before, x - g + before))
-        to_kernel.append((before, kernel + g - x - before - 1))
-    return (
-        _Geometry(x_dilation, (to_x[0], to_x[1]), stride, kernel_dilation),
-        _Geometry(kernel_dilation, (to_kernel[0], to_kernel[1]), x_dilation, stride),
-    )
+        reach = (kernel.shape[axis] - 1) * kernel_dilation
+        last_pixel = (shape[1 + axis] - 1) * image_dilation
+        last_place = (g.shape[1 + axis] - 1) * stride
+        new_pads.append((reach - before, last_pixel - last_place + before))
+    flipped = kernel[::-1, ::-1]
+    if kernel.shape[2] == shape[3]:  # ungrouped
+        flipped = flipped.swapaxes(2, 3)
+    swapped = _Geometry(image_dilation, (new_pads[0], new_pads[1]), stride, kernel_dilation)
+    return _convolve(g, flipped, swapped)
+
+
+def _kernel_gradient(
+    images: Float[Array, "cin h w n"],
+    rows: Float[Array, "rows w2 n cout"],
+    start: int,
+    kernel_shape: Shape,
+    geometry: _Geometry,
+) -> Float[Array, "cin kh kw cout"]:
+    """Convolve images with some rows of the output's gradient, which begin at image row `start`.
+
+    Stride and kernel dilation swap.
+    """
+    stride, ((top, _), (left, _)), image_dilation, kernel_dilation = geometry
+
+    def pad(axis: int, before: int) -> Pair:
+        window = (kernel_shape[axis] - 1) * kernel_dilation + (rows.shape[axis] - 1) * stride
+        return before, window - (images.shape[1 + axis] - 1) * image_dilation - before
+
+    inner = image_dilation - 1
+    edges = [(0, 0, 0), (*pad(0, top - start), inner), (0, 0, inner), (0, 0, 0)]
+    pads = ((0, 0), pad(1, left))
+    images = lax.pad(images, jnp.zeros((), images.dtype), edges)
+    return _convolve(images, rows, _Geometry(kernel_dilation, pads, 1, stride))
+
+
+def _shifted(x: Array, sides: Shape, geometry: _Geometry) -> dict[Pair, Array]:
+    """Return the shifted and strided images that each element (i, j) of a kernel multiplies."""
+    stride, (rows, columns), image_dilation, kernel_dilation = geometry
+    inner = image_dilation - 1
+    edges = [(0, 0, 0), (*rows, inner), (*columns, inner), (0, 0, 0)]
+    x = lax.optimization_barrier(lax.pad(x, jnp.zeros((), x.dtype), edges))
+    reaches = [(side - 1) * kernel_dilation for side in sides]
+    ends = [size - reach for size, reach in zip(x.shape[1:3], reaches, strict=True)]
+    slices = [
+        [slice(i, end + i, stride) for i in range(0, reach + 1, kernel_dilation)]
+        for end, reach in zip(ends, reaches, strict=True)
+    ]
+    return {
+        (i, j): x[:, down, across]
+        for i, down in enumerate(slices[0])
+        for j, across in enumerate(slices[1])
+    }
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -277,11 +297,11 @@ def _max_pool(x: Array, window: int) -> Array:
 
 def _max_pool_fwd(x: Array, window: int) -> tuple[Array, Array]:
     best, first = _maxima(x, window)
-    return kept(best), kept(first)
+    return barrier(best), barrier(first)
 
 
 def _maxima(x: Array, window: int) -> tuple[Array, Array]:
-    """The maxima, and at which place of its window each is found first."""
+    """Return each window's maximum and the index of its first occurrence in the window."""
     places = [x[:, i::window, j::window] for i in range(window) for j in range(window)]
     best, first = places[0], jnp.zeros(places[0].shape, jnp.int16)
     for place, values in enumerate(places[1:], 1):

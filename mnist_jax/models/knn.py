@@ -1,14 +1,14 @@
-"""Exact nearest neighbours on the device, and what they decide together.
+"""Exact nearest neighbours on the device, and predictions from them.
 
-Pixels are integers and so are sums of their products: with the middle of their range taken off,
-bfloat16 holds them and float32 their sums, so that the fastest matrix product that a device has is
-exact. Equal distances are equal to the bit, and the first reference wins:
+Pixels are integers, and so are sums of their products: after subtracting the middle of their range,
+bfloat16 represents them exactly and float32 their sums, so that a device's fastest matrix product
+is exact. Equal distances are equal to the bit, and the first reference wins:
 
     neighbours = nearest(queries, references, k=5)
     labels = vote(neighbours, reference_labels, num_classes=10, weights="distance")
     pixels = average(neighbours, reference_pixels)
 
-Neighbours are sorted, so those of any smaller k are the first ones of the same arrays: `first`.
+Neighbours are sorted: for a smaller k, `first` takes the first columns of the same arrays.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,21 +26,23 @@ Metric = Literal["l1", "l2"]
 Weights = Literal["uniform", "distance"]
 WEIGHTS: tuple[Weights, ...] = ("uniform", "distance")
 
-# Distances are made in blocks of so many queries and references: 16 MB each, near a CPU's caches.
+# Distances are computed in blocks of queries and references of 16 MB, close to a CPU's caches.
 _QUERIES = 1_000
 _REFERENCES = 4_000
-_CHUNK = 32  # references, whose minimum says whether to look at them at all
-_STRIPE = 32  # pixels whose absolute differences are added up in one go, in int16
+_CHUNK = 32  # references; their minimum decides if they are searched
+_STRIPE = 32  # pixels whose absolute differences are summed in int16
 
 _LARGEST = 0x7F7FFFFF  # the bits of the largest finite float32
-_FAR = _LARGEST - 0x00800000  # farther than anything; the other one is the smallest normal float32
+_FAR = _LARGEST - 0x00800000  # beyond all distances; the difference is the smallest normal float32
 
 
 class Neighbours(NamedTuple):
     """The nearest references of every query, nearest first."""
 
-    distances: Float32[Array, "queries k"]  # in grey levels; infinite where there is no more
-    indices: Int32[Array, "queries k"]  # of references; of those equally far the first come first
+    distances: Float32[
+        Array, "queries k"
+    ]  # in grey levels; infinite if there are too few references
+    indices: Int32[Array, "queries k"]  # of references; at equal distances in their order
 
 
 @partial(jax.jit, static_argnames=("k", "metric", "levels"))
@@ -53,20 +55,20 @@ def nearest(
     levels: int = 256,
     groups: tuple[Int[Array, " queries"], Int[Array, " references"]] | None = None,
 ) -> Neighbours:
-    """The k nearest references of every query, from one pass over all pairs.
+    """Find the k nearest references of every query in one pass over all pairs.
 
-    Memory on top of the arguments: a copy of each, and less than 100 MB.
+    Besides the arguments this takes a copy of each, and less than 100 MB.
 
     Args:
       queries: images, or rows of pixels.
-      references: as many pixels each.
-      k: how many neighbours; static, as all that follows but `groups`.
+      references: of the same number of pixels.
+      k: number of neighbours; static, like all further arguments except `groups`.
       metric: "l2", the root of the sum of squares, or "l1", the sum of absolute differences.
       levels: pixels are in [0, levels); 2 to 512.
-      groups: if given, neighbours of a query are of other groups than its own (`cross_validate`).
+      groups: if given, neighbours come from other groups than the query's own (`cross_validate`).
 
     Raises:
-      ValueError: there are fewer than k references, or such pixels' distances are beyond int32.
+      ValueError: there are fewer than k references, or distances could exceed int32.
     """
     n, m = len(queries), len(references)
     if not 1 <= k <= m:
@@ -74,7 +76,9 @@ def nearest(
     references = references.reshape(m, -1)
     queries = queries.reshape(n, references.shape[1])
     if not 2 <= levels <= 512 or queries.shape[1] * levels**2 > _FAR:
-        raise ValueError(f"{levels} levels of {queries.shape[1]} pixels: not to be had exactly")
+        raise ValueError(
+            f"{levels} levels of {queries.shape[1]} pixels: their distances exceed int32"
+        )
     own, other = groups or (jnp.zeros(n, jnp.int32), jnp.ones(m, jnp.int32))
     num_queries, num_references = _even(max(n, 1), _QUERIES, 1), _even(m, _REFERENCES, _CHUNK)
     metrics: dict[Metric, Callable] = {"l1": _l1, "l2": partial(_squared_l2, middle=levels // 2)}
@@ -90,11 +94,11 @@ def nearest(
             far = jnp.where(allowed, metrics[metric](queries, references), _FAR)
             return _nearer(best, far, indices), None
 
-        nobody = (
+        none = (
             jnp.full((num_queries, k), _FAR, jnp.int32),
             jnp.zeros((num_queries, k), jnp.int32),
         )
-        return lax.scan(step, nobody, blocks)[0]
+        return lax.scan(step, none, blocks)[0]
 
     found = lax.map(of_queries, (_blocks(queries, num_queries), _blocks(own, num_queries)))
     far, indices = (x.reshape(-1, k)[:n] for x in found)
@@ -104,7 +108,7 @@ def nearest(
 
 
 def first(neighbours: Neighbours, k: int) -> Neighbours:
-    """The k nearest of the neighbours."""
+    """Return the k nearest of the neighbours."""
     return Neighbours(*(x[:, :k] for x in neighbours))
 
 
@@ -115,14 +119,14 @@ def vote(
     num_classes: int,
     weights: Weights = "uniform",
 ) -> Int32[Array, "queries *outputs"]:
-    """The class with most of the neighbours' weight, the first of equals: as in scikit-learn.
+    """Predict the class with the largest weight, the first of equals, as in scikit-learn.
 
     Args:
       neighbours: as `nearest` returns.
       labels: classes in [0, num_classes) of every reference; several outputs (of multilabel data,
         of two classes each) are voted on one by one.
       num_classes: static, as the weights.
-      weights: "uniform": all alike; "distance": one over the distance.
+      weights: "uniform": equal; "distance": one over the distance.
     """
     classes = jnp.arange(num_classes, dtype=labels.dtype)
     votes = labels[neighbours.indices][..., None]
@@ -142,7 +146,7 @@ def average(
     weight = weigh(neighbours.distances, weights)
     weight /= weight.sum(axis=1, keepdims=True)
     weight = weight.reshape(*weight.shape, *(1,) * (targets.ndim - 1))
-    # One neighbour after the other: the targets of all of them may be many.
+    # One neighbour after the other, to save memory.
     parts = (
         weight[:, i] * targets[neighbours.indices[:, i]].astype(jnp.float32)
         for i in range(weight.shape[1])
@@ -151,9 +155,9 @@ def average(
 
 
 def weigh(distances: Float[Array, "queries k"], weights: Weights) -> Float32[Array, "queries k"]:
-    """How much each neighbour counts: what is not there, infinitely far, nothing.
+    """Return the weight of each neighbour; 0 for missing ones, at infinite distance.
 
-    By distance, exact matches take all, if there are any.
+    With "distance", only exact matches count if there are any.
     """
     if weights == "uniform":
         return jnp.isfinite(distances).astype(jnp.float32)
@@ -167,15 +171,15 @@ def out_of_fold(
     k: int,
     metric: Metric = "l2",
 ) -> Neighbours:
-    """The k nearest of every example among those of other folds: to judge what was not fitted to.
+    """Find the k nearest examples in other folds of every example, for out-of-fold predictions.
 
-    `vote` makes predictions of them; `average` of `jax.nn.one_hot(labels, num_classes)` the share
-    of each class, which are scores.
+    `vote` turns them into predictions; `average` of `jax.nn.one_hot(labels, num_classes)` into the
+    share of each class, a score.
 
     Args:
       images: bytes.
       folds: number of the fold in which each example is held out.
-      k: how many.
+      k: number of neighbours.
       metric: see `nearest`.
 
     Raises:
@@ -196,18 +200,18 @@ def cross_validate(
     num_classes: int,
     metric: Metric = "l2",
 ) -> dict[tuple[int, Weights], Float[np.ndarray, " folds"]]:
-    """A grid search over k and the weights, all of it from one pass over the pairs of images.
+    """Search a grid of k and weights in one pass over all pairs of images.
 
     Args:
       images: bytes.
       labels: classes in [0, num_classes).
       folds: number of the fold in which each example is held out.
       ks: numbers of neighbours.
-      num_classes: how many there are.
+      num_classes: number of classes.
       metric: see `nearest`.
 
     Returns:
-      For every k, in that order, and both weights: the accuracy of each fold.
+      The accuracy of each fold for every k, in that order, and both weights.
 
     Raises:
       ValueError: a k is less than 1, or more than the examples outside of some fold.
@@ -230,7 +234,7 @@ def _correct(
     settings: tuple[tuple[int, Weights], ...],
     num_classes: int,
 ) -> Bool[Array, "settings n"]:
-    """Which examples their neighbours get right, by every setting."""
+    """Return for each setting which examples are predicted correctly."""
     decided = [vote(first(neighbours, k), labels, num_classes, w) for k, w in settings]
     return jnp.stack(decided) == labels[None, :].astype(jnp.int32)
 
@@ -238,11 +242,13 @@ def _correct(
 def _squared_l2(
     queries: Integer[Array, "q pixels"], references: Integer[Array, "r pixels"], middle: int
 ) -> Int32[Array, "q r"]:
-    """All squared distances: |q|² + |r|² - 2 q·r, of pixels in [0, 2 * middle]."""
+    """Compute all squared distances |q|² + |r|² - 2 q·r of pixels in [0, 2 * middle]."""
     a, b = (x.astype(jnp.int32) - middle for x in (queries, references))
     squares = (a * a).sum(axis=1)[:, None] + (b * b).sum(axis=1)[None, :]
     a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
-    exact = 2**24 // middle**2  # pixels whose products float32 can add up: 1024 of 256 levels
+    exact = (
+        2**24 // middle**2
+    )  # number of pixels whose products float32 sums exactly: 1024 at 256 levels
     for i in range(0, a.shape[1], exact):
         q, r = a[:, i : i + exact], b[:, i : i + exact]
         products = jnp.einsum("qp,rp->qr", q, r, preferred_element_type=jnp.float32)
@@ -253,7 +259,7 @@ def _squared_l2(
 def _l1(
     queries: Integer[Array, "q pixels"], references: Integer[Array, "r pixels"]
 ) -> Int32[Array, "q r"]:
-    """All sums of absolute differences."""
+    """Compute all sums of absolute differences."""
     stripes = ((0, 0), (0, -queries.shape[1] % _STRIPE))
     a, b = (jnp.pad(x.astype(jnp.int16), stripes).T for x in (queries, references))
     a, b = (x.reshape(-1, _STRIPE, x.shape[1]) for x in (a, b))
@@ -270,15 +276,15 @@ def _nearer(
     far: Int32[Array, "q r"],
     indices: Int32[Array, " r"],
 ) -> tuple[Int32[Array, "q k"], Int32[Array, "q k"]]:
-    """The k nearest of those known and of a block of references that come after them.
+    """Merge the k nearest so far with a block of later references.
 
-    They are in the k chunks that have the smallest minima: what is in another chunk has at least k
-    before it, one of each of these.
+    New ones are only in the k chunks with the smallest minima: anything in another chunk has at
+    least k references before it, one in each of these.
     """
     num_queries, k = best[0].shape
     chunks = far.reshape(num_queries, -1, _CHUNK)
     _, chosen = _smallest(chunks.min(axis=2), min(k, chunks.shape[1]))
-    chosen = jnp.sort(chosen, axis=1)  # so that of equals the first come first
+    chosen = jnp.sort(chosen, axis=1)  # at equal distances the first reference wins
     near = jnp.take_along_axis(chunks, chosen[:, :, None], axis=1)
     candidates = near, indices.reshape(-1, _CHUNK)[chosen]
     far, indices = (
@@ -290,21 +296,20 @@ def _nearer(
 
 
 def _smallest(values: Int32[Array, "q n"], k: int) -> tuple[Int32[Array, "q k"], Array]:
-    """The k smallest of values in [0, _FAR] and their places, ascending; of equals the first.
+    """Return the k smallest values in [0, _FAR] and their indices, ascending and stable.
 
-    By the `top_k` of float32, the only one that is fast on a CPU: positive floats are ordered as
-    the integers that have their bits.
+    Only the `top_k` of float32 is fast on a CPU; positive floats are ordered like their bits.
     """
     largest, places = lax.top_k(lax.bitcast_convert_type(_LARGEST - values, jnp.float32), k)
     return _LARGEST - lax.bitcast_convert_type(largest, jnp.int32), places
 
 
 def _even(n: int, most: int, multiple: int) -> int:
-    """The size of blocks of about `most` that n examples fill with the least padding."""
+    """Return a block size up to about `most` that splits n examples with the least padding."""
     return -(-n // -(-n // most) // multiple) * multiple
 
 
 def _blocks(x: Shaped[Array, "n ..."], size: int) -> Shaped[Array, "blocks size ..."]:
-    """Padded with zeros and cut."""
+    """Pad with zeros and split into blocks."""
     padding = [(0, -len(x) % size)] + [(0, 0)] * (x.ndim - 1)
     return jnp.pad(x, padding).reshape(-1, size, *x.shape[1:])

@@ -144,8 +144,8 @@ class Conv(nn.Module):
 class BatchNorm(nn.Module):
     """Normalize each channel of a batch to mean 0 and variance 1, then scale and shift it.
 
-    Ioffe and Szegedy 2015; evaluation uses averages over past batches. Like Flax's, but its
-    sums are fast on CPUs.
+    Ioffe and Szegedy 2015; evaluation uses averages over past batches. Like Flax's, but with sums
+    that are fast on a CPU.
     """
 
     average: bool  # whether to take the averages
@@ -247,10 +247,10 @@ def from_module(module: nn.Module) -> Model:
 
 
 def first_weights(model: Model, variables: PyTree) -> Float32[np.ndarray, "units h w"] | None:
-    """Return the weights of the first layer's units, as images of one channel.
+    """Return the first layer's weights of the pixels of a one-channel image, per unit.
 
-    A dense layer's have the size of the image, a convolution's that of its kernel; None if the
-    first layer has no such weights.
+    A dense layer's weights cover the image, a convolution's its kernel; None if the first layer has
+    no such weights.
     """
     first = next(layer for layer in model.layers() if layer.kind != "BatchNorm")
     layer = variables["params"]

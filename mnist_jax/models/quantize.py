@@ -1,4 +1,4 @@
-"""Weights of a few bits, after training: for devices where four bytes a weight are too many."""
+"""Post-training quantization: weights of a few bits, for small devices."""
 
 import math
 from typing import NamedTuple
@@ -11,17 +11,17 @@ from mnist_jax.types import PyTree
 
 
 class Quantized(NamedTuple):
-    """Weights as whole numbers; what they stand for is `values * scale`."""
+    """Weights as integers: `values * scale`."""
 
     values: Int8[Array, "*shape outputs"]
     scale: Float32[Array, " outputs"]  # a step, of each output's weights
 
 
 def quantize(params: PyTree, bits: int = 8) -> PyTree:
-    """Rounds every kernel of a net; biases and the like, which are few, stay as they are.
+    """Quantize every kernel of a net; biases and scales, which are few, stay as they are.
 
-    Symmetric, one scale for each output: its largest weight is the largest number (Krishnamoorthi
-    2018, Quantizing deep convolutional networks for efficient inference, section 3.2).
+    Symmetric, with one scale per output: its largest weight becomes the largest integer
+    (Krishnamoorthi 2018, Quantizing deep convolutional networks for efficient inference, 3.2).
 
     Args:
       params: of a net, float32.
@@ -31,7 +31,7 @@ def quantize(params: PyTree, bits: int = 8) -> PyTree:
       The same tree with a `Quantized` in place of each array of two axes or more.
 
     Raises:
-      ValueError: as many bits are not to be had.
+      ValueError: `bits` is not 2 to 8.
     """
     if not 2 <= bits <= 8:
         raise ValueError(f"{bits} bits: a weight has 2 to 8")
@@ -49,7 +49,7 @@ def quantize(params: PyTree, bits: int = 8) -> PyTree:
 
 
 def dequantize(params: PyTree) -> PyTree:
-    """The float32 parameters that quantised ones stand for."""
+    """Return the float32 values of quantized parameters."""
 
     def floats(leaf: Quantized) -> Float32[Array, "*shape outputs"]:
         scale = leaf.scale.reshape((1,) * (leaf.values.ndim - 1) + (-1,))
@@ -62,7 +62,7 @@ def dequantize(params: PyTree) -> PyTree:
 
 
 def num_bytes(params: PyTree, bits: int = 8) -> int:
-    """What the parameters, quantised to so many bits or not, take when they are packed."""
+    """Return the size of packed parameters; quantized ones take `bits` bits per weight."""
     leaves = jax.tree.leaves(params, is_leaf=lambda leaf: isinstance(leaf, Quantized))
     return sum(
         math.ceil(leaf.values.size * bits / 8) + leaf.scale.nbytes

@@ -1,16 +1,16 @@
-"""Convolutions by fewer multiplications, for CPUs: Winograd's minimal filtering.
+"""Winograd's minimal filtering: convolutions by fewer multiplications, for CPUs.
 
-A convolution is a product of polynomials. Evaluated at as many points as the product needs, it is
-one multiplication a point: m outputs of a kernel of r elements take m + r - 1 of them, not m r
-(Winograd 1980; for networks Lavin and Gray 2016, whose notation this is). In two dimensions tiles
-of m x m outputs have (m + r - 1)^2 points, and at each point the channels of all tiles are one
-matrix product: a 5x5 kernel takes 4 multiplications an output where it has 25 elements. The way to
-the points and back is by small matrices, whose rounding costs about a decimal.
+A convolution is a product of polynomials. Evaluated at enough points, it takes one multiplication
+per point: m outputs of a kernel of r elements need m + r - 1 of them instead of m r (Winograd 1980;
+for networks Lavin and Gray 2016, whose notation this is). In two dimensions a tile of m x m outputs
+has (m + r - 1)^2 points, and at each point the channels of all tiles are one matrix product: a 5x5
+kernel of 25 elements takes 4 multiplications per output. Small matrices transform to the points and
+back; their rounding costs about one decimal digit.
 
-Images pass through in groups, so that what is made of them stays in the cache. XLA multiplies
-matrices as small as these on one core, but divides more than nine products that are ready among the
-cores: a group has one for each point of the columns and pair of points of the rows. A barrier keeps
-what they read until all are done: given the memory of one, the next would wait for it.
+Images are processed in groups, so that intermediate values stay in the cache. XLA runs such small
+matrix products on one core each, but spreads more than nine independent ones over the cores: a
+group has one for each point of the columns and each pair of points of the rows. A barrier keeps
+their inputs alive until all are done; otherwise a product would wait to reuse another's memory.
 """
 
 import math
@@ -27,29 +27,29 @@ from jaxtyping import Array, Float, Float32
 MAX_SIDE = 6  # of a kernel
 
 _POINTS = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5)  # and infinity
-_TILES = (6, 8)  # points that may be used: more would cost precision
-_CACHED = 2**20  # numbers that a group's images are at the points
+_TILES = (6, 8)  # numbers of points; more would cost precision
+_CACHED = 2**20  # values of a group of images at the points
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
-Points = list[list[Array]]  # for each of the columns', those of the rows in pairs: [2, ...]
+Points = list[list[Array]]  # per column point, the row points in pairs: [2, ...]
 
 
 class Axis(NamedTuple):
-    """How rows, or columns, are cut into tiles."""
+    """Tiles along the rows or the columns."""
 
-    kernel: int  # its elements: r
-    outputs: int  # of a tile: m
+    kernel: int  # elements: r
+    outputs: int  # per tile: m
     tiles: int
-    size: int  # outputs that are wanted of all tiles
+    size: int  # outputs needed in total
 
     @property
     def tile(self) -> int:
-        """The inputs that a tile needs, and its points."""
+        """Number of inputs, and of points, of a tile."""
         return self.outputs + self.kernel - 1
 
 
 class Matrices(NamedTuple):
-    """To the points and back, in one dimension: y = AT (G g * BT d)."""
+    """Transforms to the points and back in one dimension: y = AT (G g * BT d)."""
 
     AT: Float32[np.ndarray, "outputs tile"]
     G: Float32[np.ndarray, "tile kernel"]
@@ -59,12 +59,12 @@ class Matrices(NamedTuple):
 def convolve(
     x: Float32[Array, "n h w cin"], kernel: Float32[Array, "kh kw cin cout"], pads: Pads
 ) -> Float32[Array, "n h2 w2 cout"]:
-    """Cross-correlates images with a kernel of 2 to 6 elements a side; every pixel is a place.
+    """Cross-correlate images with a kernel of 2 to 6 elements per side, at stride 1.
 
     Args:
       x: images.
-      kernel: a filter an output channel.
-      pads: zeros before and after the rows, and the columns; negative ones cut off.
+      kernel: one filter per output channel.
+      pads: zeros before and after the rows, and the columns; negative: cropped.
     """
     rows, columns = _axes(x.shape[1:3], kernel.shape[:2], pads)
     down, across = matrices(rows), matrices(columns)
@@ -74,16 +74,16 @@ def convolve(
     weights = [[_sum(point, pair) for pair in pairs] for point in across.G]
 
     def group(x: Array) -> Array:
-        seen = _at_points(x, rows, columns, pads)
-        products, _ = lax.optimization_barrier((_products("apc,aco->apo", seen, weights), seen))
+        inputs = _at_points(x, rows, columns, pads)
+        products, _ = lax.optimization_barrier((_products("apc,aco->apo", inputs, weights), inputs))
         shape = len(x), rows.tiles, columns.tiles, kernel.shape[-1]
         halfway = [
             _combine(down.AT, [x.reshape(shape) for pair in pairs for x in pair])
             for pairs in products
         ]
         out = _combine(across.AT, lax.optimization_barrier(halfway))
-        whole = rows.tiles * rows.outputs, columns.tiles * columns.outputs
-        out = out.transpose(2, 3, 1, 4, 0, 5).reshape(len(x), *whole, -1)
+        padded = rows.tiles * rows.outputs, columns.tiles * columns.outputs
+        out = out.transpose(2, 3, 1, 4, 0, 5).reshape(len(x), *padded, -1)
         return lax.optimization_barrier(out[:, : rows.size, : columns.size])
 
     channels = max(kernel.shape[2:])
@@ -94,12 +94,12 @@ def convolve(
 def kernel_gradient(
     x: Float32[Array, "n h w cin"], g: Float32[Array, "n h2 w2 cout"], pads: Pads
 ) -> Float32[Array, "kh kw cin cout"]:
-    """The gradient of `convolve` for its kernel.
+    """Return the gradient of `convolve` with respect to its kernel.
 
     Args:
-      x: its images.
-      g: the gradient of what it returned.
-      pads: its own.
+      x: images.
+      g: gradient of the output.
+      pads: as in `convolve`.
     """
     sides = [x.shape[i] + sum(pads[i - 1]) - g.shape[i] + 1 for i in (1, 2)]
     rows, columns = _axes(x.shape[1:3], sides, pads)
@@ -108,26 +108,26 @@ def kernel_gradient(
 
     def add(total: Array, group: tuple[Array, Array]) -> tuple[Array, None]:
         x, g = group
-        seen = _at_points(x, rows, columns, pads)
+        inputs = _at_points(x, rows, columns, pads)
         g = lax.pad(g, jnp.zeros((), g.dtype), [(0, 0, 0), *missing, (0, 0, 0)])
         g = _combine(down.AT.T, [g[:, i :: rows.outputs] for i in range(rows.outputs)])
         ends = [slice(i, None, columns.outputs) for i in range(columns.outputs)]
         parts = _across(g, across.AT.T, ends)
-        products = _products("apc,apo->aco", seen, parts)
-        products, _ = lax.optimization_barrier((products, (seen, parts)))
+        products = _products("apc,apo->aco", inputs, parts)
+        products, _ = lax.optimization_barrier((products, (inputs, parts)))
         return total + jnp.stack([jnp.concatenate(pairs) for pairs in products]), None
 
     channels = x.shape[-1], g.shape[-1]
-    none = jnp.zeros((columns.tile, rows.tile, *channels), x.dtype)
+    zeros = jnp.zeros((columns.tile, rows.tile, *channels), x.dtype)
     x, g = (_groups(images, rows, columns, max(channels)) for images in (x, g))
-    total, _ = lax.scan(add, none, (x, g))
+    total, _ = lax.scan(add, zeros, (x, g))
     total = lax.optimization_barrier(_combine(across.G.T, total)).swapaxes(0, 1)
     return _combine(down.G.T, total)
 
 
 @lru_cache
 def matrices(axis: Axis) -> Matrices:
-    """Those of Toom and Cook, for the first points and infinity."""
+    """Return the Toom-Cook matrices for the first points and infinity."""
     points = np.asarray(_POINTS[: axis.tile - 1])
     others = [np.delete(points, i) for i in range(len(points))]
     powers = points[:, None] ** np.arange(max(axis.outputs, axis.kernel))
@@ -145,7 +145,7 @@ def matrices(axis: Axis) -> Matrices:
 
 
 def _axes(inputs: Sequence[int], sides: Sequence[int], pads: Pads) -> tuple[Axis, Axis]:
-    """The tiles that need the fewest points in all."""
+    """Choose the tiles that need the fewest points in total."""
 
     def axis(inputs: int, kernel: int, pad: tuple[int, int]) -> Axis:
         size = inputs + sum(pad) - kernel + 1
@@ -158,11 +158,11 @@ def _axes(inputs: Sequence[int], sides: Sequence[int], pads: Pads) -> tuple[Axis
 
 
 def _at_points(x: Array, rows: Axis, columns: Axis, pads: Pads) -> Points:
-    """Images at the points: a pair of rows' points, image, tile, channel."""
+    """Transform images to the points: pair of row points, image, tile, channel."""
     edges = []
     for axis, inputs, (before, _) in zip((rows, columns), x.shape[1:3], pads, strict=True):
-        seen = axis.outputs * (axis.tiles - 1) + axis.tile
-        edges.append((before, seen - before - inputs, 0))
+        reach = axis.outputs * (axis.tiles - 1) + axis.tile
+        edges.append((before, reach - before - inputs, 0))
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
 
     def starts(axis: Axis) -> list[slice]:
@@ -176,20 +176,20 @@ def _at_points(x: Array, rows: Axis, columns: Axis, pads: Pads) -> Points:
 def _across(
     x: Float[Array, "a n p w c"], matrix: Float32[np.ndarray, "b tile"], starts: Sequence[slice]
 ) -> Points:
-    """What is at the points of the rows, at those of the columns as well."""
-    x = lax.optimization_barrier(x)  # each is read more than once, and shall be computed once
+    """Transform what is already at the points of the rows to the points of the columns."""
+    x = lax.optimization_barrier(x)  # read more than once
     pairs = [[pair[:, :, :, i] for i in starts] for pair in _pairs(x)]
     return [[_sum(row, pair) for pair in pairs] for row in matrix]
 
 
 def _products(equation: str, left: Points, right: Points) -> Points:
-    """A matrix product at each of the points."""
+    """Multiply matrices at each point."""
     flat = partial(jax.tree.map, lambda x: x.reshape(len(x), -1, x.shape[-1]))
     return jax.tree.map(partial(jnp.einsum, equation), flat(left), flat(right))
 
 
 def _combine(matrix: Float32[np.ndarray, "m n"], parts: Sequence[Array] | Array) -> Array:
-    """A small matrix times a long one whose rows are given; they are read where they are."""
+    """Multiply a small matrix by a long one, given as rows, without copying the rows."""
     return jnp.stack([_sum(row, parts) for row in matrix])
 
 
@@ -202,7 +202,7 @@ def _pairs(x: Float[Array, "a *_"]) -> list[Array]:
 
 
 def _groups(x: Array, rows: Axis, columns: Axis, channels: int) -> Float[Array, "_ images h w c"]:
-    """Images in groups of a power of two, which matrix products like; black ones fill the last."""
+    """Group images by a power of two, which suits matrix products; zeros fill the last group."""
     numbers = math.prod(axis.tile * axis.tiles for axis in (rows, columns)) * channels
     size = max(1, min(len(x), 2 ** int(math.log2(max(1, _CACHED // numbers)))))
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, -len(x) % size, 0), *[(0, 0, 0)] * 3])

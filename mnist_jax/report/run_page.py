@@ -14,7 +14,7 @@ from jaxtyping import Float, Float32, Int, Int32, UInt8
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from mnist_jax.analysis import ensemble, error_analysis, slices, stats, thresholds
+from mnist_jax.analysis import ensemble, error_analysis, metrics, slices, stats, thresholds
 from mnist_jax.config import flatten
 from mnist_jax.models.registry import Layer
 from mnist_jax.report import (
@@ -210,7 +210,7 @@ def _classes(run: FinishedRun, explanation: Explanation | None) -> dict[str, Any
     together = summary.get("ensemble")
     diagrams = [one["reliability"] for one in (together, summary) if one]
     # All bins are empty if the scores are not probabilities, as with a hinge loss.
-    probable = any(row["count"] for row in summary["reliability"])
+    probable = metrics.has_probabilities(summary)
     errors, total = summary["test_errors"], summary["num_test"]
     own = np.zeros_like(matrix)  # of the ensemble, where T > 1
     np.add.at(own, (labels, decisions.predicted), 1)

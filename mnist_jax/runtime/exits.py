@@ -1,4 +1,4 @@
-"""Exit codes of commands, without tracebacks for user errors, Ctrl-C and closed pipes."""
+"""Exit codes of commands; tracebacks only for bugs."""
 
 import functools
 import os
@@ -12,10 +12,10 @@ Main = Callable[[Sequence[str]], int]
 
 
 def command(main: Main) -> Main:
-    """Decorate a function that takes a command's arguments and returns its exit code.
+    """Decorate a function of a command's arguments that returns its exit code.
 
-    A user error is printed in one line, with exit code 2. Ctrl-C and a closed pipe (`| head`) exit
-    as if SIGINT or SIGPIPE had ended the process.
+    A user error prints one line and exits with 2. After Ctrl-C, or when the reader of the output is
+    gone (`| head`), the exit code is that of SIGINT or SIGPIPE.
     """
 
     @functools.wraps(main)
@@ -31,9 +31,7 @@ def command(main: Main) -> Main:
             print("stopped", file=sys.stderr)
             return 128 + signal.SIGINT
         except BrokenPipeError:
-            os.dup2(
-                os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-            )  # else Python reports it at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python reports it
             return 128 + signal.SIGPIPE
 
     return wrapped

@@ -1,7 +1,8 @@
-"""Several processes as one run: how they find each other, and what the first does for all.
+"""Several processes as one run: start-up, and actions of the first process for all.
 
-They run the same programs in the same order, for these meet in their collectives. The disk and the
-terminal are the first one's: `from_first` hands what it read, or the mistake it met, to the others.
+All processes run the same programs in the same order, because these synchronize in collectives.
+Only the first process uses the disk and the terminal: `from_first` broadcasts its result, or its
+user error, to the others.
 """
 
 import pickle
@@ -17,29 +18,31 @@ from mnist_jax.types import UserError
 
 T = TypeVar("T")
 
-# How long a process that ends waits for the others. They end together, unless one has crashed or
-# hangs; JAX then kills all that are left.
+# Time that an ending process waits for the others. They end together unless one has crashed or
+# hangs; then JAX kills the rest.
 _SHUTDOWN_SECONDS = 30
 
 
 def start(
     coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
 ) -> None:
-    """Joins the other processes; to be called before anything else of JAX.
+    """Connect to the other processes; call this before anything else of JAX.
+
+    Without arguments they are read from the cluster's environment: Slurm, Open MPI, TPU pods or
+    Kubernetes.
 
     Args:
-      coordinator: host:port, the same in all processes, at which the first can be reached.
-      num_processes: how many there are.
-      process_id: which one this is; 0 is the first.
-      With none of these the cluster's environment says it: Slurm, Open MPI, TPU pods, Kubernetes.
+      coordinator: host:port of the first process, the same in all processes.
+      num_processes: their number.
+      process_id: of this process; 0 is the first.
 
     Raises:
-      UserError: the port is taken, or the environment is of no such cluster. (Of processes that do
-        not come within 5 minutes JAX itself makes an end.)
+      UserError: the port is taken, or no such cluster is found. (JAX itself stops after 5 minutes
+        if processes are missing.)
     """
     if coordinator and process_id == 0:
         _check_port(coordinator)
-    # It would take SIGTERM for itself, and wait for all processes in each of orbax's saves.
+    # It would catch SIGTERM, and wait for all processes in each save of Orbax.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
@@ -56,7 +59,7 @@ def start(
 
 
 def _check_port(coordinator: str) -> None:
-    """Whether the first process can listen there: where it cannot, JAX may end in a crash."""
+    """Check that the first process can listen on the port; otherwise JAX may crash."""
     try:
         socket.create_server(("", int(coordinator.rpartition(":")[2]))).close()
     except OSError as error:
@@ -67,15 +70,15 @@ def _check_port(coordinator: str) -> None:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that reads, writes and prints."""
+    """Return True in the process that reads, writes and prints."""
     return jax.process_index() == 0
 
 
 def from_first(action: Callable[[], T]) -> T:
-    """Has the first process act; returns what came of it, or raises its UserError, in all.
+    """Run `action` in the first process; return its result, or raise its UserError, in all.
 
     Args:
-      action: called in the first process alone; what it returns can be pickled.
+      action: called only in the first process; its result can be pickled.
     """
     if jax.process_count() == 1:
         return action()
@@ -92,15 +95,15 @@ def from_first(action: Callable[[], T]) -> T:
 
 
 def largest(number: int) -> int:
-    """The largest of the numbers, of 32 bits, that the processes have here."""
+    """Return the largest of the processes' numbers, of 32 bits."""
     return int(multihost_utils.process_allgather(np.int32(number)).max())
 
 
 def _broadcast(value: Any) -> Any:
-    """The first process's value in all."""
+    """Return the first process's value in all."""
     packed = np.frombuffer(pickle.dumps(value), np.uint8)
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(packed))))
-    # Powers of two, because each length compiles a program of its own.
+    # Padded to a power of two, because each length compiles its own program.
     padded = np.zeros(1 << size.bit_length(), np.uint8)
     if is_first():
         padded[:size] = packed

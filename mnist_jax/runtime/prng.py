@@ -1,4 +1,4 @@
-"""Random keys as a pure function of (seed, stream, step): nothing to carry, nothing to save."""
+"""Random keys as a pure function of (seed, stream, step), so that none must be saved."""
 
 import zlib
 
@@ -9,12 +9,12 @@ Key = PRNGKeyArray
 
 
 def stream(root: Key, name: str, step: int | Int[Array, ""]) -> Key:
-    """The key of one use of randomness at one step.
+    """Return the key for one use of randomness at one step.
 
     Args:
       root: `jax.random.key(seed)`.
-      name: what the randomness is for; every use has its own ("shuffle", "dropout").
-      step: counts the uses.
+      name: of the use ("shuffle", "dropout"); each use has its own.
+      step: number of the draw.
     """
-    # crc32, because Python's own hash of a string differs from process to process.
+    # crc32: Python's hash of a string differs between processes.
     return jax.random.fold_in(jax.random.fold_in(root, zlib.crc32(name.encode())), step)

@@ -1,4 +1,4 @@
-"""Where a result comes from: machine, versions, revision."""
+"""Provenance of a result: machine, memory, versions, git revision. Loads JAX only on demand."""
 
 import os
 import platform
@@ -8,8 +8,6 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-
-import jax
 
 PACKAGES = (
     "mnist_jax",
@@ -26,7 +24,9 @@ CPUINFO = Path("/proc/cpuinfo")
 
 
 def device() -> str:
-    """The accelerators in use, or the processor and its cores: "2 cores of AMD EPYC"."""
+    """Describe the accelerators in use, or the processor and its cores: "2 cores of AMD EPYC"."""
+    import jax
+
     devices = jax.devices()
     if devices[0].platform == "cpu":
         count = f"{jax.process_count()} processes, each on " if jax.process_count() > 1 else ""
@@ -35,19 +35,16 @@ def device() -> str:
 
 
 def cores() -> int:
-    """Return the number of cores that this process may use: in a container fewer than exist."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a result depends on."""
-    return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
+    """Number of cores that this process may use, where the system reports it; else all."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def peak_rss_bytes() -> int:
-    """On the host; of this program alone, not of the one that started it.
+    """Peak memory of this program on the host, without its parent's.
 
-    Linux lets a new program inherit its parent's peak in `ru_maxrss`, so it is not asked there.
+    On Linux `ru_maxrss` includes the peak of the program that started this one.
     """
     if sys.platform == "linux":
         status = Path("/proc/self/status").read_text()
@@ -56,13 +53,13 @@ def peak_rss_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def jax_peak_bytes() -> int | None:
-    """On JAX's first device; None where it is the CPU."""
-    return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that a result depends on."""
+    return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
 
 
 def git_revision() -> str | None:
-    """The commit this code is at, "-dirty" with changes; None outside a checkout of it."""
+    """Return the commit of this code, "-dirty" with changes; None outside its checkout."""
     here = Path(__file__)
     try:
         # An environment inside another project's checkout must not report that project's commit.
@@ -73,7 +70,7 @@ def git_revision() -> str | None:
 
 
 def _processor() -> str:
-    """Its model, where Linux names it; its architecture."""
+    """Return the processor's model, where Linux reports it, else its architecture."""
     info = CPUINFO.read_text() if CPUINFO.exists() else ""
     model = re.search(r"^model name\s*: (.+)$", info, re.MULTILINE)
     return model[1] if model else platform.machine()
@@ -82,7 +79,7 @@ def _processor() -> str:
 def _version(package: str) -> str:
     try:
         return version(package)
-    except PackageNotFoundError:  # a checkout that is used as it is
+    except PackageNotFoundError:  # a checkout that is used without being installed
         return "not installed"
 
 

@@ -1,11 +1,10 @@
-"""Every batch, and the members that train at once, split over one mesh of all devices.
+"""Sharding of batches, and of trials that train together, over one mesh of all devices.
 
-They are those of all processes. Parameters and data lie on every device whole. A program says only
-where its batch is split; XLA carries that through and adds up over the devices what sums over the
-batch (the loss, metrics). A net is applied by each device to its part (`by_device`), as if there
-were no others, but for what is of the whole batch: gradients and the statistics of batch
-normalisation are added up, and random numbers are those of one device. One device is a mesh as
-well, and costs nothing: its programs are those of no mesh.
+The mesh covers the devices of all processes. Parameters and data are replicated. A program states
+only where its batch is sharded; XLA propagates this and all-reduces sums over the batch (the loss,
+metrics). Each device applies the net to its shard of the batch (`by_device`); gradients and the
+statistics of batch normalisation are all-reduced, and random numbers do not depend on the number of
+devices. One device is a mesh, too, at no cost: its programs are the same as without a mesh.
 """
 
 from collections.abc import Callable
@@ -23,22 +22,22 @@ MEMBER, BATCH = "member", "batch"
 
 
 def make_mesh(parts: int = 1) -> Mesh:
-    """The mesh of every device there is.
+    """Return the mesh of all devices.
 
     Args:
-      parts: into which the axis of members is split, a divisor of the number of devices; those of
-        one part share each of its members' batches.
+      parts: shards of the axis of trials, a divisor of the number of devices; the devices of a part
+        share the batches of its trials.
     """
     shape = parts, jax.device_count() // parts
-    # Auto: XLA finds how the values between are split; else their types would have to say it.
+    # Auto: XLA chooses the sharding of intermediate values; else their types would state it.
     return jax.make_mesh(shape, (MEMBER, BATCH), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
 def parts_of_members(count: int, batch_size: int) -> int:
-    """Into how many parts devices split so many members: with few of them, several share a batch.
+    """Return the number of parts for `count` trials; with few trials, devices share a batch.
 
-    One member is one part. More of them never have a batch that the devices of a part cannot share
-    evenly: there are more parts then, and nobody in some.
+    One trial is one part. For more trials the devices of a part share a batch evenly; if that takes
+    more parts than trials, some parts are empty.
     """
     if count == 1:
         return 1
@@ -52,10 +51,10 @@ def parts_of_members(count: int, batch_size: int) -> int:
 
 
 def check_batch_size(batch_size: int, num_devices: int) -> None:
-    """Passes if so many devices can share a batch evenly.
+    """Check that the devices can share a batch evenly.
 
     Raises:
-      UserError: names the nearest sizes that they can share.
+      UserError: they cannot; names the nearest sizes that fit.
     """
     over = batch_size % num_devices
     if over:
@@ -66,29 +65,34 @@ def check_batch_size(batch_size: int, num_devices: int) -> None:
         )
 
 
+def platform(mesh: Mesh | None) -> str:
+    """Return the platform of a mesh ("cpu", "gpu", "tpu"); of the default device without one."""
+    return jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+
+
 def whole(mesh: Mesh) -> NamedSharding:
-    """The sharding of an array that lies on every device whole."""
+    """Return the sharding of a replicated array."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def put(mesh: Mesh | None, tree: PyTree) -> PyTree:
-    """Puts numpy arrays, the same ones in every process, on every device whole."""
+    """Replicate NumPy arrays, the same in every process, on all devices."""
     assert mesh is not None, "arrays are put on the devices of a mesh"
 
     def put_one(x: np.ndarray) -> jax.Array:
-        # Not device_put, which sends every array around to compare what the processes have.
+        # Not device_put, which sends every array to all processes to compare it.
         return jax.make_array_from_process_local_data(whole(mesh), x, x.shape)
 
     return jax.tree.map(put_one, tree)
 
 
 def split(mesh: Mesh | None, tree: PyTree, axis: str = BATCH) -> PyTree:
-    """In a program: has every device take its part of the leading axis of arrays.
+    """Shard the leading axis of arrays, within a program.
 
     Args:
-      mesh: None: there is nothing to split for.
-      tree: arrays whose leading axis the number of devices divides.
-      axis: of the mesh: that of a batch or that of members.
+      mesh: None: return the arrays unchanged.
+      tree: arrays whose leading axis is divisible by the mesh axis.
+      axis: of the mesh: batch or trials.
     """
     if mesh is None:
         return tree
@@ -96,18 +100,18 @@ def split(mesh: Mesh | None, tree: PyTree, axis: str = BATCH) -> PyTree:
 
 
 def gather(mesh: Mesh | None, tree: PyTree) -> PyTree:
-    """In a program: has every device have arrays whole again."""
+    """Replicate arrays on all devices, within a program."""
     return tree if mesh is None else jax.lax.with_sharding_constraint(tree, whole(mesh))
 
 
 def by_device(mesh: Mesh | None, apply: Callable[..., Any], outputs: PyTree) -> Callable[..., Any]:
-    """In a program: `apply(variables, batch, *others)` by every device to its part of the batch.
+    """Map `apply(variables, batch, *others)` over the shards of the batch, within a program.
 
     Args:
-      mesh: None: the one device does it all.
-      apply: where it sums over the batch or draws for it, by `total` and `draw`.
-      outputs: for what it returns, whether that has the batch's axis or is of all of it (a prefix
-        of its tree).
+      mesh: None: one device.
+      apply: sums over the batch, and draws for it, only by `total` and `draw`.
+      outputs: True for an output with a batch axis, False for a replicated one (a prefix of the
+        tree of outputs).
     """
     if mesh is None or mesh.size == 1:
         return apply
@@ -127,19 +131,19 @@ def by_device(mesh: Mesh | None, apply: Callable[..., Any], outputs: PyTree) -> 
 
 
 def num_parts() -> int:
-    """How many parts a batch has where what is traced is one, that of `by_device`; elsewhere 1."""
+    """Return the number of shards of a batch inside `by_device`; 1 outside."""
     return lax.axis_size(BATCH) if BATCH in jax.sharding.get_abstract_mesh().manual_axes else 1
 
 
 def total(x: Array) -> Array:
-    """Of a part's sums: those of the whole batch."""
+    """Sum a shard's sums over the whole batch."""
     return x if num_parts() == 1 else lax.psum(x, BATCH)
 
 
 def draw(sample: Callable[[tuple[int, ...]], Array], shape: tuple[int, ...]) -> Array:
-    """Random numbers for a part of a batch: of those that `sample` draws for all of it.
+    """Draw random numbers for a shard of a batch: its slice of a draw for the whole batch.
 
-    Each device draws all: what an example gets does not depend on how many devices there are.
+    Every device draws all numbers, so that an example's do not depend on the number of devices.
     """
     devices = num_parts()
     if devices == 1:

@@ -1,29 +1,41 @@
-"""How programs are compiled: with which of XLA's options, and where they are kept."""
+"""Compilation: XLA's options, optimization barriers and the cache of compiled programs."""
 
 import jax
 import platformdirs
+from jax import lax
+
+from mnist_jax.types import PyTree
 
 OFF = "off"
 
-# XLA on a CPU forgets `lax.optimization_barrier` before it fuses, and then computes again, in every
-# operation that reads it, what was to be computed once.
+# XLA on a CPU drops optimization barriers before it fuses, and then recomputes a value in every
+# operation that reads it.
 _CPU_OPTIONS: dict[str, str | bool] = {"xla_disable_hlo_passes": "cse_barrier_expander"}
 
-# XLA hands convolutions to YNNPACK. Where it can take most of a net as one operation, as in
-# predicting, it is quicker than Eigen; where it gets them one by one, as in training, it takes up
-# to twice as long. There it keeps single matrix products, at which it is the quickest.
+# XLA hands convolutions to YNNPACK. If it gets most of a net as one operation, as in prediction, it
+# is faster than Eigen; if it gets them one by one, as in training, it takes up to twice as long.
+# For training it keeps only single matrix products, where it is the fastest.
 _CPU_TRAINING_OPTIONS: dict[str, str | bool] = {
     **_CPU_OPTIONS,
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
 }
 
 
+def barrier(tree: PyTree) -> PyTree:
+    """Return the same arrays behind an optimization barrier on a CPU: they are computed once.
+
+    Without it XLA would fuse, and so repeat, their computation into every operation that reads
+    them. On other platforms this is the identity.
+    """
+    return lax.platform_dependent(tree, cpu=lax.optimization_barrier, default=lambda tree: tree)
+
+
 def compile_lowered(lowered: jax.stages.Lowered, *, predicts: bool = False) -> jax.stages.Compiled:
-    """Compiles `jit(f).lower(...)` for speed: what `.compile()` does, with our options.
+    """Compile `jit(f).lower(...)` with the fastest options.
 
     Args:
       lowered: the program.
-      predicts: whether it applies one net and takes no gradients, for which other options are best.
+      predicts: True if it applies one net without gradients, which needs other options.
     """
     if jax.default_backend() != "cpu":
         return lowered.compile()
@@ -31,7 +43,7 @@ def compile_lowered(lowered: jax.stages.Lowered, *, predicts: bool = False) -> j
     while True:
         try:
             return lowered.compile(compiler_options=options)
-        except jax.errors.JaxRuntimeError as error:  # experiments that a jaxlib may lack
+        except jax.errors.JaxRuntimeError as error:  # a jaxlib may lack experimental options
             known = {name: options[name] for name in options if name not in str(error)}
             if "No such compile option" not in str(error) or known == options:
                 raise
@@ -39,17 +51,17 @@ def compile_lowered(lowered: jax.stages.Lowered, *, predicts: bool = False) -> j
 
 
 def enable_cache(directory: str | None = None) -> None:
-    """Turns JAX's persistent compilation cache on; to be called before anything is compiled.
+    """Enable JAX's persistent compilation cache; call this before anything is compiled.
 
     Args:
-      directory: where the programs are kept; None: where $JAX_COMPILATION_CACHE_DIR says, else in
-        the user's cache directory; "off": nowhere. Whoever can write there can run code here.
+      directory: for the compiled programs; None: $JAX_COMPILATION_CACHE_DIR, or the user's cache
+        directory; "off": no cache. Write access to it allows running code in this process.
     """
     if directory == OFF:
         jax.config.update("jax_enable_compilation_cache", False)
         return
-    said = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
-    directory = directory or said or platformdirs.user_cache_dir("mnist_jax")
+    configured = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    directory = directory or configured or platformdirs.user_cache_dir("mnist_jax")
     jax.config.update("jax_compilation_cache_dir", directory)
-    # Small programs too: a start has a hundred of them.
+    # Cache small programs too: a start compiles a hundred of them.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

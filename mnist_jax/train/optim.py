@@ -159,12 +159,12 @@ def _computed_once(gradients: PyTree) -> PyTree:
     """Return the gradients, which XLA on CPU would otherwise recompute for each use."""
     import jax
 
-    from mnist_jax.models import conv
+    from mnist_jax.runtime.xla import barrier
 
     if any(gradient.ndim > 2 for gradient in jax.tree.leaves(gradients)):
-        return jax.tree.map(conv.kept, gradients)
+        return jax.tree.map(barrier, gradients)
     # Dense layers alone: no weights change before all gradients are there, or they are copied.
-    return conv.kept(gradients)
+    return barrier(gradients)
 
 
 def plateau(config: Fields) -> "optax.GradientTransformationExtraArgs | None":

@@ -20,9 +20,9 @@ from mnist_jax import tasks
 from mnist_jax.analysis import metrics
 from mnist_jax.analysis.metrics import Metrics
 from mnist_jax.data import augment
-from mnist_jax.models import conv, networks
+from mnist_jax.models import networks
 from mnist_jax.models.networks import Model
-from mnist_jax.runtime import sharding
+from mnist_jax.runtime import sharding, xla
 from mnist_jax.runtime.prng import Key, stream
 from mnist_jax.tasks import Task
 from mnist_jax.train import optim
@@ -157,13 +157,9 @@ def train_step(
 
     gradients, (logits, batch_stats) = jax.grad(loss, has_aux=True)(state.params)
     optimizer = recipe.optimizer(hparams, learning_rate(recipe, state, hparams))
-    norms = lax.cond(
-        last,
-        lambda: _norms(optimizer.update, gradients, state),
-        lambda: Norms(*[jnp.zeros(())] * 3),
-    )
+    norms = _norms(last, optimizer.update, gradients, state)
     # The norms come first: they read what the update then overwrites in place.
-    gradients, norms = conv.kept((gradients, norms))
+    gradients, norms = xla.barrier((gradients, norms))
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     state = state._replace(
@@ -217,9 +213,8 @@ def train_batches(
     Returns:
       The new state, the summed metrics, and the norms of the last step.
     """
-    last = jnp.arange(len(batches)) == len(batches) - 1
 
-    def step(carry: tuple[State, Metrics, Norms], inputs: tuple[Array, Array]) -> tuple:
+    def step(carry: tuple[State, Metrics, Norms], inputs: tuple[Array, Array | bool]) -> tuple:
         (state, total, _), (index, last) = carry, inputs
         weights = None if examples.weights is None else examples.weights[index]
         batch = Examples(examples.images[index], examples.labels[index], weights)
@@ -227,12 +222,25 @@ def train_batches(
         return (state, metrics.merge(total, new), norms), None
 
     start = state, metrics.zeros(), Norms(*[jnp.zeros(())] * 3)
-    return lax.scan(step, start, (batches, last))[0]
+    if sharding.platform(recipe.mesh) == "cpu":
+        last = jnp.arange(len(batches)) == len(batches) - 1
+        return lax.scan(step, start, (batches, last))[0]
+    # In a loop on a GPU, each condition would wait for the host: unroll the last step.
+    before, _ = lax.scan(lambda carry, index: step(carry, (index, False)), start, batches[:-1])
+    return step(before, (batches[-1], True))[0]
 
 
-def _norms(update: Callable, gradients: PyTree, state: State) -> Norms:
-    updates, _ = update(gradients, state.opt_state, state.params)
-    return Norms(*map(optim.global_norm, (gradients, state.params, updates)))
+def _norms(
+    last: Bool[Array, ""] | bool, update: Callable, gradients: PyTree, state: State
+) -> Norms:
+    def compute() -> Norms:
+        updates, _ = update(gradients, state.opt_state, state.params)
+        return Norms(*map(optim.global_norm, (gradients, state.params, updates)))
+
+    zero = Norms(*[jnp.zeros(())] * 3)
+    if isinstance(last, bool):
+        return compute() if last else zero
+    return lax.cond(last, compute, lambda: zero)
 
 
 def measure(

@@ -4,7 +4,6 @@ import errno
 import fcntl
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mnist_jax import config as configs
+from mnist_jax.runtime import atomic
 from mnist_jax.types import UserError
 
 CONFIG = "config.json"
@@ -82,12 +82,13 @@ def prepare(workdir: Path, config: Mapping[str, Any], fingerprint: str, *, overw
     """
     try:
         there = _stored(workdir)
-        aside = [path for path in workdir.iterdir() if _is_aside(path)]
-        if there is None and set(workdir.iterdir()) != set(aside):
+        found = list(workdir.iterdir())
+        temporary = [f for f in found if atomic.target_name(f) in (CONFIG, *_RESULTS)]
+        if there is None and len(found) > len(temporary):
             raise UserError(f"{workdir}: holds files but no run; give another --workdir")
         if there is not None and not overwrite:
             _check_same(workdir, there, config, fingerprint)
-        for path in aside:
+        for path in temporary:
             path.unlink()
         if there is None or overwrite:
             for path in (workdir / name for name in _RESULTS):
@@ -149,12 +150,6 @@ def _stored(workdir: Path) -> dict[str, Any] | None:
     return there if isinstance(there, dict) and FINGERPRINT in there else None
 
 
-def _is_aside(path: Path) -> bool:
-    """Whether it is what `write` of one of a run's files leaves when it is killed."""
-    found = re.fullmatch(r"\.(.+)\.\d+", path.name)
-    return found is not None and found[1] in (CONFIG, *_RESULTS)
-
-
 def _check_version(workdir: Path, stored: Mapping[str, Any]) -> None:
     if "members" in stored:
         raise UserError(
@@ -179,20 +174,14 @@ def _check_same(
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Writes a whole file or none: aside, then renamed.
+    """Write a whole file or none.
 
     Raises:
       UserError: it cannot be written.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        try:
-            aside.write_bytes(content.encode() if isinstance(content, str) else content)
-            with aside.open("rb") as file:
-                os.fsync(file.fileno())  # before it has its name: power may fail in between
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+        with atomic.replacing(path) as file:
+            file.write(content.encode() if isinstance(content, str) else content)
     except OSError as error:
         reason = error.strerror or error
         raise UserError(

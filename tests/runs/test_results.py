@@ -16,7 +16,7 @@ from test_board import events, scalars
 
 from mnist_jax import main
 from mnist_jax.data import datasets
-from mnist_jax.runtime import memory, provenance
+from mnist_jax.runtime import provenance
 from mnist_jax.workdir import files
 
 LINEAR = Path(__file__).parents[2] / "configs" / "linear.py"
@@ -228,7 +228,7 @@ def test_where_the_result_comes_from(run):
     assert summary["device"] == provenance.device()
     assert summary["backend"] == jax.default_backend()
     # Linux counts pages on each core apart, and adds what it tells up roughly: a few MB.
-    assert 2**26 < summary["peak_rss_bytes"] <= memory.peak_rss_bytes() + 2**24
+    assert 2**26 < summary["peak_rss_bytes"] <= provenance.peak_rss_bytes() + 2**24
 
 
 def test_the_report_shows_the_result_and_how_to_get_it_again(run):

@@ -1,4 +1,4 @@
-"""Where a result comes from."""
+"""The machine, memory, versions and revision of a result."""
 
 import os
 import platform
@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from mnist_jax.runtime import provenance
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")
 
 
 def git(folder: Path, *words: str) -> str:
@@ -87,7 +89,7 @@ def test_a_checkout_that_is_not_installed_has_versions_too(monkeypatch):
     assert provenance.versions()["jax"] == jax.__version__
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")
+@linux
 def test_the_cores_are_those_that_we_may_use(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "CPUINFO", tmp_path / "none")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5})
@@ -126,3 +128,33 @@ def test_the_accelerators_are_counted(monkeypatch):
     gpu = SimpleNamespace(platform="gpu", device_kind="NVIDIA H200")
     monkeypatch.setattr(jax, "devices", lambda: [gpu, gpu])
     assert provenance.device() == "2 x NVIDIA H200"
+
+
+@linux
+def test_the_peak_is_in_bytes_and_stays_after_the_memory_is_free():
+    def from_linux() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        (line,) = (line for line in lines if line.startswith("VmHWM:"))
+        return 1024 * int(line.split()[1])
+
+    ballast = np.ones(2**28, np.uint8)  # more than the process held before, maybe
+    held = from_linux()
+    del ballast
+    assert provenance.peak_rss_bytes() == pytest.approx(held, rel=0.02)
+
+
+@linux
+def test_a_process_does_not_inherit_the_peak_of_the_one_that_starts_it():
+    ballast = np.ones(2**28, np.uint8)
+    code = "from mnist_jax.runtime import provenance; print(provenance.peak_rss_bytes())"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert 2**20 < int(done.stdout) < len(ballast) // 2
+
+
+@pytest.mark.parametrize(("system", "unit"), [("darwin", 1), ("freebsd14", 1024)])
+def test_the_peak_of_other_systems(monkeypatch, system, unit):
+    usage = SimpleNamespace(ru_maxrss=5000)
+    monkeypatch.setattr(provenance.resource, "getrusage", lambda _: usage)
+    monkeypatch.setattr(sys, "platform", system)
+    assert provenance.peak_rss_bytes() == 5000 * unit

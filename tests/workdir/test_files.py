@@ -147,10 +147,9 @@ def test_one_run_at_a_time(tmp_path, new):
 
 
 def test_a_run_that_is_killed_keeps_nobody_out(tmp_path):
-    code = (
-        f"from mnist_jax import workdir; import os, pathlib; path = pathlib.Path({str(tmp_path)!r})"
-    )
-    killed = f"{code}; workdir.locked(path).__enter__(); os.kill(os.getpid(), 9)"
+    imports = "import os, pathlib; from mnist_jax.workdir import files"
+    lock = f"files.locked(pathlib.Path({str(tmp_path)!r})).__enter__()"
+    killed = f"{imports}; {lock}; os.kill(os.getpid(), 9)"
     assert subprocess.run([sys.executable, "-c", killed]).returncode == -9
     with files.locked(tmp_path):
         pass
@@ -176,9 +175,9 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize("files", FOREIGN.values(), ids=FOREIGN)
-def test_other_peoples_files_are_refused_and_left_intact(tmp_path, files, overwrite):
-    fill(tmp_path, files)
+@pytest.mark.parametrize("foreign", FOREIGN.values(), ids=FOREIGN)
+def test_other_peoples_files_are_refused_and_left_intact(tmp_path, foreign, overwrite):
+    fill(tmp_path, foreign)
     message = refusal(tmp_path, overwrite=overwrite)
     assert message == f"{tmp_path}: holds files but no run; give another --workdir"
     with pytest.raises(UserError, match="there is no run"):
@@ -195,11 +194,12 @@ def test_a_config_that_is_not_json_is_refused_and_left_intact(tmp_path, overwrit
 KILLED = """
 import os, sys
 from pathlib import Path
-from mnist_jax import config, workdir
+from mnist_jax import config
+from mnist_jax.workdir import files
 path = Path(sys.argv[1])
 Path.replace = lambda aside, to: os.kill(os.getpid(), 9)
-workdir.prepare(path, config.default().to_dict(), "abc", overwrite=False)
-workdir.write(path / sys.argv[2], "{}")
+files.prepare(path, config.default().to_dict(), "abc", overwrite=False)
+files.write(path / sys.argv[2], "{}")
 """
 
 
@@ -274,9 +274,9 @@ def test_a_config_of_another_version_is_refused(run, change):
         files.read_config(run)
 
 
-@pytest.mark.parametrize("files", [{}, {"config.json": "{}"}])
-def test_a_summary_is_of_a_finished_run(tmp_path, files):
-    fill(tmp_path, files)
+@pytest.mark.parametrize("unfinished", [{}, {"config.json": "{}"}])
+def test_a_summary_is_of_a_finished_run(tmp_path, unfinished):
+    fill(tmp_path, unfinished)
     with pytest.raises(UserError, match="there is no run"):
         files.read_summary(tmp_path)
 
@@ -304,17 +304,17 @@ def test_write_replaces_the_whole_file(tmp_path, text):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("step", ["write_bytes", "replace"])
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, step):
+@pytest.mark.parametrize(("owner", "step"), [(os, "fsync"), (Path, "replace")])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
+    tmp_path, monkeypatch, owner, step
+):
     path = tmp_path / "file"
     path.write_text("old")
-    original = Path.write_bytes
 
-    def full(self, *args):
-        original(self, b"half of i")
+    def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, step, full)
+    monkeypatch.setattr(owner, step, full)
     with pytest.raises(UserError, match=r"file: cannot be written \(No space left on device\)"):
         files.write(path, "new")
     assert content(tmp_path) == {"file": b"old"}
