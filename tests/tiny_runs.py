@@ -105,7 +105,7 @@ def restored(workdir, group="0"):
     plan = groups.make_plan(config, trials, splits.load(config))
     like = jax.eval_shape(lambda: vmapped.init(plan, groups.stack(config, trials)))
     with checkpoint.open_directory(workdir / files.CHECKPOINTS / group) as manager:
-        return checkpoint.restore(manager, checkpoint.on_host(like))
+        return checkpoint.restore(manager, like)
 
 
 def bits(state):

@@ -55,7 +55,7 @@ def best(
     if not directory.exists():
         raise UserError(f"{workdir}: has no checkpoint yet")
     with checkpoint.open_directory(directory, read_only=True) as manager:
-        found = checkpoint.restore(manager, checkpoint.on_host(like), log, set_aside=False)
+        found = checkpoint.restore(manager, like, log, set_aside=False)
     if found is None:
         raise UserError(f"{workdir}: has no checkpoint yet")
     states = found.state

@@ -31,11 +31,11 @@ _TRASH = "deleted"  # a checkpoint moves in here whole before its files are remo
 
 
 class CheckpointError(UserError):
-    """A checkpoint can not be written, can not be read, or is of another model."""
+    """A checkpoint cannot be written, cannot be read, or is of another model."""
 
 
 class Checkpoint(NamedTuple):
-    """What an epoch left behind."""
+    """The state and the history after an epoch."""
 
     epoch: int
     state: PyTree  # of the type that was saved
@@ -112,7 +112,7 @@ def save(
 
 
 def wait(manager: ocp.CheckpointManager) -> None:
-    """Waits until the last save is complete.
+    """Wait until the last save is complete.
 
     Raises:
         CheckpointError: The save failed. Checkpoints that were complete are untouched.
@@ -132,82 +132,57 @@ def restore(
 
     Args:
         manager: From `open_directory`.
-        like: The state's structure, shapes and dtypes: arrays or `jax.ShapeDtypeStruct`s. A value
-            is placed where the sharding of its counterpart says; NumPy stays NumPy.
+        like: The state's structure, shapes and dtypes: arrays or `jax.ShapeDtypeStruct`s.
         on_warning: Called with one line for every damaged checkpoint that is skipped.
         set_aside: Rename newer, damaged checkpoints to `<epoch>.damaged`, so that training can
             save their epochs again.
 
     Returns:
-        The checkpoint; None if there are none at all.
+        The checkpoint, of NumPy arrays; None if there are none at all.
 
     Raises:
         CheckpointError: All are damaged, or the newest complete one has another layout than `like`.
     """
-    epochs = _epochs(manager)[::-1]
-    checkpoint = _first_complete(manager, epochs, like, on_warning)
-    for epoch in epochs if set_aside else []:
-        if checkpoint is not None and epoch > checkpoint.epoch:
-            with _explained(manager.directory):
-                aside = _path(manager, f"{epoch}.damaged")
-                shutil.rmtree(aside, ignore_errors=True)
-                _path(manager, epoch).rename(aside)
-    manager.reload()
-    return checkpoint
-
-
-def on_host(state: PyTree) -> PyTree:
-    """Return empty NumPy arrays of a state's shapes, to restore a checkpoint into."""
-    return jax.tree.map(lambda x: np.empty(x.shape, x.dtype), state)
-
-
-def _path(manager: ocp.CheckpointManager, name: int | str) -> Path:
-    return Path(manager.directory, str(name))
-
-
-def _empty_trash(manager: ocp.CheckpointManager) -> None:
-    shutil.rmtree(_path(manager, _TRASH), ignore_errors=True)
-
-
-def _epochs(manager: ocp.CheckpointManager) -> list[int]:
     wait(manager)
     manager.reload()
-    return sorted(manager.all_steps())
-
-
-def _first_complete(
-    manager: ocp.CheckpointManager,
-    epochs: list[int],
-    like: PyTree,
-    on_warning: Callable[[str], Any],
-) -> Checkpoint | None:
-    for epoch in epochs:
-        path = _path(manager, epoch)
+    damaged: list[Path] = []
+    for epoch in sorted(manager.all_steps(), reverse=True):
+        path = Path(manager.directory, str(epoch))
         try:
             record, leaves = _read(manager, epoch)
-        except Exception as error:  # damage has no type: orbax, tensorstore and json all raise
-            on_warning(f"{path}: damaged checkpoint passed over ({_line(error)})")
+        except Exception as error:  # Orbax, tensorstore and json raise any type for damage
+            on_warning(f"{path}: skipping a damaged checkpoint ({_line(error)})")
+            damaged.append(path)
             continue
-        wanted = _by_path(like)
-        _check_layout(path, record["layout"], _layout(wanted))
-        placed = [_place(leaves[name], leaf) for name, leaf in wanted.items()]
-        state = jax.tree.unflatten(jax.tree.structure(like), placed)
+        names = _by_path(like)
+        _check_layout(path, record["layout"], _layout(names))
+        with _explained(manager.directory):
+            for path in damaged if set_aside else []:
+                aside = path.with_name(f"{path.name}.damaged")
+                shutil.rmtree(aside, ignore_errors=True)
+                path.rename(aside)
+        manager.reload()
+        state = jax.tree.unflatten(jax.tree.structure(like), [leaves[name] for name in names])
         return Checkpoint(epoch, state, record["history"])
-    if epochs:
+    if damaged:
         raise CheckpointError(
-            f"{manager.directory}: every checkpoint is damaged: put copies in their places, or "
-            "start anew with --overwrite"
+            f"{manager.directory}: every checkpoint is damaged; restore a copy of one, or start "
+            "again with --overwrite"
         )
     return None
 
 
+def _empty_trash(manager: ocp.CheckpointManager) -> None:
+    shutil.rmtree(Path(manager.directory, _TRASH), ignore_errors=True)
+
+
 def _read(manager: ocp.CheckpointManager, epoch: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Reads the record and the arrays by path; raises whatever comes if they are not whole."""
+    """Read the record and the arrays by path; raise anything if they are damaged."""
     args = ocp.args.Composite(state=ocp.args.StandardRestore(), record=ocp.args.JsonRestore())
     items = manager.restore(epoch, args=args)
     record, leaves = items["record"], _by_path(items["state"])
     if record["checksum"] != _checksum(record, [leaves[name] for name in record["layout"]]):
-        raise ValueError("its checksum is another one")
+        raise ValueError("its checksum differs")
     return record, leaves
 
 
@@ -237,13 +212,6 @@ def _checksum(record: dict[str, Any], leaves: Iterable[Any]) -> int:
     for leaf in leaves:
         total = zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data, total)
     return total
-
-
-def _place(value: np.ndarray, like: Any) -> Any:
-    if isinstance(like, np.ndarray | np.generic):
-        return value
-    # Uncommitted stays uncommitted: jit would compile again for a committed array.
-    return jax.device_put(value, like.sharding if getattr(like, "committed", True) else None)
 
 
 def _line(error: Exception) -> str:
