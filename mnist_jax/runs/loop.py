@@ -209,27 +209,32 @@ def start_epoch(
       For each chunk a future of its new states, its `EpochMetrics` (NumPy), and the seconds that
       its training took.
     """
-    number = np.int32(epoch)
+    number, previous_end = np.int32(epoch), 0.0
 
-    def dispatch(chunk: Chunk) -> tuple[PyTree, TrialState, EpochMetrics]:
+    def dispatch(chunk: Chunk) -> tuple[float, float | None, PyTree, TrialState, EpochMetrics]:
+        start = time.perf_counter()
         state, *measured = programs.train(chunk.states.state, chunk.trials, number, group.data)
+        ready = all(x.is_ready() for x in jax.tree.leaves(measured))  # some calls return when done
+        end = time.perf_counter() if ready else None
         states = chunk.states._replace(state=state)
         args = states, chunk.trials, tuple(measured), number, group.data
-        return measured, *programs.end(*args)
+        return start, end, measured, *programs.end(*args)
 
     def wait(dispatched: Callable[[], tuple]) -> tuple[TrialState, EpochMetrics, float]:
-        start = time.perf_counter()
-        measured, states, metrics = dispatched()
+        nonlocal previous_end
+        start, end, measured, states, metrics = dispatched()
         jax.block_until_ready(measured)
-        seconds = time.perf_counter() - start
-        return states, jax.device_get(metrics), seconds
+        end = end or time.perf_counter()
+        if group.plan.threads == 1:  # one after the other
+            start = max(start, previous_end)
+        metrics = jax.device_get(metrics)
+        previous_end = time.perf_counter()
+        return states, metrics, end - start
 
     jobs: list[Callable]
     if group.plan.threads > 1:
         jobs = [partial(wait, partial(dispatch, chunk)) for chunk in chunks]
-    else:
-        # Dispatched from this thread, in the same order in every process; the waiting thread
-        # tells when each is done.
+    else:  # dispatched from this thread, in the same order in every process
         results = [dispatch(chunk) for chunk in chunks]
         jobs = [partial(wait, partial(tuple, result)) for result in results]
     return background.start(jobs, group.plan.threads)

@@ -233,11 +233,14 @@ def _explained(directory: Any) -> Iterator[None]:
         ) from error
 
 
+_NOISE = ("Metadata file does not", "Waiting for previous save")
+
+
 def _not_noise(record: logging.LogRecord) -> bool:
-    """Of what orbax logs, only warnings: progress is noise, and errors are raised or told here."""
+    """Pass only useful warnings of Orbax: progress is noise, and errors are raised here."""
     source = record.getMessage() if record.name == "asyncio" else record.pathname
-    told = record.levelno != logging.WARNING or str(record.msg).startswith("Metadata file does not")
-    return not (told and "/orbax/checkpoint/" in source)
+    noise = record.levelno != logging.WARNING or str(record.msg).startswith(_NOISE)
+    return not (noise and "/orbax/checkpoint/" in source)
 
 
 def _not_too_late(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
