@@ -2,9 +2,10 @@
 
 A convolution is a product of polynomials. Evaluated at enough points, it takes one multiplication
 per point: m outputs of a kernel of r elements need m + r - 1 of them instead of m r (Winograd 1980;
-for networks Lavin and Gray 2016, whose notation this is). In two dimensions a tile of m x m outputs has (m + r - 1)^2 points, and at each point the channels of all
-tiles are one matrix product: a 5x5 kernel of 25 elements takes 4 multiplications per output. Small
-matrices transform to the points and back; their rounding costs about one decimal digit.
+for networks Lavin and Gray 2016, whose notation this is). In two dimensions a tile of m x m outputs
+has (m + r - 1)^2 points, and at each point the channels of all tiles are one matrix product: a 5x5
+kernel of 25 elements takes 4 multiplications per output. Small matrices transform to the points and
+back; their rounding costs about one decimal digit.
 
 Images are processed in groups, so that intermediate values stay in the cache. XLA runs such small
 matrix products on one core each, but spreads more than nine independent ones over the cores: a
