@@ -150,7 +150,7 @@ def judge(
 ) -> tuple[Float32[np.ndarray, "members n classes"], list[dict[str, Any]]]:
     """Logits and reports of the chosen members' best epochs on a split."""
     group, variables = choice.finalists.group, choice.finalists.course.best
-    examples = sharding.put(group.plan.mesh, split)
+    examples = sharding.put_replicated(group.plan.mesh, split)
     index = np.zeros(group.plan.width, np.int32)
     lowered = trials.judge.lower(group.plan, variables, index, *examples)
     compiled = xla.compile_lowered(lowered, predicts=True)

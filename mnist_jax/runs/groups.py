@@ -55,7 +55,7 @@ def make(
         held_out = datasets.folds(splits.train.labels, config.members.folds, config.seed)
         folds = trials.make_folds(held_out, len(splits.train.labels))
     order = jax.random.key(config.seed) if config.members.share_batches else None
-    (images, labels), val = sharding.put(how.mesh, (splits.train, splits.val))
+    (images, labels), val = sharding.put_replicated(how.mesh, (splits.train, splits.val))
     on_devices = trials.Data(images, labels, val.images, val.labels, folds, order)
     epochs = space.config_of(config, there[0]).train.epochs
     everyone = stack(config, there)
@@ -104,7 +104,7 @@ def plan(
     alone = jax.device_count() > 1 or any(layer.kind == "Conv" for layer in recipe.model.layers())
     threads = provenance.cores() if jax.default_backend() == "cpu" and not alone else 1
     width = _width(config, recipe, len(there), threads)
-    parts = sharding.parts_of_members(width, shape.train.batch_size)
+    parts = sharding.num_trial_shards(width, shape.train.batch_size)
     mesh = sharding.make_mesh(parts)
     sharding.check_batch_size(shape.train.batch_size, mesh.shape[sharding.BATCH])
     if training is not None:  # in as many parts as all were, which suit the batches

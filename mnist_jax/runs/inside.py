@@ -42,7 +42,7 @@ def look(
         return recipe.task.scores(evaluate.predict(recipe.model, variables, images, mesh=mesh))
 
     def score(images: UInt8[np.ndarray, "n 28 28 1"]) -> Float32[np.ndarray, "n classes"]:
-        placed = sharding.put(mesh, images)
+        placed = sharding.put_replicated(mesh, images)
         program = xla.compile_lowered(predict.lower(variables, placed), predicts=True)
         return np.asarray(program(variables, placed))
 

@@ -84,7 +84,7 @@ def run(
         record = held.enter_context(Record(workdir, restore.on_host(program.initial), echo))
         history = _fit(config, program, mesh, splits, record, echo)
         best = multihost.from_first(record.best)
-        variables = sharding.put(mesh, train.variables(best.state))
+        variables = sharding.put_replicated(mesh, train.variables(best.state))
         recipe = program.recipe
         outputs, judged = compile_judge(recipe, variables, splits.test, mesh)(variables)
         scores = np.asarray(outputs)
@@ -123,9 +123,9 @@ def compile_program(config: ConfigDict, splits: Splits, mesh: Mesh) -> Program:
     """Puts the data on the devices and compiles an epoch of training and of validation."""
     recipe = train.make_recipe(config, len(splits.class_names), len(splits.train.labels), mesh)
     hparams, root = train.make_hparams(config), jax.random.key(config.seed)
-    init = jax.jit(train.init_state, static_argnums=0, out_shardings=sharding.whole(mesh))
+    init = jax.jit(train.init_state, static_argnums=0, out_shardings=sharding.replicated(mesh))
     state = init(recipe, hparams, root)
-    examples = sharding.put(mesh, splits.train)
+    examples = sharding.put_replicated(mesh, splits.train)
     start = time.perf_counter()
     lowered = train.train_epoch.lower(recipe, state, *examples, hparams, root)
     epoch = xla.compile_lowered(lowered)
@@ -152,7 +152,7 @@ def compile_judge(
 
     `predicts` as in `compile_lowered`; not in training, where members have the bits of one alone.
     """
-    examples = sharding.put(mesh, split)
+    examples = sharding.put_replicated(mesh, split)
     lowered = evaluate.judge.lower(recipe.task, recipe.model, like, *examples, mesh=mesh)
     judge = xla.compile_lowered(lowered, predicts=predicts)
     return lambda variables: judge(variables, *examples)
@@ -169,7 +169,7 @@ def _fit(
     """Trains the epochs that the record does not have yet; returns the rows of all."""
     state, history = program.initial, []
     if last := multihost.from_first(record.resume):
-        state, history = sharding.put(mesh, last.state), last.history
+        state, history = sharding.put_replicated(mesh, last.state), last.history
     done, epochs = len(history), config.train.epochs
     if done:
         echo(f"{record.workdir}: goes on after epoch {done} of {epochs}")
@@ -250,7 +250,7 @@ def evaluate_run(workdir: Path, split: str, echo: progress.Echo = print) -> tupl
     )
     mesh = sharding.make_mesh()
     recipe = train.make_recipe(config, len(class_names), config.train.batch_size)
-    variables = sharding.put(mesh, train.variables(best.state))
+    variables = sharding.put_replicated(mesh, train.variables(best.state))
     _, judged = compile_judge(recipe, variables, examples, mesh)(variables)
     found = metrics.to_python(jax.device_get(judged), class_names)
     return best.epoch, {"examples": len(examples.labels), **found}

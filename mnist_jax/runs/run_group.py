@@ -66,10 +66,14 @@ def run_group(
         rows: list[Row] = []
         done = 0
         if last := multihost.from_first(saves.resume):
-            course, rows, done = sharding.put(group.plan.mesh, last.state), last.history, last.epoch
+            course, rows, done = (
+                sharding.put_replicated(group.plan.mesh, last.state),
+                last.history,
+                last.epoch,
+            )
         left = ~np.isin(group.settings, [*dropped])
         active = np.asarray(course.active) & left
-        course = course._replace(active=sharding.put(group.plan.mesh, active))
+        course = course._replace(active=sharding.put_replicated(group.plan.mesh, active))
         todo = range(done + 1, (until or group.epochs) + 1)
         if not todo or not active.any():
             why = "trained already" if left.any() else "all its settings are dropped"

@@ -111,7 +111,7 @@ def train_step(
 
     `weights` are 1 and 0: what has 0 counts nowhere. None: everything counts.
     """
-    images, labels = sharding.split(recipe.mesh, (images, labels))
+    images, labels = sharding.shard(recipe.mesh, (images, labels))
     pixels = augment.normalize(images)
     if recipe.augment:
         pixels = recipe.augment(stream(root, "augment", state.step), pixels, hparams.augment)
@@ -123,7 +123,7 @@ def train_step(
     def loss(params: PyTree) -> tuple[Array, tuple[Array, PyTree]]:
         variables = {"params": params, "batch_stats": state.batch_stats}
         dropout_key = stream(root, "dropout", state.step)
-        apply = sharding.by_device(recipe.mesh, recipe.model.apply_train, (True, False))
+        apply = sharding.shard_map(recipe.mesh, recipe.model.apply_train, (True, False))
         logits, batch_stats = apply(variables, pixels, dropout_key, hparams.dropout)
         losses = recipe.task.loss(logits, targets, hparams.label_smoothing)
         if weights is None:

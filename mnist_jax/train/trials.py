@@ -117,7 +117,7 @@ def start(plan: Plan, members: Members) -> Course:
             diverged=jnp.bool_(False),
         )
 
-    return sharding.gather(plan.mesh, jax.vmap(one)(members))
+    return sharding.replicate(plan.mesh, jax.vmap(one)(members))
 
 
 @partial(jax.jit, static_argnames="plan")
@@ -305,6 +305,6 @@ def _over_members(plan: Plan, function: Callable, own: PyTree, shared: PyTree) -
     if plan.width == 1:
         out = function(jax.tree.map(lambda x: x[0], own), shared)
         return jax.tree.map(lambda x: x[None], out)
-    lifted = jax.vmap(function, in_axes=(0, None), spmd_axis_name=sharding.MEMBER)
-    own = sharding.split(plan.mesh, own, sharding.MEMBER)
-    return sharding.gather(plan.mesh, lifted(own, shared))
+    lifted = jax.vmap(function, in_axes=(0, None), spmd_axis_name=sharding.TRIAL)
+    own = sharding.shard(plan.mesh, own, sharding.TRIAL)
+    return sharding.replicate(plan.mesh, lifted(own, shared))
