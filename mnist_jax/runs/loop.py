@@ -73,7 +73,9 @@ def run(
     mesh = sharding.make_mesh()
     sharding.check_batch_size(config.train.batch_size, mesh.size)
     with ExitStack() as held:
-        finished = multihost.from_first(lambda: prepare(config, splits, workdir, overwrite, held))
+        finished = multihost.on_first_process(
+            lambda: prepare(config, splits, workdir, overwrite, held)
+        )
         if finished:
             echo(f"{workdir}: is finished; --overwrite starts it anew")
             return finished
@@ -83,7 +85,7 @@ def run(
         program = compile_program(config, splits, mesh)
         record = held.enter_context(Record(workdir, restore.on_host(program.initial), echo))
         history = _fit(config, program, mesh, splits, record, echo)
-        best = multihost.from_first(record.best)
+        best = multihost.on_first_process(record.best)
         variables = sharding.put_replicated(mesh, train.variables(best.state))
         recipe = program.recipe
         outputs, judged = compile_judge(recipe, variables, splits.test, mesh)(variables)
@@ -106,7 +108,7 @@ def run(
             results.publish(workdir, summary, history, config, splits, scores, looked, command)
             return summary
 
-        return multihost.from_first(publish)
+        return multihost.on_first_process(publish)
 
 
 def prepare(
@@ -168,7 +170,7 @@ def _fit(
 ) -> list[Row]:
     """Trains the epochs that the record does not have yet; returns the rows of all."""
     state, history = program.initial, []
-    if last := multihost.from_first(record.resume):
+    if last := multihost.on_first_process(record.resume):
         state, history = sharding.put_replicated(mesh, last.state), last.history
     done, epochs = len(history), config.train.epochs
     if done:
@@ -179,12 +181,12 @@ def _fit(
             bar.say(f"epoch {epoch}/{epochs}")
             state, row, score = _train_epoch(program, state, epoch, bar.tick)
             history = [*history, row]
-            multihost.from_first(partial(record.epoch, state, history, score))
+            multihost.on_first_process(partial(record.epoch, state, history, score))
             bar.epoch(row)
             # Whichever process is asked to stop, all stop after the same epoch.
-            signum = multihost.largest(stop_signal())
+            signum = multihost.max_over_processes(stop_signal())
             if signum and epoch < epochs:
-                multihost.from_first(record.wait)
+                multihost.on_first_process(record.wait)
                 raise progress.Stopped(signum, epoch, epochs)
     return history
 
@@ -245,7 +247,7 @@ def evaluate_run(workdir: Path, split: str, echo: progress.Echo = print) -> tupl
     Raises:
       UserError: there is no such run, its data has changed, or the split is empty.
     """
-    config, class_names, examples, best = multihost.from_first(
+    config, class_names, examples, best = multihost.on_first_process(
         lambda: _read_run(workdir, split, echo)
     )
     mesh = sharding.make_mesh()

@@ -65,7 +65,7 @@ def run_group(
     with Saves(directory, restore.on_host(course), echo) as saves:
         rows: list[Row] = []
         done = 0
-        if last := multihost.from_first(saves.resume):
+        if last := multihost.on_first_process(saves.resume):
             course, rows, done = (
                 sharding.put_replicated(group.plan.mesh, last.state),
                 last.history,
@@ -128,14 +128,14 @@ def _fit(
             course, new = train_epoch(group, course, epoch_of, epoch, active, bar)
             rows = rows + new
             last_one = epoch == todo[-1] or not np.any(course.active)
-            signum = multihost.largest(stop_signal())
+            signum = multihost.max_over_processes(stop_signal())
             # The clocks of several processes differ; all save, or none.
-            due = multihost.largest(int(time.monotonic() - saved > _SAVE_SECONDS))
+            due = multihost.max_over_processes(int(time.monotonic() - saved > _SAVE_SECONDS))
             if last_one or signum or due:
-                multihost.from_first(partial(saves.save, epoch, course, rows, None))
+                multihost.on_first_process(partial(saves.save, epoch, course, rows, None))
                 saved = time.monotonic()
             if signum:
-                multihost.from_first(saves.wait)
+                multihost.on_first_process(saves.wait)
                 raise progress.Stopped(signum, epoch, group.epochs)
             if last_one:
                 break

@@ -54,7 +54,7 @@ def run_members(
     everyone = space.expand(config)
     _check(config, splits, everyone)
     with ExitStack() as held:
-        finished = multihost.from_first(
+        finished = multihost.on_first_process(
             lambda: loop.prepare(config, splits, workdir, overwrite, held)
         )
         if finished:
@@ -112,7 +112,7 @@ def run_members(
             )
             return summary
 
-        return multihost.from_first(publish)
+        return multihost.on_first_process(publish)
 
 
 def _out_of_fold(found: Choice, folds: int) -> Float32[np.ndarray, "seeds train scores"] | None:
