@@ -121,7 +121,7 @@ def _native_max_pool(x: Array, window: int) -> Array:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
-def spread(values: Float[Array, "c"], shape: Shape) -> Float[Array, "n h w c"]:
+def broadcast(values: Float[Array, "c"], shape: Shape) -> Float[Array, "n h w c"]:
     """Broadcast one value per channel to an array of this shape; gradient: `channel_sums`."""
     return jnp.broadcast_to(values, shape)
 
@@ -132,8 +132,8 @@ def channel_sums(x: Float[Array, "n h w c"]) -> Float[Array, "c"]:
     return barrier(x.sum(1, dtype=jnp.float32)).sum((0, 1)).astype(x.dtype)
 
 
-spread.defvjp(lambda v, shape: (spread(v, shape), None), lambda _, __, g: (channel_sums(g),))
-channel_sums.defvjp(lambda x: (channel_sums(x), x), lambda x, g: (spread(g, x.shape),))
+broadcast.defvjp(lambda v, shape: (broadcast(v, shape), None), lambda _, __, g: (channel_sums(g),))
+channel_sums.defvjp(lambda x: (channel_sums(x), x), lambda x, g: (broadcast(g, x.shape),))
 
 
 def _geometry(x: Array, kernel: Array, padding: str, stride: int = 1) -> _Geometry:

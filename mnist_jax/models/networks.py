@@ -146,7 +146,7 @@ class Conv(nn.Module):
         x = conv.conv2d_max_pool(x, kernel, self.pool, self.padding)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
-            x = x + conv.spread(bias.astype(self.dtype), x.shape)
+            x = x + conv.broadcast(bias.astype(self.dtype), x.shape)
         return x
 
 
@@ -177,7 +177,7 @@ class BatchNorm(nn.Module):
             for past, now in ((means, mean), (variances, variance)):
                 past.value = 0.9 * past.value + 0.1 * now
         scale = scale * jax.lax.rsqrt(variance + 1e-5)
-        x = x * conv.spread(scale, x.shape) + conv.spread(bias - mean * scale, x.shape)
+        x = x * conv.broadcast(scale, x.shape) + conv.broadcast(bias - mean * scale, x.shape)
         return x.astype(self.dtype)
 
 
