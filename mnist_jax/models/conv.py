@@ -65,13 +65,7 @@ def conv2d(
       ValueError: the kernel is neither ungrouped nor depthwise, or "VALID" leaves no place for a
         kernel larger than the images.
     """
-    geometry = _geometry(x, kernel, padding, stride)
-    return lax.platform_dependent(
-        x,
-        kernel,
-        cpu=lambda x, kernel: _convolve(x, kernel, geometry),
-        default=lambda x, kernel: _native(x, kernel, geometry),
-    )
+    return _conv2d(x, kernel, _geometry(x, kernel, padding, stride))
 
 
 def max_pool(x: Float[Array, "n h w c"], window: int) -> Float[Array, "n h2 w2 c"]:
@@ -160,6 +154,32 @@ def _native(x: Array, kernel: Array, geometry: _Geometry) -> Array:
         dimension_numbers=_LAYOUT,
         feature_group_count=x.shape[3] // kernel.shape[2],
     )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv2d(x: Array, kernel: Array, geometry: _Geometry) -> Array:
+    """Choose by platform; differentiating `lax.platform_dependent` itself would trace slowly."""
+    on_cpu, elsewhere = (partial(f, geometry=geometry) for f in (_convolve, _native))
+    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=elsewhere)
+
+
+def _conv2d_fwd(x: Array, kernel: Array, geometry: _Geometry) -> tuple:
+    return barrier(_conv2d(x, kernel, geometry)), (x, kernel)
+
+
+def _conv2d_bwd(geometry: _Geometry, saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    def on_cpu(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
+        return _convolve_bwd(geometry, (x, kernel), g)
+
+    def elsewhere(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
+        of_x = jax.linear_transpose(lambda x: _native(x, kernel, geometry), x)
+        of_kernel = jax.linear_transpose(lambda kernel: _native(x, kernel, geometry), kernel)
+        return *of_x(g), *of_kernel(g)
+
+    return lax.platform_dependent(*saved, g, cpu=on_cpu, default=elsewhere)
+
+
+_conv2d.defvjp(_conv2d_fwd, _conv2d_bwd)
 
 
 def _is_depthwise(x: Array, kernel: Array) -> bool:
