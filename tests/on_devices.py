@@ -74,9 +74,9 @@ def epoch(folder, name, overrides, mesh):
     config = make_config(overrides)
     examples = splits.load(config)
     recipe = train.make_recipe(config, 10, TRAIN, mesh)
-    data = sharding.put(mesh, tuple(x[:TRAIN] for x in examples.train))
+    data = sharding.put_replicated(mesh, tuple(x[:TRAIN] for x in examples.train))
     numbers = train.make_hparams(config), jax.random.key(config.seed)
-    init = jax.jit(train.init_state, static_argnums=0, out_shardings=sharding.whole(mesh))
+    init = jax.jit(train.init_state, static_argnums=0, out_shardings=sharding.replicated(mesh))
     state = init(recipe, *numbers)
     lowered = train.train_epoch.lower(recipe, state, *data, *numbers)
     compiled = xla.compile_lowered(lowered)
@@ -114,9 +114,9 @@ def convolve(folder, mesh):
         return conv.conv2d(conv.conv2d(images, kernel), kernel)
 
     def loss(kernel, images):
-        return (sharding.by_device(mesh, net, True)(kernel, images) ** 2).mean()
+        return (sharding.shard_map(mesh, net, True)(kernel, images) ** 2).mean()
 
-    on_devices = sharding.put(mesh, (kernel, images))
+    on_devices = sharding.put_replicated(mesh, (kernel, images))
     compiled = xla.compile_lowered(jax.jit(jax.grad(loss)).lower(*on_devices))
     (folder / "convolve.hlo").write_text(compiled.as_text())
     np.savez(folder / "convolve.npz", kernel=compiled(*on_devices))

@@ -1,6 +1,6 @@
-"""Where a model errs: pure NumPy on its logits or probabilities and the true classes.
+"""Error analysis: pure NumPy on logits or probabilities and the true classes.
 
-Every function that picks examples returns their indices, the most telling first.
+Functions that select examples return their indices, the most relevant first.
 """
 
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Float32, Int, Int32
 
 
 class Decisions(NamedTuple):
-    """What the logits decide, an entry an example."""
+    """Predictions, one entry per example."""
 
     predicted: Int[np.ndarray, "N"]
     odds_against: np.ndarray  # (N,) float64: p(any other class) / p(predicted)
@@ -22,13 +22,13 @@ class Decisions(NamedTuple):
 
 
 def decide(logits: Float32[np.ndarray, "N K"]) -> Decisions:
-    """The most probable class of each example, and how sure the model was of it.
+    """Return the most probable class of each example, and the odds against it.
 
-    Sureness is kept as odds against, in float64: a net trained for long gives thousands of examples
-    a probability of exactly 1, but their odds still tell them apart.
+    Odds are float64: a long-trained net gives thousands of examples a probability of exactly 1, but
+    their odds still differ.
     """
     predicted = logits.argmax(axis=1)
-    with np.errstate(invalid="ignore"):  # logits of a diverged run: inf - inf; NaN goes all the way
+    with np.errstate(invalid="ignore"):  # diverged: inf - inf is NaN, which propagates
         gaps = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     others = np.arange(logits.shape[1]) != predicted[:, None]
     return Decisions(predicted, np.exp(gaps).sum(axis=1, where=others))
@@ -37,7 +37,7 @@ def decide(logits: Float32[np.ndarray, "N K"]) -> Decisions:
 def worst_mistakes(
     decisions: Decisions, labels: Int32[np.ndarray, "N"], limit: int | None = None
 ) -> Int[np.ndarray, "M"]:
-    """Indices of at most `limit` wrong predictions, the most confident first; NaN comes last."""
+    """Return indices of at most `limit` wrong predictions, the most confident first, NaN last."""
     return _surest(decisions, decisions.predicted != labels)[:limit]
 
 
@@ -48,7 +48,7 @@ def gallery(
     predicted: int,
     limit: int | None = None,
 ) -> Int[np.ndarray, "M"]:
-    """Indices of at most `limit` examples of one class that were taken for one class.
+    """Return indices of at most `limit` examples of class `actual` predicted as `predicted`.
 
     The most confident come first; `actual` and `predicted` may be the same.
     """
@@ -63,7 +63,7 @@ def _surest(decisions: Decisions, among: Bool[np.ndarray, "N"]) -> Int[np.ndarra
 def most_ambiguous(
     probabilities: Float[np.ndarray, "N K"], limit: int | None = None
 ) -> Int[np.ndarray, "M"]:
-    """Indices of the examples with the smallest margin between the two most probable classes.
+    """Return indices of the examples with the smallest margin between the two likeliest classes.
 
     Source: margin sampling, Scheffer et al. 2001.
     """
@@ -72,7 +72,7 @@ def most_ambiguous(
 
 
 def confusion_shares(matrix: Int[np.ndarray, "K K"]) -> Float[np.ndarray, "K K"]:
-    """The share of each true class (row) that was taken for each other one; the diagonal is 0.
+    """Return the share of each true class (row) predicted as each other class; the diagonal is 0.
 
     Unlike counts, shares compare kinds of error between classes of different sizes. The row of a
     class without examples is 0.
@@ -82,9 +82,9 @@ def confusion_shares(matrix: Int[np.ndarray, "K K"]) -> Float[np.ndarray, "K K"]
 
 
 def most_confused(matrix: Int[np.ndarray, "K K"]) -> tuple[int, int] | None:
-    """The two classes that are taken for each other most often, both ways together.
+    """Return the two classes that are confused most often, both directions summed.
 
-    In their order; None where nothing is taken for anything else.
+    In ascending order; None without errors.
     """
     both = np.triu(matrix + matrix.T, k=1)
     first, second = divmod(int(both.argmax()), len(both))
@@ -92,23 +92,23 @@ def most_confused(matrix: Int[np.ndarray, "K K"]) -> tuple[int, int] | None:
 
 
 class Suspects(NamedTuple):
-    """Examples whose given label is likely to be wrong, the most suspect first."""
+    """Examples whose given label is probably wrong, the most suspect first."""
 
     indices: Int[np.ndarray, "M"]
-    suggested: Int[np.ndarray, "M"]  # the class that they seem to be of
+    suggested: Int[np.ndarray, "M"]  # the likelier class
     margin: Float[np.ndarray, "M"]  # p(given label) - p(suggested class)
 
 
 def suspects(probabilities: Float[np.ndarray, "N K"], labels: Int32[np.ndarray, "N"]) -> Suspects:
-    """Suspected wrong labels, by confident learning (Northcutt et al. 2021, equations 1 and 2).
+    """Find wrong labels by confident learning (Northcutt et al. 2021, equations 1 and 2).
 
-    A class claims an example if it is at least as probable for it as on average for the examples
-    that bear its label: so a class that the model is seldom sure of needs less. Suspect is what
-    another class than the given one claims; of several, the most probable one counts.
+    A class claims an example if its probability is at least the average over the examples with its
+    label, so that the threshold is lower for a class that the model is rarely sure of. An example
+    is suspect if another class than the given one claims it; the most probable claim counts.
 
     Args:
-        probabilities: from a model that did not learn from these labels: out of fold, or of a test
-            split. A model that did has learnt the mistakes too.
+        probabilities: from a model that was not trained on these labels (out of fold, or on a test
+            split); otherwise it has learnt the errors, too.
         labels: as given.
     """
     n, classes = probabilities.shape

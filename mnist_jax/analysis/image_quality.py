@@ -1,4 +1,4 @@
-"""How near one picture is to another: pixel error, PSNR and structural similarity."""
+"""Image quality: pixel error, PSNR and structural similarity."""
 
 import math
 from typing import NamedTuple
@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Int32
 
-_SIGMA, _RADIUS = 1.5, 5  # of the window in which SSIM compares
+_SIGMA, _RADIUS = 1.5, 5  # of the window of SSIM
 
 
 class Report(NamedTuple):
-    """How near restored images are to clean ones, over a whole split."""
+    """Errors of restored images over a whole split."""
 
     loss: Float32[Array, ""]
     accuracy: Float32[Array, ""]  # NaN: there are no classes
@@ -23,7 +23,7 @@ class Report(NamedTuple):
 
 
 def compare(restored: Float32[Array, "n pixels"], clean: Float32[Array, "n pixels"]) -> Report:
-    """Judges restored images, flat, of values in [0, 1]; the loss is their squared error."""
+    """Evaluate restored images, flat, of values in [0, 1]; the loss is their squared error."""
     side = math.isqrt(clean.shape[1])
     pairs = tuple(x.reshape(-1, side, side) for x in (restored, clean))
     return Report(
@@ -37,15 +37,15 @@ def compare(restored: Float32[Array, "n pixels"], clean: Float32[Array, "n pixel
 
 
 def psnr(pixels: Float32[Array, "*shape"], clean: Float32[Array, "*shape"]) -> Float32[Array, ""]:
-    """Peak signal-to-noise ratio in dB over all pixels, of which 1 is the peak."""
+    """Peak signal-to-noise ratio in dB over all pixels, for a peak of 1."""
     return -10 * jnp.log10(jnp.square(pixels - clean).mean())
 
 
 def ssim(a: Float32[Array, "h w"], b: Float32[Array, "h w"]) -> Float32[Array, ""]:
     """Structural similarity of two images of values in [0, 1]: 1 if they are the same.
 
-    Equation 13 of Wang et al. 2004, with its Gaussian window of 11x11 pixels, averaged over where
-    the window is inside.
+    Equation 13 of Wang et al. 2004, with its Gaussian window of 11x11 pixels, averaged over all
+    positions of the window within the image.
     """
     offsets = np.arange(-_RADIUS, _RADIUS + 1)
     weights = np.exp(-(offsets**2) / (2 * _SIGMA**2))

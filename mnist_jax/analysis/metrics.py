@@ -1,4 +1,4 @@
-"""Metrics: sums that training accumulates, and the full report of a split."""
+"""Metrics: sums accumulated in training, and the full report of a split."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from mnist_jax.analysis import image_quality
 
 
 class Metrics(NamedTuple):
-    """Sums over examples; they add up over batches exactly as they do over examples."""
+    """Sums over examples; sums of batches add up to the sum over all examples."""
 
     loss: Float32[Array, ""]
     correct: Int[Array, ""]
@@ -53,7 +53,7 @@ class Report(NamedTuple):
 
 
 class LabelsReport(NamedTuple):
-    """Metrics of a split's yes-or-no labels; each array may have leading axes of trials."""
+    """Metrics of several yes-or-no labels; each array may have leading axes of trials."""
 
     loss: Float32[Array, ""]
     accuracy: Float32[Array, ""]  # share of examples with all labels right
@@ -68,7 +68,7 @@ AnyReport = Report | LabelsReport | image_quality.Report
 
 
 def zeros() -> Metrics:
-    """Return the sums over no examples: the start of a scan."""
+    """Return the sums over no examples, the initial value of a scan."""
     return Metrics(jnp.zeros(()), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
 
@@ -78,7 +78,7 @@ def merge(a: Metrics, b: Metrics) -> Metrics:
 
 
 def mean(sums: Metrics) -> dict[str, Array]:
-    """Loss and accuracy per example; NaN over no examples."""
+    """Return the mean loss and the accuracy; NaN over no examples."""
     count = sums.examples.astype(jnp.float32)
     return {"loss": sums.loss / count, "accuracy": sums.correct.astype(jnp.float32) / count}
 
@@ -88,15 +88,15 @@ def classification(
 ) -> Report:
     """Evaluate the predictions of a whole split; every example counts once.
 
-    The predicted class is the first of the largest logits. Precision, recall and F1 are those of
-    scikit-learn with all classes as `labels` and `zero_division=0`: 0 for a class that is never
+    The predicted class is the first of the largest logits. Precision, recall and F1 equal
+    scikit-learn's with all classes as `labels` and `zero_division=0`: 0 for a class that is never
     predicted, or has no examples. The calibration error is equation 3 of Guo et al. 2017, its bins
     open on the left and closed on the right.
 
     Args:
-      logits: one row an example, at least two classes.
+      logits: one row per example, at least two classes.
       labels: classes in [0, k).
-      num_bins: of the reliability diagram and so of the calibration error; static.
+      num_bins: of the reliability diagram and the calibration error; static.
 
     Returns:
       The report.
@@ -133,7 +133,7 @@ def classification(
 def of_confusion(
     confusion: Int[Array | np.ndarray, "k k"],
 ) -> tuple[Scores, Scores, Scores]:
-    """Precision, recall and F1 of each class, their mean, and their mean weighted by support.
+    """Return precision, recall and F1 of each class, their mean and support-weighted mean.
 
     Args:
       confusion: counts; rows: true class, columns: predicted.
@@ -143,7 +143,7 @@ def of_confusion(
 
 
 def without_probabilities(report: Report) -> Report:
-    """Remove from a report what needs the scores to be logarithms of probabilities."""
+    """Remove what needs probabilities from a report of other scores."""
     nothing = jax.tree.map(jnp.zeros_like, report.reliability)
     return report._replace(ece=jnp.full_like(report.ece, jnp.nan), reliability=nothing)
 
@@ -158,11 +158,11 @@ def multilabel(
     labels: Integer[Array, "n labels"],
     loss: Float[Array, ""],
 ) -> LabelsReport:
-    """Evaluate the answers of a whole split; scores as of scikit-learn, see `classification`.
+    """Evaluate the answers on a whole split; the scores are as in `classification`.
 
     Args:
       answers: predicted labels of each example.
-      labels: 1 for labels that an example has, otherwise 0.
+      labels: 1 for its true labels, else 0.
       loss: mean over the examples.
     """
     truth = labels > 0
@@ -189,16 +189,16 @@ def macro_f1(answers: Bool[Array, "n labels"], truth: Bool[Array, "n labels"]) -
 
 
 def to_python(report: Any, class_names: Sequence[str]) -> dict[str, Any]:
-    """A report as plain numbers, ready for strict JSON.
+    """Convert a report to plain numbers for strict JSON.
 
     Args:
       report: of one split, without leading axes; a NamedTuple of arrays.
-      class_names: one a class or label.
+      class_names: one per class or label.
 
     Returns:
       The report's fields; `confusion` as confusion_matrix, `per_class` as a list with names, the
-      reliability diagram as a list of bins. What is not finite (the loss of a run that diverged)
-      becomes None.
+      reliability diagram as a list of bins. Numbers that are not finite (the loss of a run that
+      diverged) become None.
     """
     plain = jax.tree.map(_plain, report)._asdict()
     if "confusion" in plain:
@@ -257,7 +257,7 @@ def _calibration(
 
 
 def _plain(x: Array | np.ndarray | np.generic) -> Any:
-    """Numbers, nested lists of them, or None; the shortest decimal that names a float32."""
+    """Convert to numbers, nested lists or None; the shortest decimal of each float32."""
     if x.ndim:
         return [_plain(element) for element in np.asarray(x)]
     if jnp.issubdtype(x.dtype, jnp.integer):

@@ -1,7 +1,6 @@
-"""Accuracy by slice: by class, and by what image moments say of a digit's shape.
+"""Accuracy by slice: by class, and by a digit's shape, from image moments.
 
-A slice is a part of the examples that have something in common; where its accuracy falls short, the
-model has something to learn.
+A slice is a subset of similar examples; low accuracy on a slice shows where a model can improve.
 """
 
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from mnist_jax.analysis import stats
 
 
 class Slice(NamedTuple):
-    """How a model does on a part of the examples."""
+    """Accuracy on a subset of the examples."""
 
     name: str
     total: int
@@ -24,19 +23,19 @@ class Slice(NamedTuple):
 
     @property
     def accuracy(self) -> float:
-        """The share of its examples that are right."""
+        """Share of correct predictions."""
         return self.correct / self.total
 
 
 def by_class(
     correct: Bool[np.ndarray, "N"], labels: Int[np.ndarray, "N"], class_names: Sequence[str]
 ) -> list[Slice]:
-    """A slice for each class that has examples.
+    """Return a slice for each class that has examples.
 
     Args:
         correct: whether each prediction was right.
         labels: the true classes.
-        class_names: one a class.
+        class_names: one per class.
     """
     parts = [(name, correct[labels == label]) for label, name in enumerate(class_names)]
     return [_slice(name, part) for name, part in parts if part.size]
@@ -45,15 +44,15 @@ def by_class(
 def by_value(
     correct: Bool[np.ndarray, "N"], values: Float[np.ndarray, "N"], parts: int = 5, unit: str = ""
 ) -> list[Slice]:
-    """Slices of about equally many examples, from the smallest to the largest values.
+    """Return slices of about equal size, from the smallest to the largest values.
 
-    Fewer than `parts` where many values are the same; an example without a finite value (a black
-    image has no slant) is in none.
+    There are fewer than `parts` if many values are equal. Examples without a finite value (a black
+    image has no slant) are left out.
 
     Args:
         correct: whether each prediction was right.
         values: what to slice by, such as `slant(images)`.
-        parts: how many slices.
+        parts: number of slices.
         unit: of the values, for the names: "1.2 to 2.3 px".
     """
     finite = np.isfinite(values)
@@ -71,7 +70,7 @@ def by_value(
 def by_shape(
     correct: Bool[np.ndarray, "N"], images: UInt8[np.ndarray, "N H W 1"]
 ) -> dict[str, list[Slice]]:
-    """Five slices each by stroke thickness, slant and size, under these names."""
+    """Return five slices each by stroke thickness, slant and size."""
     return {
         "stroke thickness": by_value(correct, thickness(images), unit="px"),
         "slant": by_value(correct, slant(images), unit="°"),
@@ -85,29 +84,29 @@ def _slice(name: str, correct: Bool[np.ndarray, "n"]) -> Slice:
 
 
 def slant(images: UInt8[np.ndarray, "N H W 1"]) -> Float[np.ndarray, "N"]:
-    """How far each digit leans to the right, in degrees from upright; NaN for a black image.
+    """Slant of each digit to the right, in degrees; NaN for a black image.
 
-    The shear that would set it upright, from its central moments: tan(slant) = -mu11 / mu02, y
-    pointing down. It is what deskewing removes before a linear classifier (LeCun et al. 1998).
+    The shear that would make it upright, from its central moments: tan(slant) = -mu11 / mu02, with
+    y pointing down. Deskewing removes it before a linear classifier (LeCun et al. 1998).
     """
     moments = _moments(images)
     return np.degrees(np.arctan2(-moments.xy, moments.yy))
 
 
 def size(images: UInt8[np.ndarray, "N H W 1"]) -> Float[np.ndarray, "N"]:
-    """The radius of gyration of each digit's ink, in pixels; NaN for a black image."""
+    """Radius of gyration of each digit's ink, in pixels; NaN for a black image."""
     moments = _moments(images)
     return np.sqrt(moments.xx + moments.yy)
 
 
 def thickness(images: UInt8[np.ndarray, "N H W 1"]) -> Float[np.ndarray, "N"]:
-    """The mean width of each digit's strokes, in pixels; NaN for a black image.
+    """Mean width of each digit's strokes, in pixels; NaN for a black image.
 
-    A stroke that is long beside its width has an area of its width times its length, and an edge of
-    twice its length: width = 2 area / edge. Of a grey image the area is the sum of its pixels, and
-    the edge, of all grey levels together, its total variation (the coarea formula): here the sum of
-    the gradients between every four neighbours. Brightness does not matter, but a stroke so thin
-    that no pixel lies within it comes out too wide.
+    A stroke much longer than wide has an area of width times length, and an edge of twice its
+    length: width = 2 area / edge. For a grey image the area is the sum of its pixels, and the edge
+    of all grey levels is its total variation (the coarea formula): the sum of the gradients between
+    every four neighbours. Brightness does not matter, but strokes thinner than a pixel come out too
+    wide.
     """
     grey = np.pad(images[..., 0], ((0, 0), (1, 1), (1, 1))).astype(np.float32)
     right, down = np.diff(grey, axis=2), np.diff(grey, axis=1)
@@ -118,7 +117,7 @@ def thickness(images: UInt8[np.ndarray, "N H W 1"]) -> Float[np.ndarray, "N"]:
 
 
 class _Moments(NamedTuple):
-    """Central second moments of the ink over its mass, in square pixels; NaN without ink."""
+    """Central second moments of the ink, normalized by its mass, in square pixels; NaN if black."""
 
     xx: Float[np.ndarray, "N"]
     xy: Float[np.ndarray, "N"]

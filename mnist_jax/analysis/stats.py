@@ -1,10 +1,10 @@
-"""How sure a result is; the distributions are SciPy's.
+"""Confidence intervals and tests of results, with SciPy's distributions.
 
-Held-out folds of a cross-validation are no independent samples: any two of their trainings share
-examples, so that their accuracies differ less than those of fresh data would. What is said here of
-folds counts one value a fold (the mean over its seeds, which share its examples), and takes the
-variance of the mean of k folds for sd^2 (1 / k + 1 / (k - 1)), where 1 / (k - 1) is the ratio of
-held-out to training examples (Nadeau and Bengio 2003, Inference for the Generalization Error).
+The folds of a cross-validation are not independent samples: any two trainings share examples, so
+their accuracies vary less than on new data. Statistics of folds use one value per fold (the mean
+over its seeds, which share its examples), and sd^2 (1 / k + 1 / (k - 1)) as the variance of the
+mean of k folds, where 1 / (k - 1) is the ratio of held-out to training examples (Nadeau and Bengio
+2003, Inference for the Generalization Error).
 """
 
 from collections.abc import Sequence
@@ -17,41 +17,41 @@ LEVEL = 0.95  # of every interval
 
 
 class Described(NamedTuple):
-    """Values of members: their distribution, and the interval of their mean."""
+    """Distribution of values of trials, and the interval of their mean."""
 
     n: int
     mean: float
-    sd: float | None  # of the values (n - 1 in the denominator); None of a single one
-    low: float | None  # of the mean's 95% interval, by Student's t; None of a single value or fold
+    sd: float | None  # of the values (n - 1 in the denominator); None for a single one
+    low: float | None  # of the mean's 95% interval, by Student's t; None for a single value or fold
     high: float | None
     min: float
     max: float
 
 
 class Comparison(NamedTuple):
-    """How much more b is than a."""
+    """Difference between paired values a and b."""
 
     n: int
     difference: float  # mean of b - a
-    low: float | None  # of its 95% interval; None of a single pair or fold
+    low: float | None  # of its 95% interval; None for a single pair or fold
     high: float | None
-    p_value: float | None  # that it is 0; None if all differences are equal, or where low is
+    p_value: float | None  # of no difference; None if all differences are equal, or like low
 
 
 class McNemar(NamedTuple):
-    """Two predictions of the same examples."""
+    """Comparison of two predictions of the same examples."""
 
-    only_a: int  # examples that a alone gets right
+    only_a: int  # examples that only a predicts correctly
     only_b: int
-    p_value: float  # that both are right equally often
+    p_value: float  # of both being correct equally often
 
 
 def describe(values: Sequence[float], folds: Sequence[int] | None = None) -> Described:
-    """Mean, spread and the interval of the mean of at least one value.
+    """Return mean, spread and the interval of the mean of at least one value.
 
     Args:
-      values: of members.
-      folds: which held-out fold each is of, in a cross-validation; None: they are independent.
+      values: of trials.
+      folds: the held-out fold of each in a cross-validation; None: they are independent.
     """
     from scipy import stats
 
@@ -68,7 +68,7 @@ def describe(values: Sequence[float], folds: Sequence[int] | None = None) -> Des
 def _error_of_mean(
     x: Float[np.ndarray, " n"], folds: Sequence[int] | None
 ) -> tuple[float | None, int]:
-    """The standard error of the mean, None of a single value or fold, and degrees of freedom."""
+    """Return the standard error of the mean (None for one value or fold), degrees of freedom."""
     if folds is not None:
         x = np.array([x[np.equal(folds, fold)].mean() for fold in np.unique(folds)])
     k = len(x)
@@ -79,9 +79,9 @@ def _error_of_mean(
 
 
 def wilson(correct: int, total: int) -> tuple[float, float]:
-    """Wilson's interval of a share (Wilson 1927).
+    """Return Wilson's interval of a share (Wilson 1927).
 
-    Unlike the mean ± 1.96 standard errors it is honest close to 100%, where these models live.
+    Unlike the mean ± 1.96 standard errors it is valid close to 100%, where these models are.
     """
     from scipy.stats import binomtest
 
@@ -92,15 +92,15 @@ def wilson(correct: int, total: int) -> tuple[float, float]:
 def paired(
     a: Sequence[float], b: Sequence[float], folds: Sequence[int] | None = None
 ) -> Comparison:
-    """Student's paired t-test of b against a, pair by pair (the same seed, the same fold).
+    """Compare b with a by Student's paired t-test; pairs have the same seed and fold.
 
     Args:
       a: values.
-      b: as many.
-      folds: which held-out fold each pair is of, in a cross-validation; None: all are independent.
+      b: values, in the same order.
+      folds: the held-out fold of each pair in a cross-validation; None: pairs are independent.
 
     Raises:
-      ValueError: they are not equally many.
+      ValueError: a and b differ in length.
     """
     from scipy import stats
 
@@ -116,9 +116,9 @@ def paired(
 
 
 def mcnemar(a_correct: Bool[np.ndarray, " n"], b_correct: Bool[np.ndarray, " n"]) -> McNemar:
-    """McNemar's exact test (McNemar 1947) of who is right on the same examples.
+    """Compare predictions of the same examples by McNemar's exact test (McNemar 1947).
 
-    Of those that exactly one gets right, each would get half if both were equally good.
+    Among examples that exactly one predicts correctly, each gets half if both are equally good.
     """
     from scipy.stats import binomtest
 

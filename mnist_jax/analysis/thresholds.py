@@ -1,8 +1,8 @@
-"""Where to draw the line between no and yes: every threshold's trade-off, and one for a goal.
+"""Thresholds between no and yes: their trade-offs, and the threshold for a goal.
 
-A score is any finite number that is higher for a likelier yes; an example is called a yes if its
-score is at least the threshold. Choose thresholds on validation or out-of-fold scores only: on the
-test split, the one that looks best is in part the one that was lucky there.
+A score is any finite number that is higher for a likelier yes; an example is predicted as yes if
+its score is at least the threshold. Choose thresholds only on validation or out-of-fold scores: on
+the test split, the best threshold is partly luck.
 """
 
 import math
@@ -18,7 +18,7 @@ Labels = Bool[np.ndarray, " n"] | Int[np.ndarray, " n"]  # 1: yes, 0: no
 
 
 class Curve(NamedTuple):
-    """A point for each of some falling thresholds."""
+    """Points of a curve, by falling threshold."""
 
     x: Float[np.ndarray, " points"]
     y: Float[np.ndarray, " points"]
@@ -26,14 +26,14 @@ class Curve(NamedTuple):
 
 
 class Ranking(NamedTuple):
-    """How well scores put yes above no, whatever the threshold; NaN where that has no sense."""
+    """Quality of the order of scores, for any threshold; NaN if undefined."""
 
     auc: float  # area under the ROC curve: P(a yes scores more than a no)
     average_precision: float  # area under the precision-recall curve, as steps
 
 
 class Point(NamedTuple):
-    """What a threshold makes of examples: counts, and rates that are NaN over no examples."""
+    """Counts at a threshold; rates over no examples are NaN."""
 
     threshold: float
     true_positives: int
@@ -43,46 +43,46 @@ class Point(NamedTuple):
 
     @property
     def precision(self) -> float:
-        """Share of those called a yes that are one."""
+        """Share of true positives among predicted positives."""
         return _share(self.true_positives, self.false_positives)
 
     @property
     def recall(self) -> float:
-        """Share of the yes that are called so: the true positive rate."""
+        """Share of positives predicted as such: the true positive rate."""
         return _share(self.true_positives, self.false_negatives)
 
     @property
     def false_positive_rate(self) -> float:
-        """Share of the no that are called a yes."""
+        """Share of negatives predicted as positive."""
         return _share(self.false_positives, self.true_negatives)
 
 
 def log_odds(logits: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
-    """Scores of each class against all others: log(p / (1 - p)) of its softmax probability p.
+    """Return log(p / (1 - p)) of the softmax probability p of each class.
 
-    They are in the order of p, but still distinct where p is 0 or 1 in floating point.
+    They have the order of p, but still differ where p rounds to 0 or 1.
     """
     x = logits.astype(np.float64)
     first = x.argmax(axis=1)[:, None] == np.arange(x.shape[1])
-    with np.errstate(invalid="ignore"):  # of a diverged run: inf - inf is NaN
+    with np.errstate(invalid="ignore"):  # diverged: inf - inf is NaN
         highest = x.max(axis=1, keepdims=True)
-        terms = np.exp(x - highest)  # the first class's is 1: sums without another one stay exact
+        terms = np.exp(x - highest)  # the largest is 1, so that sums without another one stay exact
         others = highest + np.log(terms.sum(axis=1, keepdims=True) - np.where(first, 0.0, terms))
         rest = np.where(first, -np.inf, x)
         second = rest.max(axis=1, keepdims=True)
-        beside_first = second + np.log(np.exp(rest - second).sum(axis=1, keepdims=True))
-    return x - np.where(first, beside_first, others)
+        without_first = second + np.log(np.exp(rest - second).sum(axis=1, keepdims=True))
+    return x - np.where(first, without_first, others)
 
 
 def probability(odds: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """The p of each log(p / (1 - p))."""
+    """Return the p of each log(p / (1 - p))."""
     from scipy.special import expit
 
     return expit(odds)
 
 
 def ranking(scores: Scores, labels: Labels) -> Ranking:
-    """The areas under both curves; NaN if there is no yes, no no, or a score that is not finite."""
+    """Return the areas under both curves; NaN if a class is missing or a score is not finite."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     if not np.isfinite(scores).all() or not 0 < np.count_nonzero(labels) < len(labels):
@@ -92,15 +92,15 @@ def ranking(scores: Scores, labels: Labels) -> Ranking:
 
 
 def precision_recall(scores: Scores, labels: Labels, limit: int = 200) -> Curve:
-    """Precision (y) against recall (x), at most `limit` points of it; some example is a yes."""
+    """Return precision (y) against recall (x), at most `limit` points; needs a positive example."""
     precision, recall, thresholds = _precision_recall(scores, labels)
     return _thin(Curve(recall[::-1], precision[::-1], thresholds[::-1]), limit)
 
 
 def roc(scores: Scores, labels: Labels, limit: int = 200) -> Curve:
-    """True (y) against false positive rate (x), at most `limit` points; some are a yes, some a no.
+    """Return the true (y) against the false positive rate (x), at most `limit` points.
 
-    From (0, 0), at an infinite threshold, to (1, 1).
+    Needs examples of both classes. From (0, 0), at an infinite threshold, to (1, 1).
     """
     from sklearn.metrics import roc_curve
 
@@ -108,10 +108,10 @@ def roc(scores: Scores, labels: Labels, limit: int = 200) -> Curve:
 
 
 def at_precision(scores: Scores, labels: Labels, precision: float) -> float:
-    """The lowest threshold, so the one of most recall, of at least this precision.
+    """Return the lowest threshold, with the most recall, of at least this precision.
 
     Raises:
-        UserError: no threshold has it; names the one that comes nearest.
+        UserError: no threshold reaches it; names the best one.
     """
     precisions, _, thresholds = _precision_recall(scores, labels)
     reached = np.flatnonzero(precisions >= precision)
@@ -125,10 +125,10 @@ def at_precision(scores: Scores, labels: Labels, precision: float) -> float:
 
 
 def at_recall(scores: Scores, labels: Labels, recall: float) -> float:
-    """The highest threshold, so as a rule the one of most precision, of at least this recall.
+    """Return the highest threshold, usually with the most precision, of at least this recall.
 
     Raises:
-        UserError: no threshold has it: it is more than 1, or no example is a yes.
+        UserError: no threshold reaches it: it is above 1, or no example is positive.
     """
     _, recalls, thresholds = _precision_recall(scores, labels)
     reached = np.flatnonzero(recalls >= recall)
@@ -138,17 +138,17 @@ def at_recall(scores: Scores, labels: Labels, recall: float) -> float:
 
 
 def operating_point(scores: Scores, labels: Labels, threshold: float) -> Point:
-    """What a threshold makes of these examples."""
+    """Count the predictions at a threshold."""
     called, yes = scores >= threshold, labels.astype(bool)
     pairs = ((called, yes), (called, ~yes), (~called, yes), (~called, ~yes))
     return Point(threshold, *(int(np.count_nonzero(a & b)) for a, b in pairs))
 
 
 def _precision_recall(scores: Scores, labels: Labels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Precision and recall at every threshold that makes a difference, and these, ascending.
+    """Return precision, recall and all thresholds that change them, ascending.
 
     Raises:
-        UserError: no example is a yes.
+        UserError: no example is positive.
     """
     from sklearn.metrics import precision_recall_curve
 
@@ -159,13 +159,13 @@ def _precision_recall(scores: Scores, labels: Labels) -> tuple[np.ndarray, np.nd
 
 
 def _thin(curve: Curve, limit: int) -> Curve:
-    """At most `limit` of a curve's points, evenly spaced along its drawn length, with both ends."""
+    """Thin a curve to `limit` points, evenly spaced along its drawn length, with both ends."""
     if len(curve.x) <= limit:
         return curve
     steps = np.abs(np.diff(curve.x)) + np.abs(np.diff(curve.y))
     length = np.concatenate([[0.0], np.cumsum(steps)])
-    kept = np.unique(np.searchsorted(length, np.linspace(0, length[-1], limit)))
-    return Curve(*(values[kept] for values in curve))
+    chosen = np.unique(np.searchsorted(length, np.linspace(0, length[-1], limit)))
+    return Curve(*(values[chosen] for values in curve))
 
 
 def _share(part: int, rest: int) -> float:

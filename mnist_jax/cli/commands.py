@@ -29,7 +29,7 @@ def train(options: flags.Options) -> int:
     config = options.config
     requested = config.data.name
     try:
-        examples = multihost.from_first(lambda: splits.load(config, _say))
+        examples = multihost.on_first_process(lambda: splits.load(config, _say))
         dataset = examples.name
     except datasets.DataNotFound as error:
         if not config.data.offline_fallback:
@@ -37,7 +37,7 @@ def train(options: flags.Options) -> int:
         _warn(f"{error}")
         _warn(f"*** NOT {requested}: training on scikit-learn's small 'digits' instead ***")
         config = flags.parse(options.argv, dataset="digits").config
-        examples = multihost.from_first(lambda: splits.load(config))
+        examples = multihost.on_first_process(lambda: splits.load(config))
         dataset = f"{examples.name}-not-{datasets.file_name(requested)}"
     workdir = options.workdir or Path("runs", run_name(options, dataset))
     words = ["python", "-m", "mnist_jax.main", *options.argv]

@@ -65,13 +65,7 @@ def conv2d(
       ValueError: the kernel is neither ungrouped nor depthwise, or "VALID" leaves no place for a
         kernel larger than the images.
     """
-    geometry = _geometry(x, kernel, padding, stride)
-    return lax.platform_dependent(
-        x,
-        kernel,
-        cpu=lambda x, kernel: _convolve(x, kernel, geometry),
-        default=lambda x, kernel: _native(x, kernel, geometry),
-    )
+    return _conv2d(x, kernel, _geometry(x, kernel, padding, stride))
 
 
 def max_pool(x: Float[Array, "n h w c"], window: int) -> Float[Array, "n h2 w2 c"]:
@@ -121,7 +115,7 @@ def _native_max_pool(x: Array, window: int) -> Array:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
-def spread(values: Float[Array, "c"], shape: Shape) -> Float[Array, "n h w c"]:
+def broadcast(values: Float[Array, "c"], shape: Shape) -> Float[Array, "n h w c"]:
     """Broadcast one value per channel to an array of this shape; gradient: `channel_sums`."""
     return jnp.broadcast_to(values, shape)
 
@@ -132,8 +126,8 @@ def channel_sums(x: Float[Array, "n h w c"]) -> Float[Array, "c"]:
     return barrier(x.sum(1, dtype=jnp.float32)).sum((0, 1)).astype(x.dtype)
 
 
-spread.defvjp(lambda v, shape: (spread(v, shape), None), lambda _, __, g: (channel_sums(g),))
-channel_sums.defvjp(lambda x: (channel_sums(x), x), lambda x, g: (spread(g, x.shape),))
+broadcast.defvjp(lambda v, shape: (broadcast(v, shape), None), lambda _, __, g: (channel_sums(g),))
+channel_sums.defvjp(lambda x: (channel_sums(x), x), lambda x, g: (broadcast(g, x.shape),))
 
 
 def _geometry(x: Array, kernel: Array, padding: str, stride: int = 1) -> _Geometry:
@@ -150,16 +144,37 @@ def _geometry(x: Array, kernel: Array, padding: str, stride: int = 1) -> _Geomet
 
 
 def _native(x: Array, kernel: Array, geometry: _Geometry) -> Array:
+    stride, pads, image_dilation, kernel_dilation = geometry
+    groups = x.shape[3] // kernel.shape[2]
+    strides, of_x, of_kernel = ((n, n) for n in (stride, image_dilation, kernel_dilation))
     return lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=(geometry.stride, geometry.stride),
-        padding=geometry.pads,
-        lhs_dilation=(geometry.image_dilation, geometry.image_dilation),
-        rhs_dilation=(geometry.kernel_dilation, geometry.kernel_dilation),
-        dimension_numbers=_LAYOUT,
-        feature_group_count=x.shape[3] // kernel.shape[2],
+        x, kernel, strides, pads, of_x, of_kernel, _LAYOUT, feature_group_count=groups
     )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv2d(x: Array, kernel: Array, geometry: _Geometry) -> Array:
+    """Choose by platform; differentiating `lax.platform_dependent` itself would trace slowly."""
+    on_cpu, elsewhere = (partial(f, geometry=geometry) for f in (_convolve, _native))
+    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=elsewhere)
+
+
+def _conv2d_fwd(x: Array, kernel: Array, geometry: _Geometry) -> tuple:
+    return barrier(_conv2d(x, kernel, geometry)), (x, kernel)
+
+
+def _conv2d_bwd(geometry: _Geometry, saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    def elsewhere(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+        x, kernel = saved
+        of_x = jax.linear_transpose(lambda x: _native(x, kernel, geometry), x)
+        of_kernel = jax.linear_transpose(lambda kernel: _native(x, kernel, geometry), kernel)
+        return *of_x(g), *of_kernel(g)
+
+    on_cpu = partial(_convolve_bwd, geometry)
+    return lax.platform_dependent(saved, g, cpu=on_cpu, default=elsewhere)
+
+
+_conv2d.defvjp(_conv2d_fwd, _conv2d_bwd)
 
 
 def _is_depthwise(x: Array, kernel: Array) -> bool:
@@ -234,34 +249,30 @@ def _suits_winograd(x: Array, kernel: Array, geometry: _Geometry) -> bool:
 def _image_gradient(shape: Shape, kernel: Array, g: Array, geometry: _Geometry) -> Array:
     """Convolve the output's gradient with the flipped kernel; stride and image dilation swap."""
     stride, pads, image_dilation, kernel_dilation = geometry
-    new_pads = []
-    for axis, (before, _) in enumerate(pads):
-        reach = (kernel.shape[axis] - 1) * kernel_dilation
-        last_pixel = (shape[1 + axis] - 1) * image_dilation
-        last_place = (g.shape[1 + axis] - 1) * stride
-        new_pads.append((reach - before, last_pixel - last_place + before))
+
+    def pad(axis: int) -> Pair:
+        before = pads[axis][0]
+        after = (shape[1 + axis] - 1) * image_dilation - (g.shape[1 + axis] - 1) * stride + before
+        return (kernel.shape[axis] - 1) * kernel_dilation - before, after
+
     flipped = kernel[::-1, ::-1]
     if kernel.shape[2] == shape[3]:  # ungrouped
         flipped = flipped.swapaxes(2, 3)
-    swapped = _Geometry(image_dilation, (new_pads[0], new_pads[1]), stride, kernel_dilation)
+    swapped = _Geometry(image_dilation, (pad(0), pad(1)), stride, kernel_dilation)
     return _convolve(g, flipped, swapped)
 
 
 def _kernel_gradient(
-    images: Float[Array, "cin h w n"],
-    rows: Float[Array, "rows w2 n cout"],
-    start: int,
-    kernel_shape: Shape,
-    geometry: _Geometry,
-) -> Float[Array, "cin kh kw cout"]:
-    """Convolve images with some rows of the output's gradient, which begin at image row `start`.
+    images: Array, rows: Array, start: int, sides: Shape, geometry: _Geometry
+) -> Array:
+    """Convolve images (cin h w n) with some rows of the output's gradient (rows w2 n cout).
 
-    Stride and kernel dilation swap.
+    The rows begin at image row `start`. Stride and kernel dilation swap.
     """
     stride, ((top, _), (left, _)), image_dilation, kernel_dilation = geometry
 
     def pad(axis: int, before: int) -> Pair:
-        window = (kernel_shape[axis] - 1) * kernel_dilation + (rows.shape[axis] - 1) * stride
+        window = (sides[axis] - 1) * kernel_dilation + (rows.shape[axis] - 1) * stride
         return before, window - (images.shape[1 + axis] - 1) * image_dilation - before
 
     inner = image_dilation - 1
@@ -277,16 +288,16 @@ def _shifted(x: Array, sides: Shape, geometry: _Geometry) -> dict[Pair, Array]:
     inner = image_dilation - 1
     edges = [(0, 0, 0), (*rows, inner), (*columns, inner), (0, 0, 0)]
     x = lax.optimization_barrier(lax.pad(x, jnp.zeros((), x.dtype), edges))
-    reaches = [(side - 1) * kernel_dilation for side in sides]
-    ends = [size - reach for size, reach in zip(x.shape[1:3], reaches, strict=True)]
-    slices = [
-        [slice(i, end + i, stride) for i in range(0, reach + 1, kernel_dilation)]
-        for end, reach in zip(ends, reaches, strict=True)
-    ]
+
+    def slices(axis: int) -> list[slice]:
+        reach = (sides[axis] - 1) * kernel_dilation
+        end = x.shape[1 + axis] - reach
+        return [slice(i, end + i, stride) for i in range(0, reach + 1, kernel_dilation)]
+
     return {
         (i, j): x[:, down, across]
-        for i, down in enumerate(slices[0])
-        for j, across in enumerate(slices[1])
+        for i, down in enumerate(slices(0))
+        for j, across in enumerate(slices(1))
     }
 
 

@@ -39,9 +39,7 @@ _FAR = _LARGEST - 0x00800000  # beyond all distances; the difference is the smal
 class Neighbours(NamedTuple):
     """The nearest references of every query, nearest first."""
 
-    distances: Float32[
-        Array, "queries k"
-    ]  # in grey levels; infinite if there are too few references
+    distances: Float32[Array, "queries k"]  # in grey levels; infinite beyond the last reference
     indices: Int32[Array, "queries k"]  # of references; at equal distances in their order
 
 
@@ -76,9 +74,7 @@ def nearest(
     references = references.reshape(m, -1)
     queries = queries.reshape(n, references.shape[1])
     if not 2 <= levels <= 512 or queries.shape[1] * levels**2 > _FAR:
-        raise ValueError(
-            f"{levels} levels of {queries.shape[1]} pixels: their distances exceed int32"
-        )
+        raise ValueError(f"{levels} levels of {queries.shape[1]} pixels: distances exceed int32")
     own, other = groups or (jnp.zeros(n, jnp.int32), jnp.ones(m, jnp.int32))
     num_queries, num_references = _even(max(n, 1), _QUERIES, 1), _even(m, _REFERENCES, _CHUNK)
     metrics: dict[Metric, Callable] = {"l1": _l1, "l2": partial(_squared_l2, middle=levels // 2)}
@@ -246,9 +242,7 @@ def _squared_l2(
     a, b = (x.astype(jnp.int32) - middle for x in (queries, references))
     squares = (a * a).sum(axis=1)[:, None] + (b * b).sum(axis=1)[None, :]
     a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
-    exact = (
-        2**24 // middle**2
-    )  # number of pixels whose products float32 sums exactly: 1024 at 256 levels
+    exact = 2**24 // middle**2  # pixels whose products float32 sums exactly: 1024 at 256 levels
     for i in range(0, a.shape[1], exact):
         q, r = a[:, i : i + exact], b[:, i : i + exact]
         products = jnp.einsum("qp,rp->qr", q, r, preferred_element_type=jnp.float32)

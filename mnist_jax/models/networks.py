@@ -66,7 +66,7 @@ class MLP(nn.Module):
     ) -> Float32[Array, "batch outputs"]:
         x = x.reshape(x.shape[0], -1)
         if self.standardise:  # epsilon: a pixel that is nearly always black stays small
-            axis = sharding.BATCH if sharding.num_parts() > 1 else None
+            axis = sharding.BATCH if sharding.num_shards() > 1 else None
             plain = partial(nn.BatchNorm, use_bias=False, use_scale=False, axis_name=axis)
             x = plain(rates is None, momentum=0.9, epsilon=1e-3)(x)
         for i, (width, drops) in enumerate(zip(self.widths, self.dropout, strict=True)):
@@ -137,7 +137,7 @@ class Conv(nn.Module):
         x = conv.conv2d_max_pool(x, kernel, self.pool, self.padding)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
-            x = x + conv.spread(bias.astype(self.dtype), x.shape)
+            x = x + conv.broadcast(bias.astype(self.dtype), x.shape)
         return x
 
 
@@ -161,14 +161,14 @@ class BatchNorm(nn.Module):
         mean, variance = means.value, variances.value
         x = x.astype(jnp.float32)
         if not self.average:
-            count = x.size // x.shape[-1] * sharding.num_parts()
-            mean = sharding.total(conv.channel_sums(x)) / count
-            squares = sharding.total(conv.channel_sums(x * x)) / count
+            count = x.size // x.shape[-1] * sharding.num_shards()
+            mean = sharding.all_reduce(conv.channel_sums(x)) / count
+            squares = sharding.all_reduce(conv.channel_sums(x * x)) / count
             variance = jnp.maximum(squares - mean * mean, 0.0)
             for past, now in ((means, mean), (variances, variance)):
                 past.value = 0.9 * past.value + 0.1 * now
         scale = scale * jax.lax.rsqrt(variance + 1e-5)
-        x = x * conv.spread(scale, x.shape) + conv.spread(bias - mean * scale, x.shape)
+        x = x * conv.broadcast(scale, x.shape) + conv.broadcast(bias - mean * scale, x.shape)
         return x.astype(self.dtype)
 
 

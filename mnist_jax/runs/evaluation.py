@@ -34,8 +34,8 @@ def evaluate_nets(
 ) -> Evaluated:
     """Evaluate nets of the same recipe, given by their variables, one after the other."""
     mesh = sharding.make_mesh()
-    examples = sharding.put(mesh, split)
-    placed = [sharding.put(mesh, net) for net in nets]
+    examples = sharding.put_replicated(mesh, split)
+    placed = [sharding.put_replicated(mesh, net) for net in nets]
     args = recipe.task, recipe.model, placed[0], *examples
     program = xla.compile_lowered(evaluate.evaluate.lower(*args, mesh=mesh), predicts=True)
     found = [jax.device_get(program(net, *examples)) for net in placed]
@@ -131,7 +131,7 @@ def evaluate_run(workdir: Path, split: str, log: Log = print) -> tuple[list[int]
         sizes = len(examples.class_names), len(examples.train.labels)
         return restore.best(workdir, config, sizes, chosen, log), examples.class_names, part
 
-    restored, class_names, part = multihost.from_first(read)
+    restored, class_names, part = multihost.on_first_process(read)
     _, reports = evaluate_nets(restored.recipe, restored.nets, part, class_names)
     found = {"examples": len(part.labels), **combine(reports)}
     if len(reports) > 1:

@@ -42,14 +42,14 @@ def explain(
         return Explanation(layers, {}, np.zeros((0, 28, 28)))
     place = selection.places[0]
     best = jax.tree.map(lambda x: x[place], selection.final.states.best)
-    variables = sharding.put(mesh, best)
+    variables = sharding.put_replicated(mesh, best)
 
     @jax.jit
     def predict(variables: PyTree, images: Array) -> Array:
         return recipe.task.scores(evaluate.predict(recipe.model, variables, images, mesh=mesh))
 
     def score(images: UInt8[np.ndarray, "n 28 28 1"]) -> Float32[np.ndarray, "n classes"]:
-        placed = sharding.put(mesh, images)
+        placed = sharding.put_replicated(mesh, images)
         program = xla.compile_lowered(predict.lower(variables, placed), predicts=True)
         return np.asarray(program(variables, placed))
 

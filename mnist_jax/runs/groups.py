@@ -56,7 +56,7 @@ def make(
         held_out = datasets.folds(splits.train.labels, config.sweep.folds, config.data.split_seed)
         folds = vmapped.make_folds(held_out, len(splits.train.labels))
     order = jax.random.key(config.seed) if config.sweep.share_batches else None
-    (images, labels), val = sharding.put(plan.recipe.mesh, (splits.train, splits.val))
+    (images, labels), val = sharding.put_replicated(plan.recipe.mesh, (splits.train, splits.val))
     return Group(
         plan=plan,
         trials=stack(config, trials),
@@ -109,7 +109,7 @@ def make_plan(
     alone = jax.device_count() > 1 or any(layer.kind == "Conv" for layer in recipe.model.layers())
     threads = provenance.cores() if jax.default_backend() == "cpu" and not alone else 1
     width = _width(config, recipe, len(trials), threads)
-    parts = sharding.parts_of_members(width, shape.train.batch_size)
+    parts = sharding.num_trial_shards(width, shape.train.batch_size)
     mesh = sharding.make_mesh(parts)
     sharding.check_batch_size(shape.train.batch_size, mesh.shape[sharding.BATCH])
     if training is not None:  # the mesh stays the same, because it suits the batches

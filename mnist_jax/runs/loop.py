@@ -70,7 +70,7 @@ def train_group(
     rows: list[Row] = []
     done = 0
     with writer:
-        if last := multihost.from_first(lambda: writer.resume(states)):
+        if last := multihost.on_first_process(lambda: writer.resume(states)):
             states, rows, done = last.state, last.history, last.epoch
         active = states.active & ~np.isin(group.settings, [*dropped])
         todo = range(done + 1, (until or group.epochs) + 1)
@@ -109,7 +109,7 @@ def _fit(
             start = time.perf_counter()
             jobs = start_epoch(group, programs, chunks, epoch)
             if unsaved:  # the last epoch's checkpoint is written while this epoch is computed
-                multihost.from_first(unsaved)
+                multihost.on_first_process(unsaved)
                 unsaved = None
             new: list[Row] = []
             for i, (chunk, job) in enumerate(zip(chunks, jobs, strict=True)):
@@ -134,17 +134,17 @@ def _fit(
             merge(states, [chunk for chunk in chunks if not chunk.active])
             chunks = [chunk for chunk in chunks if chunk.active]
             # Whichever process is asked to stop, all stop after the same epoch; all save, or none.
-            signum = multihost.largest(stop_signal())
-            due = multihost.largest(int(time.monotonic() - saved > _SAVE_SECONDS))
+            signum = multihost.max_over_processes(stop_signal())
+            due = multihost.max_over_processes(int(time.monotonic() - saved > _SAVE_SECONDS))
             ends = bool(signum) or epoch == todo[-1] or not chunks
             if ends or due or group.single:  # copies, because the next epoch overwrites the states
                 copies = [chunk._replace(states=_copy(chunk.states)) for chunk in chunks]
                 unsaved = partial(_save, writer, epoch, states, copies, rows)
                 saved = time.monotonic()
             if ends and unsaved:
-                multihost.from_first(unsaved)
+                multihost.on_first_process(unsaved)
                 if signum and not (group.single and epoch == group.epochs):
-                    multihost.from_first(writer.wait)
+                    multihost.on_first_process(writer.wait)
                     raise progress.Stopped(signum, epoch, group.epochs)
                 break
     merge(states, chunks)
@@ -178,7 +178,7 @@ def make_chunks(group: Group, states: TrialState, places: Sequence[int]) -> list
     for start in range(0, len(places), group.plan.width):
         own = list(places[start : start + group.plan.width])
         index = np.array(own + own[-1:] * (group.plan.width - len(own)))  # padded by copies
-        on_device = sharding.put(
+        on_device = sharding.put_replicated(
             group.plan.recipe.mesh, jax.tree.map(lambda x, index=index: x[index], states)
         )
         trials = jax.tree.map(lambda x, index=index: x[index], group.trials)

@@ -74,7 +74,7 @@ def train_run(
     trials = space.expand(config)
     _check(run, trials)
     with ExitStack() as stack:
-        finished = multihost.from_first(lambda: _prepare(run, overwrite, stack))
+        finished = multihost.on_first_process(lambda: _prepare(run, overwrite, stack))
         if finished:
             log(f"{workdir}: is finished; --overwrite starts it again")
             return finished
@@ -128,7 +128,7 @@ def train_run(
             writer.finish(workdir, found, page, tables)
             return found
 
-        return multihost.from_first(publish)
+        return multihost.on_first_process(publish)
 
 
 def _prepare(run: Run, overwrite: bool, stack: ExitStack) -> dict[str, Any] | None:

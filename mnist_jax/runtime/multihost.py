@@ -1,8 +1,8 @@
 """Several processes as one run: start-up, and actions of the first process for all.
 
 All processes run the same programs in the same order, because these synchronize in collectives.
-Only the first process uses the disk and the terminal: `from_first` broadcasts its result, or its
-user error, to the others.
+Only the first process uses the disk and the terminal: `on_first_process` broadcasts its result, or
+its user error, to the others.
 """
 
 import pickle
@@ -74,7 +74,7 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def from_first(action: Callable[[], T]) -> T:
+def on_first_process(action: Callable[[], T]) -> T:
     """Run `action` in the first process; return its result, or raise its UserError, in all.
 
     Args:
@@ -94,7 +94,7 @@ def from_first(action: Callable[[], T]) -> T:
     return outcome
 
 
-def largest(number: int) -> int:
+def max_over_processes(number: int) -> int:
     """Return the largest of the processes' numbers, of 32 bits."""
     return int(multihost_utils.process_allgather(np.int32(number)).max())
 

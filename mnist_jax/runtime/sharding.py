@@ -2,7 +2,7 @@
 
 The mesh covers the devices of all processes. Parameters and data are replicated. A program states
 only where its batch is sharded; XLA propagates this and all-reduces sums over the batch (the loss,
-metrics). Each device applies the net to its shard of the batch (`by_device`); gradients and the
+metrics). Each device applies the net to its shard of the batch (`shard_map`); gradients and the
 statistics of batch normalisation are all-reduced, and random numbers do not depend on the number of
 devices. One device is a mesh, too, at no cost: its programs are the same as without a mesh.
 """
@@ -18,7 +18,7 @@ from jaxtyping import Array
 
 from mnist_jax.types import PyTree, UserError
 
-MEMBER, BATCH = "member", "batch"
+TRIAL, BATCH = "trial", "batch"
 
 
 def make_mesh(parts: int = 1) -> Mesh:
@@ -30,10 +30,10 @@ def make_mesh(parts: int = 1) -> Mesh:
     """
     shape = parts, jax.device_count() // parts
     # Auto: XLA chooses the sharding of intermediate values; else their types would state it.
-    return jax.make_mesh(shape, (MEMBER, BATCH), axis_types=(AxisType.Auto, AxisType.Auto))
+    return jax.make_mesh(shape, (TRIAL, BATCH), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
-def parts_of_members(count: int, batch_size: int) -> int:
+def num_trial_shards(count: int, batch_size: int) -> int:
     """Return the number of parts for `count` trials; with few trials, devices share a batch.
 
     One trial is one part. For more trials the devices of a part share a batch evenly; if that takes
@@ -70,23 +70,23 @@ def platform(mesh: Mesh | None) -> str:
     return jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
 
 
-def whole(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh) -> NamedSharding:
     """Return the sharding of a replicated array."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def put(mesh: Mesh | None, tree: PyTree) -> PyTree:
+def put_replicated(mesh: Mesh | None, tree: PyTree) -> PyTree:
     """Replicate NumPy arrays, the same in every process, on all devices."""
     assert mesh is not None, "arrays are put on the devices of a mesh"
 
     def put_one(x: np.ndarray) -> jax.Array:
         # Not device_put, which sends every array to all processes to compare it.
-        return jax.make_array_from_process_local_data(whole(mesh), x, x.shape)
+        return jax.make_array_from_process_local_data(replicated(mesh), x, x.shape)
 
     return jax.tree.map(put_one, tree)
 
 
-def split(mesh: Mesh | None, tree: PyTree, axis: str = BATCH) -> PyTree:
+def shard(mesh: Mesh | None, tree: PyTree, axis: str = BATCH) -> PyTree:
     """Shard the leading axis of arrays, within a program.
 
     Args:
@@ -99,30 +99,30 @@ def split(mesh: Mesh | None, tree: PyTree, axis: str = BATCH) -> PyTree:
     return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec(axis)))
 
 
-def gather(mesh: Mesh | None, tree: PyTree) -> PyTree:
+def replicate(mesh: Mesh | None, tree: PyTree) -> PyTree:
     """Replicate arrays on all devices, within a program."""
-    return tree if mesh is None else jax.lax.with_sharding_constraint(tree, whole(mesh))
+    return tree if mesh is None else jax.lax.with_sharding_constraint(tree, replicated(mesh))
 
 
-def by_device(mesh: Mesh | None, apply: Callable[..., Any], outputs: PyTree) -> Callable[..., Any]:
+def shard_map(mesh: Mesh | None, apply: Callable[..., Any], outputs: PyTree) -> Callable[..., Any]:
     """Map `apply(variables, batch, *others)` over the shards of the batch, within a program.
 
     Args:
       mesh: None: one device.
-      apply: sums over the batch, and draws for it, only by `total` and `draw`.
+      apply: sums over the batch, and draws for it, only by `all_reduce` and `draw`.
       outputs: True for an output with a batch axis, False for a replicated one (a prefix of the
         tree of outputs).
     """
     if mesh is None or mesh.size == 1:
         return apply
-    whole, part = PartitionSpec(), PartitionSpec(BATCH)
+    replicated, sharded = PartitionSpec(), PartitionSpec(BATCH)
 
     def applied(variables: PyTree, batch: Array, *others: PyTree) -> Any:
         mapped = jax.shard_map(
             apply,
             mesh=mesh,
-            in_specs=(whole, part, *(whole for _ in others)),
-            out_specs=jax.tree.map(lambda split: part if split else whole, outputs),
+            in_specs=(replicated, sharded, *(replicated for _ in others)),
+            out_specs=jax.tree.map(lambda batched: sharded if batched else replicated, outputs),
             check_vma=False,
         )
         return mapped(variables, batch, *others)
@@ -130,14 +130,14 @@ def by_device(mesh: Mesh | None, apply: Callable[..., Any], outputs: PyTree) -> 
     return applied
 
 
-def num_parts() -> int:
-    """Return the number of shards of a batch inside `by_device`; 1 outside."""
+def num_shards() -> int:
+    """Return the number of shards of a batch inside `shard_map`; 1 outside."""
     return lax.axis_size(BATCH) if BATCH in jax.sharding.get_abstract_mesh().manual_axes else 1
 
 
-def total(x: Array) -> Array:
+def all_reduce(x: Array) -> Array:
     """Sum a shard's sums over the whole batch."""
-    return x if num_parts() == 1 else lax.psum(x, BATCH)
+    return x if num_shards() == 1 else lax.psum(x, BATCH)
 
 
 def draw(sample: Callable[[tuple[int, ...]], Array], shape: tuple[int, ...]) -> Array:
@@ -145,7 +145,7 @@ def draw(sample: Callable[[tuple[int, ...]], Array], shape: tuple[int, ...]) -> 
 
     Every device draws all numbers, so that an example's do not depend on the number of devices.
     """
-    devices = num_parts()
+    devices = num_shards()
     if devices == 1:
         return sample(shape)
     whole = sample((shape[0] * devices, *shape[1:]))

@@ -41,12 +41,12 @@ def predict(
     places = jnp.arange(len(padded)).reshape(-1, batch_size)
 
     def predict_batch(batch: tuple[Array, Array]) -> Float32[Array, "batch outputs"]:
-        images, places = sharding.split(mesh, batch)
+        images, places = sharding.shard(mesh, batch)
         pixels = inputs(images, places, corrupt)
-        return sharding.by_device(mesh, model.apply, True)(variables, pixels)
+        return sharding.shard_map(mesh, model.apply, True)(variables, pixels)
 
     outputs = lax.map(predict_batch, (batches, places))
-    return sharding.gather(mesh, outputs.reshape(n + padding, -1)[:n])
+    return sharding.replicate(mesh, outputs.reshape(n + padding, -1)[:n])
 
 
 def inputs(

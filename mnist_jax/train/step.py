@@ -135,7 +135,7 @@ def train_step(
     Returns:
       The new state, the metrics of the parameters before the step, and the norms, 0 unless `last`.
     """
-    images, labels = sharding.split(recipe.mesh, (batch.images, batch.labels))
+    images, labels = sharding.shard(recipe.mesh, (batch.images, batch.labels))
     pixels = augment.normalize(images)
     if recipe.augment:
         pixels = recipe.augment(stream(root, "augment", state.step), pixels, hparams.augment)
@@ -147,7 +147,7 @@ def train_step(
     def loss(params: PyTree) -> tuple[Array, tuple[Array, PyTree]]:
         variables = {"params": params, "batch_stats": state.batch_stats}
         dropout_key = stream(root, "dropout", state.step)
-        apply = sharding.by_device(recipe.mesh, recipe.model.apply_train, (True, False))
+        apply = sharding.shard_map(recipe.mesh, recipe.model.apply_train, (True, False))
         logits, batch_stats = apply(variables, pixels, dropout_key, hparams.dropout)
         losses = recipe.task.loss(logits, targets, hparams.label_smoothing)
         if batch.weights is None:

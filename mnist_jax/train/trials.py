@@ -139,7 +139,7 @@ def init(plan: Plan, trials: Trials) -> TrialState:
             diverged=jnp.bool_(False),
         )
 
-    return sharding.gather(plan.recipe.mesh, jax.vmap(one)(trials))
+    return sharding.replicate(plan.recipe.mesh, jax.vmap(one)(trials))
 
 
 @partial(jax.jit, static_argnames="plan", donate_argnames="state")
@@ -287,6 +287,6 @@ def _over_trials(plan: Plan, function: Callable, own: PyTree, shared: PyTree) ->
     if plan.width == 1:
         out = function(jax.tree.map(lambda x: x[0], own), shared)
         return jax.tree.map(lambda x: x[None], out)
-    lifted = jax.vmap(function, in_axes=(0, None), spmd_axis_name=sharding.MEMBER)
-    own = sharding.split(plan.recipe.mesh, own, sharding.MEMBER)
-    return sharding.gather(plan.recipe.mesh, lifted(own, shared))
+    lifted = jax.vmap(function, in_axes=(0, None), spmd_axis_name=sharding.TRIAL)
+    own = sharding.shard(plan.recipe.mesh, own, sharding.TRIAL)
+    return sharding.replicate(plan.recipe.mesh, lifted(own, shared))

@@ -269,7 +269,7 @@ def test_sums_of_channels_and_their_transpose():
 
         return jax.grad(value)(x), jax.grad(lambda x: (jax.grad(value)(x) ** 2).sum())(x)
 
-    ours = derivatives(conv.channel_sums, lambda v: conv.spread(v, x.shape))
+    ours = derivatives(conv.channel_sums, lambda v: conv.broadcast(v, x.shape))
     plain = derivatives(lambda x: x.sum((0, 1, 2)), lambda v: v[None, None, None])
     for found, expected in zip(ours, plain, strict=True):
         scale = float(jnp.abs(expected).max())

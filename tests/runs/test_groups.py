@@ -60,7 +60,7 @@ def test_programs_are_as_wide_as_those_who_still_train_need(examples, monkeypatc
 def test_devices_of_members_are_never_to_share_batches(examples, monkeypatch):
     """Which might not suit them, as nobody has checked at the start."""
     monkeypatch.setattr(jax, "device_count", lambda: 4)
-    mesh = types.SimpleNamespace(shape={"member": 4, "batch": 1})
+    mesh = types.SimpleNamespace(shape={"trial": 4, "batch": 1})
     monkeypatch.setattr(sharding, "make_mesh", lambda parts: mesh)
     config = two(linear.get_config)
     config.members.seeds, config.members.width, config.train.batch_size = 8, 8, 30
@@ -87,7 +87,7 @@ def test_devices_without_a_member_share_those_of_others(
 ):
     monkeypatch.setattr(jax, "device_count", lambda: devices)
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    shape = {"member": parts, "batch": devices // parts}
+    shape = {"trial": parts, "batch": devices // parts}
     meshes = {parts: types.SimpleNamespace(shape=shape)}
     monkeypatch.setattr(sharding, "make_mesh", meshes.__getitem__)
     config = two(linear.get_config)

@@ -21,7 +21,7 @@ def asked(task="multiclass", val_size=0.1, **fields):
     digits = splits.load(options)
     recipe = train.make_recipe(options, len(digits.class_names), len(digits.train.labels))
     mesh = sharding.make_mesh()
-    variables = sharding.put(mesh, jax.device_get(recipe.model.init(jax.random.key(0))))
+    variables = sharding.put_replicated(mesh, jax.device_get(recipe.model.init(jax.random.key(0))))
     outputs = evaluate.predict(recipe.model, variables, digits.test.images)
     scores = np.asarray(recipe.task.scores(outputs))
     found = inside.look(recipe, variables, digits, scores, mesh)

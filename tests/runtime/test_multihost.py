@@ -95,8 +95,8 @@ def test_a_mistake_that_the_first_meets_is_told_by_all(folder, unbroken):
 
 def test_one_process_acts_for_itself():
     assert multihost.is_first()
-    assert multihost.from_first(lambda: {"any": "thing"}) == {"any": "thing"}
-    assert multihost.largest(15) == 15
+    assert multihost.on_first_process(lambda: {"any": "thing"}) == {"any": "thing"}
+    assert multihost.max_over_processes(15) == 15
 
 
 ALL = ["--coordinator=localhost:1234", "--num_processes=2", "--process_id=0"]

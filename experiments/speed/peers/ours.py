@@ -29,8 +29,8 @@ def make(task: Task, *, by_core: bool = False) -> Peer:
     sharding.check_batch_size(task.batch_size, mesh.size)
     recipe = train.make_recipe(config, 10, len(task.train_labels), mesh)
     hparams, root = train.make_hparams(config), jax.random.key(0)
-    images, labels, test = sharding.put(mesh, task[2:])
-    init = jax.jit(train.init_state, static_argnums=0, out_shardings=sharding.whole(mesh))
+    images, labels, test = sharding.put_replicated(mesh, task[2:])
+    init = jax.jit(train.init_state, static_argnums=0, out_shardings=sharding.replicated(mesh))
     state = init(recipe, hparams, root)
 
     # Compiled at the first call, as in the other peers.
