@@ -1,14 +1,13 @@
-"""Accuracy by slice: by class, and by what image moments say of a digit's shape.
+"""Accuracy by slice: by any value, such as the shape of a digit from its image moments.
 
 A slice is a part of the examples that have something in common; where its accuracy falls short, the
 model has something to learn.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from mnist_jax.analysis import stats
 
@@ -26,20 +25,6 @@ class Slice(NamedTuple):
     def accuracy(self) -> float:
         """The share of its examples that are right."""
         return self.correct / self.total
-
-
-def by_class(
-    correct: Bool[np.ndarray, "N"], labels: Int[np.ndarray, "N"], class_names: Sequence[str]
-) -> list[Slice]:
-    """A slice for each class that has examples.
-
-    Args:
-        correct: whether each prediction was right.
-        labels: the true classes.
-        class_names: one a class.
-    """
-    parts = [(name, correct[labels == label]) for label, name in enumerate(class_names)]
-    return [_slice(name, part) for name, part in parts if part.size]
 
 
 def by_value(
@@ -62,9 +47,9 @@ def by_value(
     place = np.searchsorted(np.array(edges), values)
     slices = []
     for part in np.unique(place):
-        own = values[place == part]
+        own, right = values[place == part], int(correct[place == part].sum())
         name = f"{own.min():.3g} to {own.max():.3g} {unit}".rstrip()
-        slices.append(_slice(name, correct[place == part]))
+        slices.append(Slice(name, len(own), right, *stats.wilson(right, len(own))))
     return slices
 
 
@@ -72,16 +57,8 @@ def by_shape(
     correct: Bool[np.ndarray, "N"], images: UInt8[np.ndarray, "N H W 1"]
 ) -> dict[str, list[Slice]]:
     """Five slices each by stroke thickness, slant and size, under these names."""
-    return {
-        "stroke thickness": by_value(correct, thickness(images), unit="px"),
-        "slant": by_value(correct, slant(images), unit="°"),
-        "size": by_value(correct, size(images), unit="px"),
-    }
-
-
-def _slice(name: str, correct: Bool[np.ndarray, "n"]) -> Slice:
-    total, right = len(correct), int(correct.sum())
-    return Slice(name, total, right, *stats.wilson(right, total))
+    measures = (("stroke thickness", thickness, "px"), ("slant", slant, "°"), ("size", size, "px"))
+    return {name: by_value(correct, of(images), unit=unit) for name, of, unit in measures}
 
 
 def slant(images: UInt8[np.ndarray, "N H W 1"]) -> Float[np.ndarray, "N"]:
@@ -90,14 +67,14 @@ def slant(images: UInt8[np.ndarray, "N H W 1"]) -> Float[np.ndarray, "N"]:
     The shear that would set it upright, from its central moments: tan(slant) = -mu11 / mu02, y
     pointing down. It is what deskewing removes before a linear classifier (LeCun et al. 1998).
     """
-    moments = _moments(images)
-    return np.degrees(np.arctan2(-moments.xy, moments.yy))
+    _, xy, yy = _moments(images)
+    return np.degrees(np.arctan2(-xy, yy))
 
 
 def size(images: UInt8[np.ndarray, "N H W 1"]) -> Float[np.ndarray, "N"]:
     """The radius of gyration of each digit's ink, in pixels; NaN for a black image."""
-    moments = _moments(images)
-    return np.sqrt(moments.xx + moments.yy)
+    xx, _, yy = _moments(images)
+    return np.sqrt(xx + yy)
 
 
 def thickness(images: UInt8[np.ndarray, "N H W 1"]) -> Float[np.ndarray, "N"]:
@@ -117,15 +94,8 @@ def thickness(images: UInt8[np.ndarray, "N H W 1"]) -> Float[np.ndarray, "N"]:
         return 2 * grey.sum(axis=(1, 2)) / np.hypot(across, along).sum(axis=(1, 2))
 
 
-class _Moments(NamedTuple):
-    """Central second moments of the ink over its mass, in square pixels; NaN without ink."""
-
-    xx: Float[np.ndarray, "N"]
-    xy: Float[np.ndarray, "N"]
-    yy: Float[np.ndarray, "N"]
-
-
-def _moments(images: UInt8[np.ndarray, "N H W 1"]) -> _Moments:
+def _moments(images: UInt8[np.ndarray, "N H W 1"]) -> Float[np.ndarray, "3 N"]:
+    """Central second moments xx, xy, yy of the ink over its mass, in square pixels; or NaN."""
     ink = images[..., 0].astype(np.float64)
     with np.errstate(invalid="ignore"):
         ink /= ink.sum(axis=(1, 2), keepdims=True)
@@ -134,4 +104,4 @@ def _moments(images: UInt8[np.ndarray, "N H W 1"]) -> _Moments:
     x = x - (columns @ x)[:, None]
     y = y - (rows @ y)[:, None]
     xy = np.einsum("nyx,ny,nx->n", ink, y, x)
-    return _Moments((columns * x**2).sum(axis=1), xy, (rows * y**2).sum(axis=1))
+    return np.stack([(columns * x**2).sum(axis=1), xy, (rows * y**2).sum(axis=1)])

@@ -62,16 +62,12 @@ def log_odds(logits: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
 
     They are in the order of p, but still distinct where p is 0 or 1 in floating point.
     """
+    from scipy.special import logsumexp
+
     x = logits.astype(np.float64)
-    first = x.argmax(axis=1)[:, None] == np.arange(x.shape[1])
     with np.errstate(invalid="ignore"):  # of a diverged run: inf - inf is NaN
-        highest = x.max(axis=1, keepdims=True)
-        terms = np.exp(x - highest)  # the first class's is 1: sums without another one stay exact
-        others = highest + np.log(terms.sum(axis=1, keepdims=True) - np.where(first, 0.0, terms))
-        rest = np.where(first, -np.inf, x)
-        second = rest.max(axis=1, keepdims=True)
-        beside_first = second + np.log(np.exp(rest - second).sum(axis=1, keepdims=True))
-    return x - np.where(first, beside_first, others)
+        others = [logsumexp(np.delete(x, k, axis=1), axis=1) for k in range(x.shape[1])]
+        return x - np.stack(others, axis=1)
 
 
 def probability(odds: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:

@@ -10,6 +10,7 @@ images, which XLA fuses with the operations that follow. Other platforms use XLA
 its gradients: the platform that a program is lowered for decides (`lax.platform_dependent`).
 """
 
+import itertools
 import math
 from functools import partial
 from typing import NamedTuple
@@ -66,12 +67,8 @@ def conv2d(
         kernel larger than the images.
     """
     geometry = _geometry(x, kernel, padding, stride)
-    return lax.platform_dependent(
-        x,
-        kernel,
-        cpu=lambda x, kernel: _convolve(x, kernel, geometry),
-        default=lambda x, kernel: _native(x, kernel, geometry),
-    )
+    cpu, default = (partial(convolve, geometry=geometry) for convolve in (_convolve, _native))
+    return lax.platform_dependent(x, kernel, cpu=cpu, default=default)
 
 
 def max_pool(x: Float[Array, "n h w c"], window: int) -> Float[Array, "n h2 w2 c"]:
@@ -248,15 +245,11 @@ def _image_gradient(shape: Shape, kernel: Array, g: Array, geometry: _Geometry) 
 
 
 def _kernel_gradient(
-    images: Float[Array, "cin h w n"],
-    rows: Float[Array, "rows w2 n cout"],
-    start: int,
-    kernel_shape: Shape,
-    geometry: _Geometry,
+    images: Array, rows: Array, start: int, kernel_shape: Shape, geometry: _Geometry
 ) -> Float[Array, "cin kh kw cout"]:
     """Convolve images with some rows of the output's gradient, which begin at image row `start`.
 
-    Stride and kernel dilation swap.
+    Stride and kernel dilation swap. The axes are cin, h, w, n of images and h, w, n, cout of rows.
     """
     stride, ((top, _), (left, _)), image_dilation, kernel_dilation = geometry
 
@@ -277,17 +270,14 @@ def _shifted(x: Array, sides: Shape, geometry: _Geometry) -> dict[Pair, Array]:
     inner = image_dilation - 1
     edges = [(0, 0, 0), (*rows, inner), (*columns, inner), (0, 0, 0)]
     x = lax.optimization_barrier(lax.pad(x, jnp.zeros((), x.dtype), edges))
-    reaches = [(side - 1) * kernel_dilation for side in sides]
-    ends = [size - reach for size, reach in zip(x.shape[1:3], reaches, strict=True)]
-    slices = [
-        [slice(i, end + i, stride) for i in range(0, reach + 1, kernel_dilation)]
-        for end, reach in zip(ends, reaches, strict=True)
-    ]
-    return {
-        (i, j): x[:, down, across]
-        for i, down in enumerate(slices[0])
-        for j, across in enumerate(slices[1])
-    }
+
+    def slices(axis: int) -> list[slice]:
+        reach = (sides[axis] - 1) * kernel_dilation
+        length = x.shape[1 + axis] - reach
+        return [slice(i, i + length, stride) for i in range(0, reach + 1, kernel_dilation)]
+
+    places = itertools.product(enumerate(slices(0)), enumerate(slices(1)))
+    return {(i, j): x[:, down, across] for (i, down), (j, across) in places}
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
