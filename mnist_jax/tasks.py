@@ -9,9 +9,8 @@ Adding a task takes a builder and an entry of `TASKS`. JAX and Optax are importe
 so that reading flags stays fast.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -157,11 +156,9 @@ def questions(
 
 def pairs(num_classes: int) -> Int[np.ndarray, "pairs classes"]:
     """Return the table of "one_vs_one": pairs (i, j) as of `itertools.combinations`; i is yes."""
-    both = list(combinations(range(num_classes), 2))
-    table = np.zeros((len(both), num_classes), np.int32)
-    rows = np.arange(len(both))
-    table[rows, [i for i, _ in both]], table[rows, [j for _, j in both]] = 1, -1
-    return table
+    yes, no = np.triu_indices(num_classes, 1)
+    is_class = np.eye(num_classes, dtype=np.int32)
+    return is_class[yes] - is_class[no]
 
 
 def vote(outputs: Float[Array, "*batch pairs"]) -> Float[Array, "*batch classes"]:
@@ -179,21 +176,6 @@ def vote(outputs: Float[Array, "*batch pairs"]) -> Float[Array, "*batch classes"
     return votes + confidence / (3 * (jnp.abs(confidence) + 1))
 
 
-def decide(scores: Float[Array, "*batch classes"]) -> Int[Array, "*batch"]:
-    """Return the class with the largest score; the first of equals."""
-    return scores.argmax(-1)
-
-
-def add_noise(
-    key: Array, image: Float32[Array, "h w c"], *, levels: int
-) -> Float32[Array, "h w c"]:
-    """Add an integer grey level to each pixel, uniform in 0 to `levels` - 1; 255 of them make 1."""
-    import jax
-
-    noise = jax.random.randint(key, image.shape, 0, levels)
-    return image + noise.astype(np.float32) / 255
-
-
 def _same(outputs: Array) -> Array:
     return outputs
 
@@ -206,7 +188,7 @@ def _classify(num_outputs: int, loss: Loss, scores: Callable, probable: bool) ->
 
     def correct(outputs: Array, targets: Array) -> Array:
         classes = targets if targets.ndim == 1 else targets.argmax(-1)
-        return decide(scores(outputs)) == classes
+        return scores(outputs).argmax(-1) == classes
 
     def evaluate(outputs: Array, classes: Array) -> metrics.Report:
         report = metrics.classification(scores(outputs), classes)
@@ -309,18 +291,14 @@ def _multilabel(config: Fields, loss: str, num_labels: int) -> Task:
 
 
 def _read_labels(config: Fields) -> dict[str, list[Any]]:
-    wrong = UserError(
+    with contextlib.suppress(TypeError, ValueError):
+        labels = plain(config["labels"])
+        members = labels.values() if isinstance(labels, dict) else ()
+        if members and all(isinstance(classes, list) and classes for classes in members):
+            return labels
+    raise UserError(
         'config.task.labels: is not names with their classes, as {"large": [7, 8, 9], "one": [1]}'
     )
-    try:
-        labels = plain(config["labels"])
-    except (TypeError, ValueError) as error:
-        raise wrong from error
-    if not isinstance(labels, dict) or not labels:
-        raise wrong
-    if not all(isinstance(members, list) and members for members in labels.values()):
-        raise wrong
-    return labels
 
 
 def _relabel_multilabel(config: Fields, classes: Classes, class_names: Sequence[str]) -> Labels:
@@ -360,24 +338,20 @@ def _denoise(config: Fields, loss: str, num_classes: int) -> Task:
     def targets(images: Float32[Array, "n h w c"], labels: Array) -> Float32[Array, "n pixels"]:
         return images.reshape(len(images), -1)
 
-    scores = jax.nn.sigmoid if loss == "logistic" else _same
+    scores, levels = jax.nn.sigmoid if loss == "logistic" else _same, config["noise"]
 
     def score(outputs: Array, clean: Array, weights: Array | None) -> Array:
         counted = jnp.ones(len(clean)) if weights is None else weights
         errors = jnp.square(jnp.clip(scores(outputs), 0, 1) - clean).mean(axis=1)
         return -10 * jnp.log10((errors * counted).sum() / counted.sum())
 
-    corrupt = partial(add_noise, levels=config["noise"])
+    def corrupt(key: Array, image: Float32[Array, "h w c"]) -> Float32[Array, "h w c"]:
+        """Add an integer grey level to each pixel, uniform in 0 to `levels` - 1."""
+        noise = jax.random.randint(key, image.shape, 0, levels)
+        return image + noise.astype(np.float32) / 255
+
     return Task(
-        28 * 28,
-        losses,
-        scores,
-        evaluate,
-        None,
-        "psnr",
-        score,
-        targets=targets,
-        corrupt=corrupt,
+        28 * 28, losses, scores, evaluate, None, "psnr", score, targets=targets, corrupt=corrupt
     )
 
 

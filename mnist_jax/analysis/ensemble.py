@@ -1,34 +1,35 @@
 """Ensembles: combined predictions of several members, from their logits, in NumPy."""
 
 from collections.abc import Callable, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
+Logits = Float[np.ndarray, "members n classes"]
+Scores = Float[np.ndarray, "n classes"]
+Labels = Int[np.ndarray, " n"]
 
-def mean_logits(logits: Float[np.ndarray, "members n classes"]) -> Float[np.ndarray, "n classes"]:
+
+def mean_logits(logits: Logits) -> Scores:
     """Score by the geometric mean of the members' probabilities, up to a factor."""
     return logits.mean(axis=0)
 
 
-def probabilities(
-    logits: Float[np.ndarray, "members n classes"],
-) -> Float[np.ndarray, "n classes"]:
+def probabilities(logits: Logits) -> Scores:
     """Return the arithmetic mean of the members' probabilities."""
     from scipy.special import softmax
 
     return softmax(logits, axis=-1).mean(axis=0)
 
 
-def mean_probabilities(
-    logits: Float[np.ndarray, "members n classes"],
-) -> Float[np.ndarray, "n classes"]:
+def mean_probabilities(logits: Logits) -> Scores:
     """Score by the logarithm of `probabilities`."""
     return np.log(np.maximum(probabilities(logits), np.finfo(np.float32).tiny))
 
 
-def vote(logits: Float[np.ndarray, "members n classes"]) -> Float[np.ndarray, "n classes"]:
+def vote(logits: Logits) -> Scores:
     """Score by the share of members that predict a class; mean probabilities break ties."""
     classes = np.arange(logits.shape[-1])
     shares = (logits.argmax(axis=-1)[..., None] == classes).mean(axis=0)
@@ -43,46 +44,34 @@ RULES: dict[str, Callable] = {
 }
 
 
-def accuracies(
-    logits: Float[np.ndarray, "members n classes"], labels: Int[np.ndarray, " n"]
-) -> dict[str, float]:
+def accuracies(logits: Logits, labels: Labels) -> dict[str, float]:
     """Return the accuracy of the ensemble of all members, by each rule."""
-    return {
-        name: float((rule(logits).argmax(axis=-1) == labels).mean()) for name, rule in RULES.items()
-    }
+    decided = {name: rule(logits).argmax(axis=-1) for name, rule in RULES.items()}
+    return {name: float((classes == labels).mean()) for name, classes in decided.items()}
 
 
-def by_size(
-    logits: Float[np.ndarray, "members n classes"],
-    labels: Int[np.ndarray, " n"],
-    sizes: Sequence[int],
-    draws: int = 20,
-    seed: int = 0,
-) -> list[dict[str, Any]]:
+def by_size(logits: Logits, labels: Labels, sizes: Sequence[int]) -> list[dict[str, Any]]:
     """Measure the accuracy of ensembles of several sizes.
 
     Args:
       logits: of all members.
       labels: classes.
       sizes: numbers of members, at most all of them.
-      draws: random ensembles of each size; of size 1 all members, of full size the only ensemble.
-      seed: of the draws.
 
     Returns:
-      For each size the `accuracies` of its ensembles, by the mean of probabilities.
+      For each size the `accuracies` of its ensembles, by the mean of probabilities: 20 random ones,
+      of size 1 all members, of full size the only ensemble.
     """
     from scipy.special import softmax
 
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     member_probabilities = softmax(logits, axis=-1)
     rows = []
     for size in sizes:
-        if size == 1:
-            ensembles = [[member] for member in range(len(logits))]
-        elif size == len(logits):
-            ensembles = [list(range(size))]
+        if size in (1, len(logits)):
+            ensembles = [list(members) for members in combinations(range(len(logits)), size)]
         else:
-            ensembles = [rng.permutation(len(logits))[:size].tolist() for _ in range(draws)]
+            ensembles = [rng.permutation(len(logits))[:size].tolist() for _ in range(20)]
         predicted = [member_probabilities[e].mean(axis=0).argmax(axis=-1) for e in ensembles]
         rows.append({"size": size, "accuracies": [float((p == labels).mean()) for p in predicted]})
     return rows

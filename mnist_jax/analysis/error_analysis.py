@@ -8,6 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int32
 
+Labels = Int32[np.ndarray, "N"]
+Indices = Int[np.ndarray, "M"]  # of examples
+
 
 class Decisions(NamedTuple):
     """Predictions, one entry per example."""
@@ -34,36 +37,26 @@ def decide(logits: Float32[np.ndarray, "N K"]) -> Decisions:
     return Decisions(predicted, np.exp(gaps).sum(axis=1, where=others))
 
 
-def worst_mistakes(
-    decisions: Decisions, labels: Int32[np.ndarray, "N"], limit: int | None = None
-) -> Int[np.ndarray, "M"]:
-    """Return indices of at most `limit` wrong predictions, the most confident first, NaN last."""
+def worst_mistakes(decisions: Decisions, labels: Labels, limit: int | None = None) -> Indices:
+    """Indices of at most `limit` wrong predictions, the most confident first; NaN comes last."""
     return _surest(decisions, decisions.predicted != labels)[:limit]
 
 
-def gallery(
-    decisions: Decisions,
-    labels: Int32[np.ndarray, "N"],
-    actual: int,
-    predicted: int,
-    limit: int | None = None,
-) -> Int[np.ndarray, "M"]:
-    """Return indices of at most `limit` examples of class `actual` predicted as `predicted`.
+def gallery(decisions: Decisions, labels: Labels, actual: int, predicted: int) -> Indices:
+    """Indices of the examples of one class that were taken for one class.
 
     The most confident come first; `actual` and `predicted` may be the same.
     """
-    return _surest(decisions, (labels == actual) & (decisions.predicted == predicted))[:limit]
+    return _surest(decisions, (labels == actual) & (decisions.predicted == predicted))
 
 
-def _surest(decisions: Decisions, among: Bool[np.ndarray, "N"]) -> Int[np.ndarray, "M"]:
+def _surest(decisions: Decisions, among: Bool[np.ndarray, "N"]) -> Indices:
     chosen = np.flatnonzero(among)
     return chosen[np.argsort(decisions.odds_against[chosen], kind="stable")]
 
 
-def most_ambiguous(
-    probabilities: Float[np.ndarray, "N K"], limit: int | None = None
-) -> Int[np.ndarray, "M"]:
-    """Return indices of the examples with the smallest margin between the two likeliest classes.
+def most_ambiguous(probabilities: Float[np.ndarray, "N K"], limit: int | None = None) -> Indices:
+    """Indices of the examples with the smallest margin between the two most probable classes.
 
     Source: margin sampling, Scheffer et al. 2001.
     """
@@ -94,13 +87,13 @@ def most_confused(matrix: Int[np.ndarray, "K K"]) -> tuple[int, int] | None:
 class Suspects(NamedTuple):
     """Examples whose given label is probably wrong, the most suspect first."""
 
-    indices: Int[np.ndarray, "M"]
-    suggested: Int[np.ndarray, "M"]  # the likelier class
+    indices: Indices
+    suggested: Int[np.ndarray, "M"]  # the class that they seem to be of
     margin: Float[np.ndarray, "M"]  # p(given label) - p(suggested class)
 
 
-def suspects(probabilities: Float[np.ndarray, "N K"], labels: Int32[np.ndarray, "N"]) -> Suspects:
-    """Find wrong labels by confident learning (Northcutt et al. 2021, equations 1 and 2).
+def suspects(probabilities: Float[np.ndarray, "N K"], labels: Labels) -> Suspects:
+    """Suspected wrong labels, by confident learning (Northcutt et al. 2021, equations 1 and 2).
 
     A class claims an example if its probability is at least the average over the examples with its
     label, so that the threshold is lower for a class that the model is rarely sure of. An example
@@ -111,14 +104,13 @@ def suspects(probabilities: Float[np.ndarray, "N K"], labels: Int32[np.ndarray, 
             split); otherwise it has learnt the errors, too.
         labels: as given.
     """
-    n, classes = probabilities.shape
-    given = labels[:, None] == np.arange(classes)
+    rows = np.arange(len(labels))
+    given = labels[:, None] == np.arange(probabilities.shape[1])
     counts = given.sum(axis=0)
     means = np.where(given, probabilities, 0).sum(axis=0) / np.maximum(counts, 1)
     claims = (probabilities >= means) & (counts > 0)
     claimant = np.where(claims, probabilities, -1.0).argmax(axis=1)
-    own = probabilities[np.arange(n), labels]
-    margin = own - probabilities[np.arange(n), claimant]
+    margin = probabilities[rows, labels] - probabilities[rows, claimant]
     found = np.flatnonzero(claims.any(axis=1) & (claimant != labels))
     found = found[np.argsort(margin[found], kind="stable")]
     return Suspects(found, claimant[found], margin[found])

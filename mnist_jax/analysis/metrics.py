@@ -28,6 +28,14 @@ class Scores(NamedTuple):
     f1: Float32[Array, "*classes"]
 
 
+class Averages(NamedTuple):
+    """Scores of each class, their mean, and their mean weighted by support."""
+
+    per_class: Scores
+    macro: Scores
+    weighted: Scores
+
+
 class Reliability(NamedTuple):
     """The reliability diagram: bins of equal width over the confidence, 0 where a bin is empty."""
 
@@ -77,12 +85,6 @@ def merge(a: Metrics, b: Metrics) -> Metrics:
     return jax.tree.map(jnp.add, a, b)
 
 
-def mean(sums: Metrics) -> dict[str, Array]:
-    """Return the mean loss and the accuracy; NaN over no examples."""
-    count = sums.examples.astype(jnp.float32)
-    return {"loss": sums.loss / count, "accuracy": sums.correct.astype(jnp.float32) / count}
-
-
 def classification(
     logits: Float[Array, "n k"], labels: Integer[Array, "n"], num_bins: int = 15
 ) -> Report:
@@ -112,7 +114,6 @@ def classification(
     correct = first == labels
 
     confusion = jnp.zeros((k, k), jnp.int32).at[labels, first].add(1)
-    per_class, macro, weighted = of_confusion(confusion)
     total = confusion.sum()
     reliability, ece = _calibration(jnp.exp(jnp.max(log_probs, axis=1)), correct, num_bins)
     return Report(
@@ -123,21 +124,13 @@ def classification(
         ece=ece,
         confusion=confusion,
         support=confusion.sum(axis=1),
-        per_class=per_class,
-        macro=macro,
-        weighted=weighted,
         reliability=reliability,
+        **of_confusion(confusion)._asdict(),
     )
 
 
-def of_confusion(
-    confusion: Int[Array | np.ndarray, "k k"],
-) -> tuple[Scores, Scores, Scores]:
-    """Return precision, recall and F1 of each class, their mean and support-weighted mean.
-
-    Args:
-      confusion: counts; rows: true class, columns: predicted.
-    """
+def of_confusion(confusion: Int[Array | np.ndarray, "k k"]) -> Averages:
+    """Return the scores of counts; rows: true class, columns: predicted."""
     counts = jnp.asarray(confusion)
     return _scores(jnp.diagonal(counts), counts.sum(axis=0), counts.sum(axis=1))
 
@@ -167,25 +160,22 @@ def multilabel(
     """
     truth = labels > 0
     wrong = (answers != truth).any(axis=1).sum()
-    support = truth.sum(axis=0)
-    per_class, macro, weighted = _scores(
-        (answers & truth).sum(axis=0), answers.sum(axis=0), support
-    )
     return LabelsReport(
         loss=loss,
         accuracy=1 - ratio(wrong, jnp.int32(len(labels))),
         errors=wrong,
-        support=support,
-        per_class=per_class,
-        macro=macro,
-        weighted=weighted,
+        support=truth.sum(axis=0),
+        **_of_labels(answers, truth)._asdict(),
     )
 
 
 def macro_f1(answers: Bool[Array, "n labels"], truth: Bool[Array, "n labels"]) -> Float[Array, ""]:
     """Mean over labels of the F1 score of their yes."""
-    hits = (answers & truth).sum(axis=0)
-    return _scores(hits, answers.sum(axis=0), truth.sum(axis=0))[1].f1
+    return _of_labels(answers, truth).macro.f1
+
+
+def _of_labels(answers: Bool[Array, "n labels"], truth: Bool[Array, "n labels"]) -> Averages:
+    return _scores(*(x.sum(axis=0) for x in (answers & truth, answers, truth)))
 
 
 def to_python(report: Any, class_names: Sequence[str]) -> dict[str, Any]:
@@ -206,25 +196,23 @@ def to_python(report: Any, class_names: Sequence[str]) -> dict[str, Any]:
     if "reliability" in plain:
         bins = plain["reliability"]
         edges = np.linspace(0, 1, len(bins.examples) + 1).tolist()
-        plain["reliability"] = [
-            dict(zip(("low", "high", "count", "confidence", "accuracy"), row, strict=True))
-            for row in zip(edges[:-1], edges[1:], *bins, strict=True)
-        ]
+        columns = ("low", "high", "count", "confidence", "accuracy")
+        plain["reliability"] = _rows(columns, edges[:-1], edges[1:], *bins)
     if "per_class" in plain:
-        columns = *plain["per_class"], plain.pop("support")
-        plain["per_class"] = [
-            {"name": name, "precision": p, "recall": r, "f1": f, "support": s}
-            for name, p, r, f, s in zip(class_names, *columns, strict=True)
-        ]
+        columns = ("name", *Scores._fields, "support")
+        plain["per_class"] = _rows(columns, class_names, *plain["per_class"], plain.pop("support"))
         for average in ("macro", "weighted"):
             plain[average] = plain[average]._asdict()
     return plain
 
 
+def _rows(names: Sequence[str], *columns: Sequence[Any]) -> list[dict[str, Any]]:
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
 def _scores(
     true_positives: Int[Array, "k"], predicted: Int[Array, "k"], support: Int[Array, "k"]
-) -> tuple[Scores, Scores, Scores]:
-    """Precision, recall and F1: of each class, their mean, their mean weighted by support."""
+) -> Averages:
     per_class = Scores(
         precision=ratio(true_positives, predicted),
         recall=ratio(true_positives, support),
@@ -232,7 +220,7 @@ def _scores(
     )
     share = ratio(support, support.sum())
     macro = Scores(*(jnp.mean(score) for score in per_class))
-    return per_class, macro, Scores(*(jnp.sum(share * score) for score in per_class))
+    return Averages(per_class, macro, Scores(*(jnp.sum(share * score) for score in per_class)))
 
 
 def ratio(a: Int[Array, "..."], b: Int[Array, "..."]) -> Float32[Array, "..."]:

@@ -1,13 +1,12 @@
-"""Accuracy by slice: by class, and by a digit's shape, from image moments.
+"""Accuracy by slice: by any value, such as the shape of a digit from its image moments.
 
 A slice is a subset of similar examples; low accuracy on a slice shows where a model can improve.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from mnist_jax.analysis import stats
 
@@ -25,20 +24,6 @@ class Slice(NamedTuple):
     def accuracy(self) -> float:
         """Share of correct predictions."""
         return self.correct / self.total
-
-
-def by_class(
-    correct: Bool[np.ndarray, "N"], labels: Int[np.ndarray, "N"], class_names: Sequence[str]
-) -> list[Slice]:
-    """Return a slice for each class that has examples.
-
-    Args:
-        correct: whether each prediction was right.
-        labels: the true classes.
-        class_names: one per class.
-    """
-    parts = [(name, correct[labels == label]) for label, name in enumerate(class_names)]
-    return [_slice(name, part) for name, part in parts if part.size]
 
 
 def by_value(
@@ -61,26 +46,18 @@ def by_value(
     place = np.searchsorted(np.array(edges), values)
     slices = []
     for part in np.unique(place):
-        own = values[place == part]
+        own, right = values[place == part], int(correct[place == part].sum())
         name = f"{own.min():.3g} to {own.max():.3g} {unit}".rstrip()
-        slices.append(_slice(name, correct[place == part]))
+        slices.append(Slice(name, len(own), right, *stats.wilson(right, len(own))))
     return slices
 
 
 def by_shape(
     correct: Bool[np.ndarray, "N"], images: UInt8[np.ndarray, "N H W 1"]
 ) -> dict[str, list[Slice]]:
-    """Return five slices each by stroke thickness, slant and size."""
-    return {
-        "stroke thickness": by_value(correct, thickness(images), unit="px"),
-        "slant": by_value(correct, slant(images), unit="°"),
-        "size": by_value(correct, size(images), unit="px"),
-    }
-
-
-def _slice(name: str, correct: Bool[np.ndarray, "n"]) -> Slice:
-    total, right = len(correct), int(correct.sum())
-    return Slice(name, total, right, *stats.wilson(right, total))
+    """Five slices each by stroke thickness, slant and size, under these names."""
+    measures = (("stroke thickness", thickness, "px"), ("slant", slant, "°"), ("size", size, "px"))
+    return {name: by_value(correct, of(images), unit=unit) for name, of, unit in measures}
 
 
 def slant(images: UInt8[np.ndarray, "N H W 1"]) -> Float[np.ndarray, "N"]:
@@ -89,14 +66,14 @@ def slant(images: UInt8[np.ndarray, "N H W 1"]) -> Float[np.ndarray, "N"]:
     The shear that would make it upright, from its central moments: tan(slant) = -mu11 / mu02, with
     y pointing down. Deskewing removes it before a linear classifier (LeCun et al. 1998).
     """
-    moments = _moments(images)
-    return np.degrees(np.arctan2(-moments.xy, moments.yy))
+    _, xy, yy = _moments(images)
+    return np.degrees(np.arctan2(-xy, yy))
 
 
 def size(images: UInt8[np.ndarray, "N H W 1"]) -> Float[np.ndarray, "N"]:
-    """Radius of gyration of each digit's ink, in pixels; NaN for a black image."""
-    moments = _moments(images)
-    return np.sqrt(moments.xx + moments.yy)
+    """The radius of gyration of each digit's ink, in pixels; NaN for a black image."""
+    xx, _, yy = _moments(images)
+    return np.sqrt(xx + yy)
 
 
 def thickness(images: UInt8[np.ndarray, "N H W 1"]) -> Float[np.ndarray, "N"]:
@@ -116,15 +93,8 @@ def thickness(images: UInt8[np.ndarray, "N H W 1"]) -> Float[np.ndarray, "N"]:
         return 2 * grey.sum(axis=(1, 2)) / np.hypot(across, along).sum(axis=(1, 2))
 
 
-class _Moments(NamedTuple):
-    """Central second moments of the ink, normalized by its mass, in square pixels; NaN if black."""
-
-    xx: Float[np.ndarray, "N"]
-    xy: Float[np.ndarray, "N"]
-    yy: Float[np.ndarray, "N"]
-
-
-def _moments(images: UInt8[np.ndarray, "N H W 1"]) -> _Moments:
+def _moments(images: UInt8[np.ndarray, "N H W 1"]) -> Float[np.ndarray, "3 N"]:
+    """Central second moments xx, xy, yy of the ink over its mass, in square pixels; or NaN."""
     ink = images[..., 0].astype(np.float64)
     with np.errstate(invalid="ignore"):
         ink /= ink.sum(axis=(1, 2), keepdims=True)
@@ -133,4 +103,4 @@ def _moments(images: UInt8[np.ndarray, "N H W 1"]) -> _Moments:
     x = x - (columns @ x)[:, None]
     y = y - (rows @ y)[:, None]
     xy = np.einsum("nyx,ny,nx->n", ink, y, x)
-    return _Moments((columns * x**2).sum(axis=1), xy, (rows * y**2).sum(axis=1))
+    return np.stack([(columns * x**2).sum(axis=1), xy, (rows * y**2).sum(axis=1)])

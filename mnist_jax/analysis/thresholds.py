@@ -62,16 +62,12 @@ def log_odds(logits: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
 
     They have the order of p, but still differ where p rounds to 0 or 1.
     """
+    from scipy.special import logsumexp
+
     x = logits.astype(np.float64)
-    first = x.argmax(axis=1)[:, None] == np.arange(x.shape[1])
-    with np.errstate(invalid="ignore"):  # diverged: inf - inf is NaN
-        highest = x.max(axis=1, keepdims=True)
-        terms = np.exp(x - highest)  # the largest is 1, so that sums without another one stay exact
-        others = highest + np.log(terms.sum(axis=1, keepdims=True) - np.where(first, 0.0, terms))
-        rest = np.where(first, -np.inf, x)
-        second = rest.max(axis=1, keepdims=True)
-        without_first = second + np.log(np.exp(rest - second).sum(axis=1, keepdims=True))
-    return x - np.where(first, without_first, others)
+    with np.errstate(invalid="ignore"):  # of a diverged run: inf - inf is NaN
+        others = [logsumexp(np.delete(x, k, axis=1), axis=1) for k in range(x.shape[1])]
+        return x - np.stack(others, axis=1)
 
 
 def probability(odds: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:

@@ -45,7 +45,8 @@ OPTIONS: dict[str, Option] = {
     "fill": Option("nearest", "outside the image: its nearest pixel, or 0", get_args(Fill)),
 }
 
-Transform = Callable[[Array, Float32[Array, "b h w c"], Strength], Float32[Array, "b h w c"]]
+Images = Float32[Array, "b h w c"]
+Transform = Callable[[Array, Images, Strength], Images]
 
 
 def read_strength(config: Any) -> Strength:
@@ -63,31 +64,22 @@ def make_transform(strength: Strength, fill: Fill) -> Transform | None:
       fill: what lies outside the image, see `geometry.resample`.
 
     Returns:
-      `augment_batch` with its static arguments bound, or None when everything is off.
+      `augment` of each image of a batch, with a key of its own; None when everything is off.
     """
+    import jax
+
     on = frozenset(name for name, value in strength._asdict().items() if np.any(value))
-    return partial(augment_batch, fill=fill, on=on) if on else None
+    each = jax.vmap(partial(augment, fill=fill, on=on), in_axes=(0, 0, None))
+
+    def augment_batch(key: Array, images: Images, strength: Strength) -> Images:
+        return each(jax.random.split(key, len(images)), images, strength)
+
+    return augment_batch if on else None
 
 
 def normalize(images: UInt8[Array, "*shape"]) -> Float32[Array, "*shape"]:
     """Map bytes to [0, 1]: x / 255."""
     return images.astype(np.float32) / 255
-
-
-def augment_batch(
-    key: Array,
-    images: Float32[Array, "b h w c"],
-    strength: Strength,
-    *,
-    fill: Fill,
-    on: frozenset[str] = _ALL,
-) -> Float32[Array, "b h w c"]:
-    """Apply `augment` to each image of a batch, with a key of its own."""
-    import jax
-
-    one = partial(augment, fill=fill, on=on)
-    keys = jax.random.split(key, len(images))
-    return jax.vmap(one, in_axes=(0, 0, None))(keys, images, strength)
 
 
 def augment(

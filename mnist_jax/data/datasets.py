@@ -3,36 +3,28 @@
 Nothing here depends on a run's configuration, except through arguments.
 """
 
+import contextlib
 import gzip
 import hashlib
 import math
 import os
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
-from warnings import catch_warnings, simplefilter
+from typing import Any, NamedTuple
+from warnings import catch_warnings
 
 import numpy as np
-from jaxtyping import Int, Int32, Shaped, UInt8
+from jaxtyping import Int, Int32, UInt8
 
-from mnist_jax.data.tfds_reader import PUBLISHED, DataError, DataNotFound, find_builder, read_tfds
+from mnist_jax.data.tfds_reader import PUBLISHED, DataError, Examples, find_builder, read_tfds
+from mnist_jax.data.tfds_reader import DataNotFound as DataNotFound
 from mnist_jax.runtime import atomic
-
-__all__ = [
-    "DataError",
-    "DataNotFound",
-    "Dataset",
-    "check_name",
-    "file_name",
-    "folds",
-    "load",
-    "split",
-]
 
 COLUMNS = 1 + 28 * 28  # of a CSV file
 DIGITS = tuple("0123456789")
+_INTEGER = re.compile(r"[ \t]*[+-]?[0-9]{1,18}[ \t]*")
 
 
 class Dataset(NamedTuple):
@@ -87,7 +79,7 @@ def load(
     """
     check_name(name)
     if name.startswith("csv:"):
-        return _hold_out(name, *_read_csv(name.removeprefix("csv:")))
+        return _hold_out(name, _read_csv(name.removeprefix("csv:")))
     home = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     if "://" in home:
         raise DataError(f"{home}: data_dir must be a local folder")
@@ -96,10 +88,10 @@ def load(
     if dataset := _read_cache(cache):
         return dataset
     if name in _BUILT_IN:
-        dataset = _hold_out(name, *_BUILT_IN[name]())
+        dataset = _hold_out(name, _BUILT_IN[name]())
     else:
         train, test, class_names = read_tfds(name, root, archives, echo)
-        dataset = _dataset(name, *train, *test, class_names)
+        dataset = _dataset(name, (*train, *test), class_names)
     _write_cache(cache, dataset)
     return dataset
 
@@ -176,59 +168,45 @@ def _shuffled_by_class(labels: Int[np.ndarray, " n"], seed: int) -> Int[np.ndarr
     return np.lexsort((np.random.default_rng(seed).random(len(labels)), labels))
 
 
-def _hold_out(
-    name: str, images: UInt8[np.ndarray, "n 28 28 1"], labels: Int32[np.ndarray, " n"]
-) -> Dataset:
+def _hold_out(name: str, examples: Examples) -> Dataset:
     """A fifth of each class for the test split, by a seed of its own: no run can change it."""
+    images, labels = examples
     try:
         train, test = split(labels, 0.2, seed=0)
     except DataError as error:
         raise DataError(f"{name}: too few examples for a test split: {error}") from error
-    return _dataset(name, images[train], labels[train], images[test], labels[test], DIGITS)
+    return _dataset(name, (images[train], labels[train], images[test], labels[test]), DIGITS)
 
 
-def _dataset(
-    name: str,
-    train_images: UInt8[np.ndarray, "train 28 28 1"],
-    train_labels: Int32[np.ndarray, " train"],
-    test_images: UInt8[np.ndarray, "test 28 28 1"],
-    test_labels: Int32[np.ndarray, " test"],
-    class_names: tuple[str, ...],
-) -> Dataset:
-    arrays = (train_images, train_labels, test_images, test_labels)
-    return Dataset(name, *arrays, class_names, _fingerprint(*arrays))
-
-
-def _fingerprint(*arrays: Shaped[np.ndarray, "..."]) -> str:
+def _dataset(name: str, arrays: Sequence[Any], class_names: tuple[str, ...]) -> Dataset:
+    """Return a data set of images and labels, of training and test, with its fingerprint."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
+    return Dataset._make([name, *arrays, class_names, digest.hexdigest()])
 
 
 def _read_cache(path: Path) -> Dataset | None:
     """Return what `_write_cache` wrote; None if there is nothing, or anything else."""
     try:
         with path.open("rb") as file, np.load(file) as stored:
-            name, a, b, c, d, class_names, fingerprint = (stored[x] for x in Dataset._fields)
-        dataset = _dataset(str(name), a, b, c, d, tuple(class_names.tolist()))
+            name, *arrays, class_names, fingerprint = (stored[x] for x in Dataset._fields)
+        dataset = _dataset(str(name), arrays, tuple(class_names.tolist()))
     except Exception:  # numpy and zipfile raise a dozen kinds at a damaged file
         return None
     return dataset if dataset.fingerprint == str(fingerprint) else None
 
 
 def _write_cache(path: Path, dataset: Dataset) -> None:
-    """Write `dataset` to `path` if possible."""
-    try:
+    """Write `dataset` to `path` if possible; else the next start takes some seconds longer."""
+    with contextlib.suppress(OSError):  # a read-only or full disk
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic.replacing(path) as file:
             np.savez(file, **dataset._asdict())
-    except OSError:
-        pass  # on a read-only or full disk the next start takes some seconds longer
 
 
-def _read_digits() -> tuple[UInt8[np.ndarray, "n 28 28 1"], Int32[np.ndarray, " n"]]:
+def _read_digits() -> Examples:
     """Scikit-learn's 1,797 handwritten digits of 8x8, made to look like MNIST.
 
     As in MNIST the digit fills a box of 20x20 (bicubic) in the middle of 28x28 black pixels.
@@ -247,7 +225,7 @@ def _read_digits() -> tuple[UInt8[np.ndarray, "n 28 28 1"], Int32[np.ndarray, " 
     return images, scans.target.astype(np.int32)
 
 
-def _read_csv(path: str) -> tuple[UInt8[np.ndarray, "n 28 28 1"], Int32[np.ndarray, " n"]]:
+def _read_csv(path: str) -> Examples:
     """A CSV file, plain or gzipped, in Kaggle's layout: label 0..9, then 784 pixels 0..255.
 
     A first line that does not start with an integer is a header. Blank lines are skipped.
@@ -263,21 +241,20 @@ def _read_csv(path: str) -> tuple[UInt8[np.ndarray, "n 28 28 1"], Int32[np.ndarr
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as CSV: {error}") from error
     rows = [(number, row) for number, row in enumerate(text.splitlines(), 1) if row.strip()]
-    if rows and not _is_integer(rows[0][1].partition(",")[0]):
+    if rows and not _INTEGER.fullmatch(rows[0][1].partition(",")[0]):
         rows = rows[1:]
     if not rows:
         raise DataError(f"{path}: holds no examples: expected lines of label,pixel,pixel,...")
     try:
-        with catch_warnings():
-            simplefilter("error", DeprecationWarning)  # numpy before 2.4 takes 3.7 for 3
-            table = np.loadtxt(
-                [row for _, row in rows], np.int16, comments=None, delimiter=",", ndmin=2
-            )
-        sound = table.shape[1] == COLUMNS and table.min() >= 0 and table.max() <= 255
-        sound = sound and table[:, 0].max() <= 9
+        lines = [row for _, row in rows]
+        # NumPy before 2.4 reads 3.7 as 3, with a warning.
+        with catch_warnings(action="error", category=DeprecationWarning):
+            table = np.loadtxt(lines, np.int16, comments=None, delimiter=",", ndmin=2)
+        largest = np.array([9] + [255] * (COLUMNS - 1))
+        is_sound = table.shape[1] == COLUMNS and ((table >= 0) & (table <= largest)).all()
     except (ValueError, DeprecationWarning):
-        sound = False
-    if not sound:
+        is_sound = False
+    if not is_sound:
         faults = (f"line {number}: {fault}" for number, row in rows if (fault := _csv_fault(row)))
         raise DataError(f"{path}: {next(faults, 'not a table of integers')}")
     return table[:, 1:].astype(np.uint8).reshape(-1, 28, 28, 1), table[:, 0].astype(np.int32)
@@ -289,15 +266,11 @@ def _csv_fault(row: str) -> str | None:
         return f"{len(fields)} columns instead of {COLUMNS} (label, then 784 pixels)"
     for column, field in enumerate(fields, 1):
         kind, top = ("label", 9) if column == 1 else ("pixel", 255)
-        if not _is_integer(field):
+        if not _INTEGER.fullmatch(field):
             return f"column {column}: {kind} {field[:20]!r} is not an integer"
         if not 0 <= int(field) <= top:
             return f"column {column}: {kind} {int(field)} is outside 0..{top}"
     return None
-
-
-def _is_integer(field: str) -> bool:
-    return re.fullmatch(r"[ \t]*[+-]?[0-9]{1,18}[ \t]*", field) is not None
 
 
 # Data sets that need neither files nor network, and all names that are known without tfds.

@@ -11,12 +11,14 @@ from jaxtyping import Array, Float, Float32, UInt8
 
 from mnist_jax.data.geometry import resample
 
+Images = UInt8[Array, "n h w c"]
+
 _AT_ONCE = 1_000  # images
 _FLAT = 1e-6  # variance of the row, in squared pixels: what is below comes from rounding
 
 
 @jax.jit
-def deskew(images: UInt8[Array, "n h w c"]) -> UInt8[Array, "n h w c"]:
+def deskew(images: Images) -> Images:
     """Shears each image until its rows lean neither way, and puts its centre of mass in the middle.
 
     The slant is that of the line on which a row's centre is expected, by least squares over the
@@ -27,9 +29,7 @@ def deskew(images: UInt8[Array, "n h w c"]) -> UInt8[Array, "n h w c"]:
 
 
 @jax.jit
-def blur(
-    images: UInt8[Array, "n h w c"], sigma: float | Float[Array, ""]
-) -> UInt8[Array, "n h w c"]:
+def blur(images: Images, sigma: float | Float[Array, ""]) -> Images:
     """Convolves each image with a Gaussian of standard deviation `sigma` (in pixels, above 0).
 
     Black outside.
@@ -44,7 +44,7 @@ def blur(
 
 
 @jax.jit
-def shifts(images: UInt8[Array, "n h w c"]) -> UInt8[Array, "m h w c"]:
+def shifts(images: Images) -> UInt8[Array, "m h w c"]:
     """All images, then all of them moved by one pixel down, up, right and left; black comes in."""
     height, width = images.shape[1:3]
     padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))

@@ -37,16 +37,12 @@ def load(config: ConfigDict, echo: Callable[[str], object] = lambda line: None) 
     Raises:
       UserError: the data cannot be had, or the config asks for more of it than there is.
     """
-    found = datasets.load(
-        config.data.name,
-        data_dir=config.data.data_dir,
-        archives=config.data.archives,
-        echo=echo,
-    )
+    data = config.data
+    found = datasets.load(data.name, data_dir=data.data_dir, archives=data.archives, echo=echo)
     images, classes = found.train_images, found.train_labels
     # In cross-validation every example is held out once, by the trials.
-    val_size = 0 if config.sweep.folds else config.data.val_size
-    train_index, val_index = datasets.split(classes, val_size, config.data.split_seed)
+    val_size = 0 if config.sweep.folds else data.val_size
+    train_index, val_index = datasets.split(classes, val_size, data.split_seed)
     if config.train.batch_size > len(train_index):
         raise UserError(
             f"config.train.batch_size: {config.train.batch_size} is more than the "

@@ -22,6 +22,8 @@ from jaxtyping import Int32, UInt8
 
 from mnist_jax.types import UserError
 
+Examples = tuple[UInt8[np.ndarray, "_ 28 28 1"], Int32[np.ndarray, " _"]]  # images, labels
+
 # `_digest` of the published examples, computed from the official archives.
 PUBLISHED = {
     "mnist": "adb567574fe7fb5b95c57b68ebd03c3533913f0387530f619d797b8045684dd5",
@@ -69,11 +71,7 @@ def find_builder(name: str, known: Sequence[str] = ()) -> Any:
 
 def read_tfds(
     name: str, data_dir: Path, archives: str | None, echo: Callable[[str], object]
-) -> tuple[
-    tuple[UInt8[np.ndarray, "train 28 28 1"], Int32[np.ndarray, " train"]],
-    tuple[UInt8[np.ndarray, "test 28 28 1"], Int32[np.ndarray, " test"]],
-    tuple[str, ...],
-]:
+) -> tuple[Examples, Examples, tuple[str, ...]]:
     """The train and test examples of a tfds data set, in tfds's order, and its class names.
 
     It is read from its prepared copy in `data_dir`; without one, that copy is made first: from the
@@ -89,7 +87,7 @@ def read_tfds(
         builder = cls(data_dir=str(data_dir), config=config)
         keys = _keys(builder, name)
         if not builder.is_prepared():
-            _prepare(builder, name, data_dir, archives, echo)
+            _prepare(builder, name, archives, echo)
             builder = cls(data_dir=str(data_dir), config=config)
         if not {"train", "test"} <= set(builder.info.splits):
             raise DataError(f"{name}: lacks a split train or test: has {set(builder.info.splits)}")
@@ -153,17 +151,11 @@ def _without_tensorflow(cls: Any) -> Any:
         return type(cls.__name__, (cls,), members)
 
 
-def _prepare(
-    builder: Any,
-    name: str,
-    data_dir: Path,
-    archives: str | None,
-    echo: Callable[[str], object],
-) -> None:
+def _prepare(builder: Any, name: str, archives: str | None, echo: Callable) -> None:
     import requests
     import tensorflow_datasets as tfds
 
-    pinned = builder.url_infos or {}
+    pinned, data_dir = builder.url_infos or {}, builder.data_dir_root
     folder = _archives(name, pinned, archives)
     missing = (
         f"{name}: there is no prepared copy in {data_dir}, no archive (--config.data.archives or "
@@ -240,9 +232,7 @@ def _keys(builder: Any, name: str) -> tuple[str, str]:
     raise DataError(f"{name}: not a data set of 8-bit images with one class label each")
 
 
-def _read_split(
-    builder: Any, split: str, image: str, label: str
-) -> tuple[UInt8[np.ndarray, "n 28 28 1"], Int32[np.ndarray, " n"]]:
+def _read_split(builder: Any, split: str, image: str, label: str) -> Examples:
     from tensorflow_datasets.core import FileFormat
 
     info = builder.info
@@ -280,7 +270,7 @@ def _grey(image: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "28 28 1"]:
     return np.asarray(grey)[..., None]
 
 
-def _digest(*splits: tuple[UInt8[np.ndarray, "_ 28 28 1"], Int32[np.ndarray, " _"]]) -> str:
+def _digest(*splits: Examples) -> str:
     """sha256 over the sorted sha256 of the examples of each split: their order does not matter."""
     digest = hashlib.sha256()
     for images, labels in splits:

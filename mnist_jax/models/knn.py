@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Integer, Num, Shaped
+from jaxtyping import Array, Float, Float32, Int, Int32, Integer, Num, Shaped
 
 Metric = Literal["l1", "l2"]
 Weights = Literal["uniform", "distance"]
@@ -36,10 +36,14 @@ _LARGEST = 0x7F7FFFFF  # the bits of the largest finite float32
 _FAR = _LARGEST - 0x00800000  # beyond all distances; the difference is the smallest normal float32
 
 
+Best = tuple[Int32[Array, "q k"], Int32[Array, "q k"]]  # the nearest so far: distances, indices
+
+
 class Neighbours(NamedTuple):
     """The nearest references of every query, nearest first."""
 
-    distances: Float32[Array, "queries k"]  # in grey levels; infinite beyond the last reference
+    # In grey levels; infinite if there are too few references.
+    distances: Float32[Array, "queries k"]
     indices: Int32[Array, "queries k"]  # of references; at equal distances in their order
 
 
@@ -73,8 +77,9 @@ def nearest(
         raise ValueError(f"k={k}: there are {m} references; k is 1 to that")
     references = references.reshape(m, -1)
     queries = queries.reshape(n, references.shape[1])
-    if not 2 <= levels <= 512 or queries.shape[1] * levels**2 > _FAR:
-        raise ValueError(f"{levels} levels of {queries.shape[1]} pixels: distances exceed int32")
+    pixels = queries.shape[1]
+    if not 2 <= levels <= 512 or pixels * levels**2 > _FAR:
+        raise ValueError(f"{levels} levels of {pixels} pixels: their distances exceed int32")
     own, other = groups or (jnp.zeros(n, jnp.int32), jnp.ones(m, jnp.int32))
     num_queries, num_references = _even(max(n, 1), _QUERIES, 1), _even(m, _REFERENCES, _CHUNK)
     metrics: dict[Metric, Callable] = {"l1": _l1, "l2": partial(_squared_l2, middle=levels // 2)}
@@ -90,11 +95,8 @@ def nearest(
             far = jnp.where(allowed, metrics[metric](queries, references), _FAR)
             return _nearer(best, far, indices), None
 
-        none = (
-            jnp.full((num_queries, k), _FAR, jnp.int32),
-            jnp.zeros((num_queries, k), jnp.int32),
-        )
-        return lax.scan(step, none, blocks)[0]
+        none = jnp.full((num_queries, k), _FAR, jnp.int32)
+        return lax.scan(step, (none, jnp.zeros_like(none)), blocks)[0]
 
     found = lax.map(of_queries, (_blocks(queries, num_queries), _blocks(own, num_queries)))
     far, indices = (x.reshape(-1, k)[:n] for x in found)
@@ -142,12 +144,10 @@ def average(
     weight = weigh(neighbours.distances, weights)
     weight /= weight.sum(axis=1, keepdims=True)
     weight = weight.reshape(*weight.shape, *(1,) * (targets.ndim - 1))
-    # One neighbour after the other, to save memory.
-    parts = (
-        weight[:, i] * targets[neighbours.indices[:, i]].astype(jnp.float32)
-        for i in range(weight.shape[1])
-    )
-    return sum(parts, jnp.zeros(()))
+    total = jnp.zeros(())
+    for i in range(weight.shape[1]):  # one neighbour after the other, to save memory
+        total += weight[:, i] * targets[neighbours.indices[:, i]].astype(jnp.float32)
+    return total
 
 
 def weigh(distances: Float[Array, "queries k"], weights: Weights) -> Float32[Array, "queries k"]:
@@ -215,24 +215,12 @@ def cross_validate(
     if min(ks) < 1:
         raise ValueError(f"ks={list(ks)}: k is 1 or more")
     neighbours = out_of_fold(images, folds, max(ks), metric)
-    settings = tuple(product(ks, WEIGHTS))
-    correct = np.asarray(_correct(neighbours, jnp.asarray(labels), settings, num_classes))
-    sizes = np.bincount(folds)
-    return {
-        s: np.bincount(folds, right) / sizes for s, right in zip(settings, correct, strict=True)
-    }
-
-
-@partial(jax.jit, static_argnames=("settings", "num_classes"))
-def _correct(
-    neighbours: Neighbours,
-    labels: Integer[Array, " n"],
-    settings: tuple[tuple[int, Weights], ...],
-    num_classes: int,
-) -> Bool[Array, "settings n"]:
-    """Return for each setting which examples are predicted correctly."""
-    decided = [vote(first(neighbours, k), labels, num_classes, w) for k, w in settings]
-    return jnp.stack(decided) == labels[None, :].astype(jnp.int32)
+    labels, accuracies = np.asarray(labels), {}
+    for k, weights in product(ks, WEIGHTS):
+        decided = vote(first(neighbours, k), jnp.asarray(labels), num_classes, weights)
+        right = np.bincount(folds, np.asarray(decided) == labels)
+        accuracies[k, weights] = right / np.bincount(folds)
+    return accuracies
 
 
 def _squared_l2(
@@ -265,11 +253,7 @@ def _l1(
     return lax.scan(add, jnp.zeros((len(queries), len(references)), jnp.int32), (a, b))[0]
 
 
-def _nearer(
-    best: tuple[Int32[Array, "q k"], Int32[Array, "q k"]],
-    far: Int32[Array, "q r"],
-    indices: Int32[Array, " r"],
-) -> tuple[Int32[Array, "q k"], Int32[Array, "q k"]]:
+def _nearer(best: Best, far: Int32[Array, "q r"], indices: Int32[Array, " r"]) -> Best:
     """Merge the k nearest so far with a block of later references.
 
     New ones are only in the k chunks with the smallest minima: anything in another chunk has at

@@ -21,6 +21,9 @@ from mnist_jax.runtime import sharding
 from mnist_jax.runtime.prng import Key
 from mnist_jax.types import Fields, PyTree
 
+Images = Float[Array, "n h w c"]
+Logits = Float32[Array, "n outputs"]
+
 
 class Model(NamedTuple):
     """A network as pure functions of its variables.
@@ -61,9 +64,7 @@ class MLP(nn.Module):
     standardise: bool = False
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "batch ..."], rates: Rates | None
-    ) -> Float32[Array, "batch outputs"]:
+    def __call__(self, x: Float[Array, "n ..."], rates: Rates | None) -> Logits:
         x = x.reshape(x.shape[0], -1)
         if self.standardise:  # epsilon: a pixel that is nearly always black stays small
             axis = sharding.BATCH if sharding.num_shards() > 1 else None
@@ -108,9 +109,7 @@ class RBF(nn.Module):
     head: MLP
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "n h w c"], rates: Rates | None
-    ) -> Float32[Array, "n outputs"]:
+    def __call__(self, x: Images, rates: Rates | None) -> Logits:
         x = FourierFeatures(self.features, self.gamma)(x.reshape(x.shape[0], -1))
         return self.head(x, rates)
 
@@ -187,9 +186,7 @@ class CNN(nn.Module):
     head: MLP
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "n h w c"], rates: Rates | None
-    ) -> Float32[Array, "n outputs"]:
+    def __call__(self, x: Images, rates: Rates | None) -> Logits:
         dtype = self.head.dtype
         stages = zip(self.channels, self.kernels, self.pools, self.conv_dropout, strict=True)
         for i, (features, kernel, pool, drops) in enumerate(stages):
@@ -229,9 +226,6 @@ def from_module(module: nn.Module) -> Model:
     """Any Linen module called as `module(images, rates)`, as a Model; no rates: it evaluates."""
     example = jnp.zeros((1, 28, 28, 1))
 
-    def init(key: Key) -> PyTree:
-        return module.init(key, example, None)
-
     def apply(variables: PyTree, images: Array) -> Any:
         return module.apply(variables, images, None)
 
@@ -242,6 +236,9 @@ def from_module(module: nn.Module) -> Model:
             variables, images, rates, rngs={"dropout": key}, mutable=["batch_stats"]
         )
         return logits, updated.get("batch_stats", {})
+
+    def init(key: Key) -> PyTree:
+        return module.init(key, example, None)
 
     return Model(init, apply, apply_train, lambda: _layers(module, example))
 
@@ -277,19 +274,15 @@ def _layers(module: nn.Module, example: Array) -> list[Layer]:
             again = any(row.path == path for row in rows)  # it shares its weights with itself
             num_params = 0 if again else sum(p.size for p in own.values())
             shape = jax.tree.leaves(out)[0].shape  # parts of others' layers return several arrays
+            pool = f", pool {layer.pool}" if isinstance(layer, Conv) and layer.pool > 1 else ""
+            detail = f"{layer.kernel}×{layer.kernel}{pool}" if isinstance(layer, Conv) else ""
             flops = _flops(layer, args, shape)
-            rows.append(Layer(path, kind, shape[1:], num_params, flops, _detail(layer)))
+            rows.append(Layer(path, kind, shape[1:], num_params, flops, detail))
         return out
 
     with nn.intercept_methods(record):
         jax.eval_shape(lambda: module.init(jax.random.key(0), example, None))
     return rows
-
-
-def _detail(layer: nn.Module) -> str:
-    if not isinstance(layer, Conv):
-        return ""
-    return f"{layer.kernel}×{layer.kernel}" + (f", pool {layer.pool}" if layer.pool > 1 else "")
 
 
 def _flops(layer: nn.Module, args: tuple, out: tuple[int, ...]) -> int:

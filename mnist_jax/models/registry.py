@@ -75,23 +75,40 @@ def _cnn(net: Mapping[str, Any], num_outputs: int, dtype: Any) -> Any:
 
 
 _MLP = {"widths": (512, 256), "dropout": (0.0,), "activation": "relu"}
-_CNN = {
-    "channels": (32, 64),
-    "kernels": (3,),
-    "pools": (2,),  # 1: none
-    "conv_dropout": (0.0,),
-    "padding": "SAME",
-    "batch_norm": False,
-    **_MLP,
-    "widths": (256,),
-}
 MODELS = {
     "linear": Entry(_dense, {"standardise": False}),
     "rbf": Entry(_rbf, {"features": 4096, "gamma": 0.02}),
     "mlp": Entry(_dense, _MLP),
-    "cnn": Entry(_cnn, {**_CNN, "batch_norm": True}),
+    "cnn": Entry(
+        _cnn,
+        {
+            "channels": (32, 64),
+            "kernels": (3,),
+            "pools": (2,),
+            "conv_dropout": (0.0,),
+            "padding": "SAME",
+            "batch_norm": True,
+            **_MLP,
+            "widths": (256,),
+        },
+    ),
 }
 
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 1  # True is an int to isinstance
+
+
+def _is_rate(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 <= value < 1
+
+
+def _is_positive(value: Any) -> bool:
+    return 0 < value < math.inf
+
+
+_COUNT = (_is_count, "a whole number of 1 or more")
+_RATE = (_is_rate, "a rate in [0, 1)")
 _HELP = {
     "widths": "units of the hidden dense layers",
     "dropout": "rate after each of them",
@@ -124,9 +141,13 @@ _PER_LAYER = {
     "pools": "channels",
     "conv_dropout": "channels",
 }
-
-# Fields with one value out of a few.
+# Fields with one value out of a few, and those whose values, one or several, pass a check.
 _CHOICES = {"activation": ACTIVATIONS, "padding": PADDINGS}
+_CHECKS = {
+    **dict.fromkeys(("widths", "channels", "kernels", "pools", "features"), _COUNT),
+    **dict.fromkeys(("dropout", "conv_dropout"), _RATE),
+    "gamma": (_is_positive, "more than 0 and finite"),
+}
 
 
 def fields(config: Fields) -> dict[str, Any]:
@@ -135,63 +156,39 @@ def fields(config: Fields) -> dict[str, Any]:
     Raises:
       UserError: the model has no such field, or a value is impossible.
     """
-    net = MODELS[config["name"]].fields
-    given = {
-        k: v
-        for k, v in config.items()
-        if k not in ("name", "dtype", "init_scale") and v is not None
-    }
-    for field in given:
+    net = dict(MODELS[config["name"]].fields)
+    for field, value in config.items():
+        if field in ("name", "dtype", "init_scale") or value is None:
+            continue
         if field not in net:
             raise UserError(
                 f"config.model.{field}: model '{config['name']}' has no such field; it has "
                 f"{', '.join(net)}"
             )
-    merged = {**net, **{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}}
-    for field, layers in _PER_LAYER.items():
-        if field in merged:
-            merged[field] = _one_each(field, tuple(merged[field]), layers, len(merged[layers]))
-    _check(merged)
-    return merged
-
-
-def _one_each(field: str, values: tuple, layers: str, count: int) -> tuple:
-    if len(values) == 1:
-        return values * count
-    if len(values) != count:
-        raise UserError(
-            f"config.model.{field}: {len(values)} values for {count} {layers}; "
-            "give one for each, or a single one for all"
-        )
-    return values
-
-
-def _check(net: Mapping[str, Any]) -> None:
-    for field, known in _CHOICES.items():
-        if field in net and net[field] not in known:
+        net[field] = tuple(value) if isinstance(value, list) else value
+    for field, value in net.items():
+        if field in _CHOICES and value not in _CHOICES[field]:
             raise UserError(
-                f"config.model.{field}: no '{net[field]}'; there are {', '.join(known)}"
+                f"config.model.{field}: no '{value}'; there are {', '.join(_CHOICES[field])}"
             )
-    for field in ("widths", "channels", "kernels", "pools", "features"):
-        values = net.get(field, ())
-        for value in values if isinstance(values, tuple) else (values,):
-            if type(value) is not int or value < 1:  # True is an int to isinstance
+        is_valid, expected = _CHECKS.get(field, (None, ""))
+        for one in value if isinstance(value, tuple) else (value,):
+            if is_valid and not is_valid(one):
+                raise UserError(f"config.model.{field}: {one!r} is not {expected}")
+        if layers := _PER_LAYER.get(field):
+            count = len(net[layers])
+            if len(value) not in (1, count):
                 raise UserError(
-                    f"config.model.{field}: {value!r} is not a whole number of 1 or more"
+                    f"config.model.{field}: {len(value)} values for {count} {layers}; "
+                    "give one for each, or a single one for all"
                 )
-    for field in ("dropout", "conv_dropout"):
-        for value in net.get(field, ()):
-            if not isinstance(value, int | float) or not 0 <= value < 1:
-                raise UserError(f"config.model.{field}: {value!r} is not a rate in [0, 1)")
-    if "gamma" in net and not 0 < net["gamma"] < math.inf:
-        raise UserError(f"config.model.gamma: {net['gamma']} is not more than 0 and finite")
-    if "channels" not in net:
-        return
+            net[field] = value * count if len(value) == 1 else value
     side = 28
-    for kernel, pool in zip(net["kernels"], net["pools"], strict=True):
+    for kernel, pool in zip(net.get("kernels", ()), net.get("pools", ()), strict=True):
         side = (side - kernel + 1 if net["padding"] == "VALID" else side) // pool
         if side < 1:
             raise UserError(
                 "config.model.pools: the convolutions and pools leave no pixel of 28x28; "
                 "take fewer stages or smaller kernels and pools"
             )
+    return net

@@ -68,9 +68,8 @@ def convolve(
     """
     rows, columns = _axes(x.shape[1:3], kernel.shape[:2], pads)
     down, across = matrices(rows), matrices(columns)
-    pairs = [
-        pair.swapaxes(0, 1) for pair in _pairs(lax.optimization_barrier(_combine(down.G, kernel)))
-    ]
+    at_rows = lax.optimization_barrier(_combine(down.G, kernel))
+    pairs = [pair.swapaxes(0, 1) for pair in _pairs(at_rows)]
     weights = [[_sum(point, pair) for pair in pairs] for point in across.G]
 
     def group(x: Array) -> Array:

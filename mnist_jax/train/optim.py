@@ -131,7 +131,7 @@ def global_norm(tree: PyTree) -> Float[Array, ""]:
     """Return the Euclidean norm of all numbers of a tree."""
     import optax
 
-    return loosely(optax.global_norm)(tree)
+    return loosely(optax.tree.norm)(tree)
 
 
 def optimizer(
@@ -142,7 +142,10 @@ def optimizer(
     Weight decay is decoupled for "adamw" (Loshchilov and Hutter 2019) and an L2 term in the
     gradient for the others. The chain's state has the same structure whatever the numbers are.
     """
+    import jax
     import optax
+
+    from mnist_jax.runtime.xla import barrier
 
     decay = optax.add_decayed_weights(hparams.weight_decay)
     direction = OPTIMIZERS[config["name"]].build(optax, config, hparams, decay)
@@ -150,21 +153,13 @@ def optimizer(
     chain = optax.chain(*clip, *direction, optax.scale(-learning_rate))
 
     def update(gradients: PyTree, *state: PyTree) -> tuple:
-        return chain.update(_computed_once(gradients), *state)
+        # XLA on CPU would otherwise recompute the gradients for each use. With dense layers alone,
+        # no weights change before all gradients are there, or they are copied.
+        has_kernels = any(gradient.ndim > 2 for gradient in jax.tree.leaves(gradients))
+        once = jax.tree.map(barrier, gradients) if has_kernels else barrier(gradients)
+        return chain.update(once, *state)
 
     return optax.GradientTransformation(chain.init, loosely(update))
-
-
-def _computed_once(gradients: PyTree) -> PyTree:
-    """Return the gradients, which XLA on CPU would otherwise recompute for each use."""
-    import jax
-
-    from mnist_jax.runtime.xla import barrier
-
-    if any(gradient.ndim > 2 for gradient in jax.tree.leaves(gradients)):
-        return jax.tree.map(barrier, gradients)
-    # Dense layers alone: no weights change before all gradients are there, or they are copied.
-    return barrier(gradients)
 
 
 def plateau(config: Fields) -> "optax.GradientTransformationExtraArgs | None":

@@ -70,12 +70,12 @@ def test_a_black_image_has_no_shape():
         assert [(part.total, part.correct) for part in group] == [(1, 1)]
 
 
-def test_classes_have_their_recall_and_wilsons_interval():
+def test_slices_have_their_accuracy_and_wilsons_interval():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 200)
     predicted = np.where(rng.random(200) < 0.8, labels, rng.integers(0, 3, 200))
-    found = slices.by_class(predicted == labels, labels, ["a", "b", "c", "never there"])
-    assert [part.name for part in found] == ["a", "b", "c"]
+    found = slices.by_value(predicted == labels, labels.astype(np.float64), 3)
+    assert [part.name for part in found] == ["0 to 0", "1 to 1", "2 to 2"]
     expected = recall_score(labels, predicted, average=None)
     np.testing.assert_allclose([part.accuracy for part in found], expected)
     for part in found:

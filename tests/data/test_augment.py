@@ -29,7 +29,6 @@ moves = st.builds(
 )
 resample = jax.jit(geometry.resample, static_argnames="fill")
 affine_matrix = jax.jit(geometry.affine_matrix)
-augment_batch = jax.jit(augment.augment_batch, static_argnames=("fill", "on"))
 BATCH = (8, 28, 21, 2)  # even and odd sides; one shape for most tests, so that few compile
 
 
@@ -39,6 +38,14 @@ def f32(x):
 
 def strength(**config):
     return augment.read_strength(OFF | config)
+
+
+everything_on = {fill: augment.make_transform(strength(**ALL), fill) for fill in FILLS}
+compiled = {fill: jax.jit(transform) for fill, transform in everything_on.items()}
+
+
+def augment_batch(key, batch, power, *, fill):
+    return compiled[fill](key, batch, power)
 
 
 def images(*shape, seed=0):
@@ -242,7 +249,7 @@ def test_strengths_never_retrace_and_members_may_differ():
     def run(key, batch, power):
         nonlocal traces
         traces += 1
-        return augment.augment_batch(key, batch, power, fill="nearest")
+        return everything_on["nearest"](key, batch, power)
 
     batch, key = images(4, 8, 8, 1), jax.random.key(0)
     powers = [strength(), strength(rotation=45.0), strength(**ALL)]
