@@ -38,9 +38,9 @@ def distribution(trials: Sequence[Row], settings: Sequence[Row], score: str, spl
     best = sorted(evaluated, key=lambda setting: -setting["val_score"]["mean"])[:_SHOWN]
     figure, axes = plots.panel(6.0, 0.6 + 0.3 * len(best), ylim=(len(best) - 0.5, -0.5))
     for place, setting in enumerate(best):
-        for trial in trials:
-            value = trial.get(f"{split}_{score}")
-            if trial["setting"] == setting["setting"] and value is not None:
+        own = [trial for trial in trials if trial["setting"] == setting["setting"]]
+        for trial in own:
+            if (value := trial.get(f"{split}_{score}")) is not None:
                 dot = axes.scatter(
                     [value], [place], s=22, alpha=0.45, color=PALETTE["accent"], lw=0
                 )
