@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, UInt8
-from markupsafe import Markup
 
 from mnist_jax import config as configs
 from mnist_jax.compare import compare_plots, comparison
 from mnist_jax.compare.comparison import Run, Versus
-from mnist_jax.report import pictures, plots, templates
+from mnist_jax.report import templates
 
 EXAMPLES = 16  # how many are shown of those that one of two runs alone gets right
 _ORIGIN = ("git_revision", "device", "backend", "versions")  # what of a summary is compared too
@@ -29,16 +28,7 @@ def render(
     """
     names = short_names([run.name for run in runs])
     described = [comparison.accuracy(run) for run in runs]
-    figures = {
-        "accuracies": compare_plots.accuracies(
-            names, [list(run.accuracies.values()) for run in runs], described
-        ),
-        "learning": compare_plots.learning(runs),
-    }
-    drawn = {
-        key: Markup(plots.svg(figure, key.capitalize())) if figure else ""
-        for key, figure in figures.items()
-    }
+    values = [list(run.accuracies.values()) for run in runs]
     differ, same = keys(runs)
     replaced = (s for run in runs if (s := run.summary)["dataset"] != s["requested_dataset"])
     return templates.load("compare.html.jinja").render(
@@ -56,13 +46,12 @@ def render(
             for place, (name, run, one) in enumerate(zip(names, runs, described, strict=True))
         ],
         folds=runs[0].folds,
-        versus=[
-            _versus(runs[0], run, one, images) for run, one in zip(runs[1:], found, strict=True)
-        ],
+        versus=[_versus(runs[0], *pair, images) for pair in zip(runs[1:], found, strict=True)],
         differ=differ,
         config_rows=same,
         pictured=images is not None,
-        **drawn,
+        accuracies=compare_plots.accuracies(names, values, described),
+        learning=compare_plots.learning(runs),
     )
 
 
@@ -81,27 +70,27 @@ def keys(runs: Sequence[Run]) -> tuple[list[tuple[str, list[Any]]], list[tuple[s
     tables = [{**run.config, "run": {key: run.summary[key] for key in _ORIGIN}} for run in runs]
     differ = sorted({key for other in tables for key in configs.differences(tables[0], other)})
     flat = [dict(configs.flatten(table)) for table in tables]
-    same = [
-        (key, value)
-        for key, value in configs.flatten(runs[0].config)
-        if all(table.get(key) == value for table in flat)
-    ]
-    return [(key, [table.get(key, "–") for table in flat]) for key in differ], same
+    rows = {key: [table.get(key, "–") for table in flat] for key in (*differ, *flat[0])}
+    same = [(key, rows[key][0]) for key, _ in configs.flatten(runs[0].config) if key not in differ]
+    return [(key, rows[key]) for key in differ], same
 
 
 def _versus(
     first: Run, other: Run, found: Versus, images: UInt8[np.ndarray, "test 28 28 1"] | None
 ) -> Mapping[str, Any]:
     """What the page says of one run beside the first."""
-    right = [comparison.correct(run) for run in (first, other)]
+    mine, theirs = comparison.correct(first), comparison.correct(other)
+    only = {"gained": theirs & ~mine, "lost": mine & ~theirs}
     return {
         "verdict": comparison.verdict(found.compared),
         "compared": found.compared,
         "decisions": found.decisions,
-        "both": int((right[0] & right[1]).sum()),
-        "neither": int((~right[0] & ~right[1]).sum()),
-        "gained": [] if images is None else _examples(first, other, ~right[0] & right[1], images),
-        "lost": [] if images is None else _examples(first, other, right[0] & ~right[1], images),
+        "both": int((mine & theirs).sum()),
+        "neither": int((~mine & ~theirs).sum()),
+        **{
+            key: [] if images is None else _examples(first, other, wanted, images)
+            for key, wanted in only.items()
+        },
     }
 
 
@@ -115,13 +104,13 @@ def _examples(
     names, labels = first.summary["class_names"], first.labels
     believed = [comparison.probabilities(run) for run in (first, other)]
     decided = [comparison.decisions(run) for run in (first, other)]
-    of_true = [np.take_along_axis(p, labels[:, None], axis=1)[:, 0] for p in believed]
+    of_true = [p[np.arange(len(labels)), labels] for p in believed]
     index = np.flatnonzero(wanted)
     order = np.argsort(-abs(of_true[1] - of_true[0])[index], kind="stable")[:EXAMPLES]
     return [
         {
             "index": i,
-            "image": pictures.png(images[i]),
+            "image": images[i],
             "true": names[labels[i]],
             "seen": [
                 (names[classes[i]], float(p[i, classes[i]]) if run.probable else None)

@@ -54,9 +54,7 @@ class Versus(NamedTuple):
     """What another run is worth beside the first one."""
 
     compared: stats.Comparison  # by pairs of trials, or example by example
-    decisions: (
-        stats.McNemar
-    )  # what each decides on the test split, as an ensemble if it has several trials
+    decisions: stats.McNemar  # of the test examples; of several trials, by their ensemble
 
 
 def read(workdir: Path) -> Run:
@@ -72,24 +70,20 @@ def read(workdir: Path) -> Run:
     history = files.read_rows(workdir / files.METRICS)
     with np.load(workdir / files.PREDICTIONS) as stored:
         logits, labels = stored["logits"], stored["labels"]
-    accuracies: dict[tuple[int, ...], float] = {}
-    if "trials" in summary:
-        folds = summary["folds"]
+    if "trials" not in summary:
+        accuracies: dict[tuple[int, ...], float] = {(summary["seed"],): summary["test_accuracy"]}
+        logits = logits[None]
+    else:
         rows = files.read_rows(workdir / files.TRIALS)
         own = {row["trial"]: row for row in rows if row["setting"] == summary["chosen"]}
         history = [row for row in history if row["trial"] in own]
+        folds = summary["folds"]
+        accuracies = {}
         for row in own.values():
+            pair = (row["fold"], folds, config.data.split_seed) if folds else ()
             accuracy = row.get("val_accuracy" if folds else "test_accuracy")
-            pair = (
-                (row["seed"], row["fold"], folds, config.data.split_seed)
-                if folds
-                else (row["seed"],)
-            )
             if accuracy is not None:
-                accuracies[pair] = accuracy
-    else:
-        accuracies[summary["seed"],] = summary["test_accuracy"]
-        logits = logits[None]
+                accuracies[(row["seed"], *pair)] = accuracy
     return Run(
         str(workdir), config.to_dict(), fingerprint, summary, history, accuracies, logits, labels
     )
@@ -147,22 +141,23 @@ def versus(first: Run, other: Run) -> Versus:
     right = correct(first), correct(other)
     decided = stats.mcnemar(*right)
     if first.alone and other.alone:
-        by_example = stats.paired(*(r.astype(np.float64).tolist() for r in right))
-        if not decided.only_a + decided.only_b:  # an interval without width would be too sure
-            by_example = by_example._replace(low=None, high=None)
-        return Versus(by_example._replace(p_value=decided.p_value), decided)
-    pairs = sorted(first.accuracies.keys() & other.accuracies.keys())
-    folds = _folds(first, pairs)
-    if len(set(pairs if folds is None else folds)) < 2:
-        raise UserError(
-            f"{other.name}: has fewer than two seeds or folds in common with {first.name}; train "
-            "both with the same config.seed, config.sweep.seeds and config.sweep.folds"
-        )
-    ours, theirs = ([run.accuracies[pair] for pair in pairs] for run in (first, other))
-    by_member = stats.paired(ours, theirs, folds)
-    if by_member.p_value is None:  # the same in all: again an interval without width
-        by_member = by_member._replace(low=None, high=None)
-    return Versus(by_member, decided)
+        compared = stats.paired(*(r.astype(np.float64).tolist() for r in right))
+        compared = compared._replace(p_value=decided.p_value)
+        differ = decided.only_a + decided.only_b > 0
+    else:
+        pairs = sorted(first.accuracies.keys() & other.accuracies.keys())
+        folds = _folds(first, pairs)
+        if len(set(pairs if folds is None else folds)) < 2:
+            raise UserError(
+                f"{other.name}: has fewer than two seeds or folds in common with {first.name}; "
+                "train both with the same config.seed, config.sweep.seeds and config.sweep.folds"
+            )
+        ours, theirs = ([run.accuracies[pair] for pair in pairs] for run in (first, other))
+        compared = stats.paired(ours, theirs, folds)
+        differ = compared.p_value is not None
+    if not differ:  # an interval without width would be too sure
+        compared = compared._replace(low=None, high=None)
+    return Versus(compared, decided)
 
 
 def _folds(run: Run, pairs: Iterable[tuple[int, ...]]) -> list[int] | None:

@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from mnist_jax.report import formats
 from mnist_jax.types import Row
@@ -66,6 +66,32 @@ TITLE: dict[str, Any] = {"loc": "left", "fontsize": 9.5, "fontweight": "bold"}  
 DASHED: dict[str, Any] = {"color": PALETTE["train"], "linewidth": 0.9, "linestyle": (0, (3, 3))}
 
 
+styled = mpl.rc_context(STYLE)  # decorates functions that draw
+
+
+def panel(width: float, height: float, **settings: Any) -> tuple[Figure, Axes]:
+    """Make a figure that one axes fills; the size is in inches, the settings are those of axes."""
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(**settings)
+    return figure, axes
+
+
+def epoch_panels(heights: Mapping[str, float]) -> tuple[Figure, list[Axes]]:
+    """Make panels above each other that share an axis of epochs, from titles and heights."""
+    ratios = [*heights.values()]
+    figure = Figure(figsize=(4.5, 0.7 * sum(ratios) + 0.1), layout="constrained")
+    grid = figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios, squeeze=False)
+    panels = grid[:, 0].tolist()
+    for axes, title in zip(panels, heights, strict=True):
+        axes.set_title(title, **TITLE)
+        axes.grid(visible=False, axis="x")
+    panels[-1].xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
+    panels[-1].set_xlabel("epoch")
+    return figure, panels
+
+
+@styled
 def learning_curves(history: Sequence[Row], best_epoch: int | None = None) -> Figure:
     """Loss, scores and learning rate against the epoch, on one shared axis.
 
@@ -79,40 +105,32 @@ def learning_curves(history: Sequence[Row], best_epoch: int | None = None) -> Fi
     columns = (history or [{}])[0].keys() - {"val_loss"}
     scores = sorted(key.removeprefix("val_") for key in columns if key.startswith("val_"))
     scores = [score for score in scores if _values(history, f"train_{score}", f"val_{score}")]
+    names = [formats.score_name(column) for column in ("loss", *scores)]
+    heights = {name[0].upper() + name[1:]: 3.0 for name in names}
     has_rate = bool(_values(history, "learning_rate"))
-    heights = [3] * (1 + len(scores)) + [1] * has_rate
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(4.5, 0.7 * sum(heights) + 0.1), layout="constrained")
-        grid = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)
-        loss, *middle = panels = grid[: 1 + len(scores), 0]
-        for axes, column in zip(panels, ("loss", *scores), strict=True):
-            title = formats.score_name(column)
-            axes.set_title(title[0].upper() + title[1:], **TITLE)
-            _curve(axes, history, f"train_{column}", "train", PALETTE["train"])
-            _curve(axes, history, f"val_{column}", "validation", PALETTE["accent"])
-        scale_to(loss, np.array(_values(history, "train_loss", "val_loss")))
-        for axes, score in zip(middle, scores, strict=True):
-            score_ticks(axes.yaxis, score)
-        last = grid[-1, 0]
-        if has_rate:
-            last.set_title("Learning rate", **TITLE)
-            _curve(last, history, "learning_rate", None, PALETTE["muted"])
-            last.set_ylim(bottom=0)
-            last.yaxis.set_major_locator(MaxNLocator(2, steps=[1, 2, 5, 10]))
-            last.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        for axes in grid[:, 0]:
-            axes.grid(visible=False, axis="x")
-            if best_epoch is not None and _values(history, "val_loss"):
-                axes.axvline(best_epoch, label=f"best epoch ({best_epoch})", **DASHED)
-        last.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
-        last.set_xlabel("epoch")
-        if len({row["epoch"] for row in history}) == 1:  # one point has no extent to scale by
-            last.set_xlim(history[0]["epoch"] - 1, history[0]["epoch"] + 1)
-        if loss.get_legend_handles_labels()[0]:
-            loss.legend(
-                loc="lower right", bbox_to_anchor=(1.01, 0.98), ncols=3, columnspacing=1.2,
-                handlelength=1.4, handletextpad=0.5, borderaxespad=0,
-            )  # fmt: skip
+    figure, panels = epoch_panels(heights | ({"Learning rate": 1.0} if has_rate else {}))
+    for axes, column in zip(panels, ("loss", *scores), strict=False):
+        _curve(axes, history, f"train_{column}", "train", PALETTE["train"])
+        _curve(axes, history, f"val_{column}", "validation", PALETTE["accent"])
+        if column != "loss":
+            score_ticks(axes.yaxis, column)
+    loss, last = panels[0], panels[-1]
+    scale_to(loss, np.array(_values(history, "train_loss", "val_loss")))
+    if has_rate:
+        _curve(last, history, "learning_rate", None, PALETTE["muted"])
+        last.set_ylim(bottom=0)
+        last.yaxis.set_major_locator(MaxNLocator(2, steps=[1, 2, 5, 10]))
+        last.yaxis.set_major_formatter("{x:g}")
+    if best_epoch is not None and _values(history, "val_loss"):
+        for axes in panels:
+            axes.axvline(best_epoch, label=f"best epoch ({best_epoch})", **DASHED)
+    if len({row["epoch"] for row in history}) == 1:  # one point has no extent to scale by
+        last.set_xlim(history[0]["epoch"] - 1, history[0]["epoch"] + 1)
+    if loss.get_legend_handles_labels()[0]:
+        loss.legend(
+            loc="lower right", bbox_to_anchor=(1.01, 0.98), ncols=3, columnspacing=1.2,
+            handlelength=1.4, handletextpad=0.5, borderaxespad=0,
+        )  # fmt: skip
     return figure
 
 
@@ -145,10 +163,11 @@ def band(
     axes.plot(epochs, [*map(np.median, values)], color=colour, label=label, marker=marker)
 
 
-def score_ticks(axis: Axis, score: str) -> None:
-    """Format the ticks of an axis of scores: in dB for PSNR, in percent for the others."""
-    in_db = FuncFormatter(lambda value, _: f"{value:g} dB")
-    axis.set_major_formatter(in_db if score == "psnr" else PercentFormatter(1.0))
+def score_ticks(axis: Axis, score: str = "accuracy", limit: int | None = None) -> None:
+    """Format the ticks of an axis of scores, at most `limit` + 1: PSNR in dB, others in percent."""
+    axis.set_major_formatter("{x:g} dB" if score == "psnr" else PercentFormatter(1.0))
+    if limit:
+        axis.set_major_locator(MaxNLocator(limit))
 
 
 def scale_to(axes: Axes, values: Float[np.ndarray, "_"]) -> None:
@@ -160,9 +179,10 @@ def scale_to(axes: Axes, values: Float[np.ndarray, "_"]) -> None:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_major_formatter("{x:g}")
 
 
+@styled
 def confusion(matrix: Int[np.ndarray, "K K"], class_names: Sequence[str]) -> Figure:
     """The confusion matrix, drawn for its errors: the diagonal has one pale colour throughout.
 
@@ -174,30 +194,29 @@ def confusion(matrix: Int[np.ndarray, "K K"], class_names: Sequence[str]) -> Fig
         class_names: K names, of any length.
     """
     names = [plain(name) for name in class_names]
-    classes = len(names)
     support = matrix.sum(axis=1, keepdims=True)
     share = np.sqrt(matrix / np.maximum(support, 1))
-    largest = np.where(np.eye(classes, dtype=bool), 0.0, share).max(initial=0.0) or 1.0
-    fontsize = 9 if classes <= 15 else 6.5
-    with mpl.rc_context(STYLE):
-        figure, axes = class_grid(class_names)
-        for true, predicted in zip(*np.nonzero(matrix), strict=True):
-            count, hit = matrix[true, predicted], true == predicted
-            what = "image" if count == 1 else "images"
-            text = f"true {names[true]}, predicted {names[predicted]}: {count:,} {what}"
-            depth = 0.16 if hit else 0.08 + 0.62 * share[true, predicted] / largest
-            colour = PALETTE["accent" if hit else "error"]
-            cell = Rectangle((predicted - 0.46, true - 0.46), 0.92, 0.92, color=colour, alpha=depth)
-            cell.set_linewidth(0)
-            cell.set_gid(TOOLTIP + text)
-            axes.add_patch(cell)
-            cell.set_clip_on(False)  # thousands of clip paths would only enlarge the page
-            weight = "bold" if hit and classes <= 15 else "normal"
-            axes.text(
-                predicted, true, str(count), fontsize=fontsize, fontweight=weight,
-                ha="center", va="center_baseline",
-            )  # fmt: skip
+    largest = np.where(np.eye(len(names), dtype=bool), 0.0, share).max(initial=0.0) or 1.0
+    figure, axes = class_grid(class_names)
+    few = len(names) <= 15
+    for true, predicted in zip(*np.nonzero(matrix), strict=True):
+        count, hit = matrix[true, predicted], true == predicted
+        square = heat_square(axes, true, predicted, "accent" if hit else "error")
+        square.set_alpha(0.16 if hit else 0.08 + 0.62 * share[true, predicted] / largest)
+        images = f"{count:,} {'image' if count == 1 else 'images'}"
+        square.set_gid(f"{TOOLTIP}true {names[true]}, predicted {names[predicted]}: {images}")
+        axes.text(
+            predicted, true, str(count), fontsize=9 if few else 6.5, ha="center",
+            va="center_baseline", fontweight="bold" if hit and few else "normal",
+        )  # fmt: skip
     return figure
+
+
+def heat_square(axes: Axes, row: int, column: int, colour: str) -> Rectangle:
+    """Draw the square of a heat map's cell in a colour of the palette."""
+    square = Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, color=PALETTE[colour], linewidth=0)
+    square.set_clip_on(False)  # thousands of clip paths would only enlarge the page
+    return axes.add_patch(square)
 
 
 def class_grid(class_names: Sequence[str]) -> tuple[Figure, Axes]:
@@ -205,26 +224,23 @@ def class_grid(class_names: Sequence[str]) -> tuple[Figure, Axes]:
     classes = len(class_names)
     labels = [short(name) for name in class_names]
     side = max(2.6, classes * (0.4 if classes <= 15 else 0.29))
-    figure = Figure(figsize=(side, side))
-    axes = figure.add_axes((0, 0, 1, 1))
+    figure, axes = panel(side, side, xlabel="predicted", ylabel="true", aspect="equal")
     axes.set(xlim=(-0.5, classes - 0.5), ylim=(classes - 0.5, -0.5))
-    axes.set(xlabel="predicted", ylabel="true", aspect="equal")
     axes.spines[:].set_visible(False)
     axes.set_xticks(np.arange(-0.5, classes), minor=True)
     axes.set_yticks(np.arange(-0.5, classes), minor=True)
     axes.tick_params(which="minor", length=0)
     axes.grid(visible=False, which="major")
     axes.grid(visible=True, which="minor")
-    long = max(map(len, labels)) > 3
-    turned: dict[str, Any] = (
-        {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if long else {}
-    )
     # Without parse_math=False a class called "$" would be typeset as a formula.
-    axes.set_xticks(range(classes), labels, parse_math=False, **turned)
+    axes.set_xticks(range(classes), labels, parse_math=False)
     axes.set_yticks(range(classes), labels, parse_math=False)
+    if max(map(len, labels)) > 3:
+        mpl.artist.setp(axes.get_xticklabels(), rotation=45, ha="right", rotation_mode="anchor")
     return figure, axes
 
 
+@styled
 def reliability(bins: Sequence[Row], pale: Sequence[Row] = ()) -> Figure:
     """The reliability diagram: accuracy against confidence (DeGroot and Fienberg, 1983).
 
@@ -234,24 +250,20 @@ def reliability(bins: Sequence[Row], pale: Sequence[Row] = ()) -> Figure:
             confidence is None or NaN.
         pale: bins for comparison, drawn in a pale colour.
     """
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(3.6, 3.6))
-        axes = figure.add_axes((0, 0, 1, 1))
-        axes.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
-        axes.set(xlabel="confidence", ylabel="share right")
-        axes.plot([0, 1], [0, 1], **DASHED)
-        for rows, colour, line in ((pale, "train", "train"), (bins, "accent", "error")):
-            drawn = [row for row in rows if row["count"] and (row["confidence"] or 0) > 0]
-            total = sum(row["count"] for row in drawn)
-            for row in drawn:
-                size, x, y = row["count"], row["confidence"], row["accuracy"]
-                axes.vlines(x, x, y, color=PALETTE[line], lw=1.4)
-                area = 16 + 100 * (size / total) ** 0.5
-                dot = axes.scatter([x], [y], s=area, color=PALETTE[colour], lw=0, zorder=3)
-                dot.set_gid(f"{TOOLTIP}{size:,} at confidence {x:.1%}: {y:.1%} right")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(MaxNLocator(5))
-            axis.set_major_formatter(PercentFormatter(1.0))
+    figure, axes = panel(3.6, 3.6, xlabel="confidence", ylabel="share right", aspect="equal")
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
+    axes.plot([0, 1], [0, 1], **DASHED)
+    for rows, colour, line in ((pale, "train", "train"), (bins, "accent", "error")):
+        drawn = [row for row in rows if row["count"] and (row["confidence"] or 0) > 0]
+        total = sum(row["count"] for row in drawn)
+        for row in drawn:
+            size, x, y = row["count"], row["confidence"], row["accuracy"]
+            axes.vlines(x, x, y, color=PALETTE[line], lw=1.4)
+            area = 16 + 100 * (size / total) ** 0.5
+            dot = axes.scatter([x], [y], s=area, color=PALETTE[colour], lw=0, zorder=3)
+            dot.set_gid(f"{TOOLTIP}{size:,} at confidence {x:.1%}: {y:.1%} right")
+    for axis in (axes.xaxis, axes.yaxis):
+        score_ticks(axis, limit=5)
     return figure
 
 
@@ -295,7 +307,9 @@ def _make_inline(root: ElementTree.Element, used: set[str]) -> None:
             del element.attrib[key]
             element.set(key.rpartition("}")[2], value)
         if "style" in element.attrib:
-            element.set("style", _COLOURS.sub(_variable, element.attrib["style"]))
+            for name, colour in PALETTE.items():  # keep the colour for where there is no variable
+                style = element.attrib["style"]
+                element.set("style", style.replace(colour, f"var(--{name}, {colour})"))
         name = element.get("id", "")
         if name not in used:  # it would only clash with the next figure's
             element.attrib.pop("id", None)
@@ -306,12 +320,3 @@ def _make_inline(root: ElementTree.Element, used: set[str]) -> None:
     for parent in list(root.iter()):
         for sheet in parent.findall("style"):  # its one rule would hold for the whole page
             parent.remove(sheet)
-
-
-_COLOURS = re.compile("|".join(PALETTE.values()))
-_NAMES = {colour: name for name, colour in PALETTE.items()}
-
-
-def _variable(colour: re.Match[str]) -> str:
-    """The CSS variable for a colour of the palette, and the colour for where there is none."""
-    return f"var(--{_NAMES[colour[0]]}, {colour[0]})"

@@ -11,8 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int32, UInt8
-from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from mnist_jax.analysis import ensemble, error_analysis, metrics, slices, stats, thresholds
 from mnist_jax.config import flatten
@@ -20,7 +18,6 @@ from mnist_jax.models.registry import Layer
 from mnist_jax.report import (
     architecture,
     error_plots,
-    formats,
     pictures,
     plots,
     sweep_plots,
@@ -72,31 +69,25 @@ def render(run: FinishedRun, explanation: Explanation | None, command: str) -> s
     """
     summary, history = run.summary, run.history
     several = "trials" in summary
-    score = summary["score"]
     if several:
         chosen = {t["trial"] for t in run.trials if t["setting"] == summary["chosen"]}
         history = [row for row in history if row["trial"] in chosen]
-    best_epoch = None if several else summary["best_epoch"]
+    layers = explanation.layers if explanation else ()
     return templates.load("run.html.jinja").render(
         summary=summary,
         history=history,
         several=several,
         evaluated=len(run.scores),
-        score=score,
-        score_name=formats.score_name(score),
         command=command,
         next_commands=[] if several else next_commands(summary, history, run.config, command),
-        config_rows=list(flatten(run.config)),
-        learning=_svg(plots.learning_curves(history, best_epoch), "Learning curves"),
-        sweep=_sweep(run, score) if several else None,
+        config_rows=flatten(run.config),
+        learning=plots.learning_curves(history, None if several else summary["best_epoch"]),
+        sweep=_sweep(run) if several else None,
         classes=_classes(run, explanation) if "confusion_matrix" in summary else None,
         triples=_triples(run),
-        net=_net(explanation) if explanation and explanation.layers else None,
+        architecture=architecture.architecture(layers) if layers else None,
+        weights=explanation.weights if explanation else {},
     )
-
-
-def _svg(figure: Figure | None, label: str) -> Markup:
-    return Markup(plots.svg(figure, label) if figure else "")
 
 
 def next_commands(
@@ -149,32 +140,24 @@ def override(command: str, field: str, value: object) -> str:
     return shlex.join([*words, f"{flag}{value}"])
 
 
-def _sweep(run: FinishedRun, score: str) -> dict[str, Any]:
-    """Settings, the distribution of trials, ensembles and nested cross-validation."""
-    summary = run.summary
-    settings = [{**s, "name": sweep_plots.name(s["overrides"])} for s in summary["settings"]]
+def _sweep(run: FinishedRun) -> dict[str, Any]:
+    """The settings by name, and figures of the sweep, the trials and ensembles."""
+    summary, score = run.summary, run.summary["score"]
+    settings = shown = summary["settings"]
     validated = any(setting["val_score"] for setting in settings)
-    shown, split = settings, "val"
     if not validated:  # only validation can choose, so there is one setting
-        shown, split = [{**settings[0], "val_score": summary["test"][score]}], "test"
-    nested, together = summary["nested"], summary["ensemble"]
+        shown = [{**settings[0], "val_score": summary["test"][score]}]
+    split = "val" if validated else "test"
+    distribution = None
+    if validated or summary["test"][score]["n"] > 1:
+        distribution = sweep_plots.distribution(run.trials, shown, score, split)
+    together = summary["ensemble"]
     return {
-        "settings": settings,
-        "best": settings[summary["chosen"]],
+        "name": sweep_plots.name,
         "validated": validated,
-        "figure": _svg(sweep_plots.sweep(settings, score), "Sweep"),
-        "distribution": _svg(
-            sweep_plots.distribution(run.trials, shown, score, split)
-            if validated or summary["test"][score]["n"] > 1
-            else None,
-            "Distribution of trials",
-        ),
-        "ensembles": _svg(
-            sweep_plots.ensembles(together["by_size"]) if together else None, "Ensembles"
-        ),
-        "outer": [{**fold, "name": sweep_plots.name(fold["overrides"])} for fold in nested["folds"]]
-        if nested
-        else [],
+        "figure": sweep_plots.sweep(settings, score),
+        "distribution": distribution,
+        "ensembles": sweep_plots.ensembles(together["by_size"]) if together else None,
     }
 
 
@@ -196,51 +179,42 @@ def _classes(run: FinishedRun, explanation: Explanation | None) -> dict[str, Any
             "true": names[labels[index]],
             "guesses": [(names[k], float(probabilities[index, k])) for k in first_two],
             "wrong": int(wrong[index]),
-            "image": pictures.png(run.images[index]),
+            "image": run.images[index],
         }
 
     matrix = np.asarray(summary["confusion_matrix"], np.int64)
     support = matrix.sum(axis=1)
     rankings = [thresholds.ranking(odds[:, k], labels == k) for k in range(len(names))]
-    mistakes = [
-        show(index) for index in error_analysis.worst_mistakes(decisions, labels, MISTAKES).tolist()
-    ]
     closest = error_analysis.most_ambiguous(probabilities, AMBIGUOUS)
     closest = closest[np.isfinite(probabilities[closest]).all(axis=1)]
-    together = summary.get("ensemble")
-    diagrams = [one["reliability"] for one in (together, summary) if one]
+    diagrams = [one["reliability"] for one in (summary.get("ensemble"), summary) if one]
     # All bins are empty if the scores are not probabilities, as with a hinge loss.
     probable = metrics.has_probabilities(summary)
     errors, total = summary["test_errors"], summary["num_test"]
+    interval = None
+    if total and errors is not None and count == 1:
+        interval = stats.wilson(total - round(errors), total)
     own = np.zeros_like(matrix)  # of the ensemble, where T > 1
     np.add.at(own, (labels, decisions.predicted), 1)
+    worst = error_analysis.worst_mistakes(decisions, labels)
     return {
         "names": names,
         "large": len(names) > LARGE,
         "probable": probable,
-        "interval": stats.wilson(total - round(errors), total)
-        if total and errors is not None and count == 1
-        else None,
+        "interval": interval,
         "majority": majority(matrix, names),
         "errors": ((support - matrix.diagonal()) / count).tolist(),
         "rankings": rankings,
         "mean_rankings": _means(rankings, support),
         "absent": not support.all(),
-        "confusion": _svg(plots.confusion(matrix, names), "Confusion matrix"),
-        "calibration": _svg(
-            plots.reliability(*diagrams) if probable else None, "Reliability diagram"
-        ),
+        "confusion": plots.confusion(matrix, names),
+        "calibration": plots.reliability(*diagrams) if probable else None,
         "thresholds": _thresholds(run) if len(names) == 2 else None,
         "confusions": confusions(own),
         "kinds": _kinds_of_error(run, decisions, own, names),
-        "mistakes": mistakes,
-        "wrong": int((decisions.predicted != labels).sum()),
-        "explained": [
-            (mistake, pictures.png(pictures.overlay(run.images[mistake["index"]], relevance)))
-            for mistake, relevance in zip(
-                mistakes, explanation.relevance if explanation else (), strict=False
-            )
-        ],
+        "mistakes": [show(index) for index in worst[:MISTAKES].tolist()],
+        "wrong": len(worst),
+        "relevance": explanation.relevance[: len(worst)] if explanation else (),
         "closest": [show(index) for index in closest.tolist()],
     }
 
@@ -277,13 +251,12 @@ def _kinds_of_error(
     by_shape = slices.by_shape(decisions.predicted == run.labels, run.images)
     by_shape = {name: parts for name, parts in by_shape.items() if parts}  # black images have none
     shares = error_analysis.confusion_shares(matrix)
-    figures = {
+    return {
+        "pair": [names[k] for k in pair],
         "classes": error_plots.confusion_shares(shares, names) if len(names) <= LARGE else None,
         "shapes": error_plots.slice_bars(by_shape) if by_shape else None,
         "galleries": error_plots.galleries(run.images, decisions, run.labels, pair, names),
     }
-    drawn = {key: _svg(figure, f"Kinds of error: {key}") for key, figure in figures.items()}
-    return {"pair": [names[k] for k in pair], **drawn}
 
 
 def _means(
@@ -320,16 +293,14 @@ def _thresholds(run: FinishedRun) -> dict[str, Any] | None:
             except UserError:
                 out_of_reach.append(name)
     points = {name: thresholds.operating_point(odds, labels, at) for name, at in chosen.items()}
-    curve, share = thresholds.precision_recall(odds, labels), float(labels.mean())
+    curve = thresholds.precision_recall(odds, labels)
     return {
         "ranking": ranking,
         "points": points,
         "probabilities": thresholds.probability(np.array([*chosen.values()])).tolist(),
         "out_of_reach": out_of_reach,
-        "precision_recall": _svg(
-            threshold_plots.precision_recall(curve, share, points), "Precision against recall"
-        ),
-        "roc": _svg(threshold_plots.roc(thresholds.roc(odds, labels), points), "ROC curve"),
+        "precision_recall": threshold_plots.precision_recall(curve, float(labels.mean()), points),
+        "roc": threshold_plots.roc(thresholds.roc(odds, labels), points),
     }
 
 
@@ -340,28 +311,10 @@ def _odds_of_yes(
     return thresholds.log_odds(scores.reshape(-1, 2))[:, 1], np.tile(labels, len(scores))
 
 
-def _triples(run: FinishedRun) -> list[list[tuple[str, str]]]:
+def _triples(run: FinishedRun) -> list[tuple[UInt8[np.ndarray, "28 28 1"], ...]]:
     """The first test images of a denoising run: noisy, restored (the mean of trials), clean."""
     if run.noisy is None:
         return []
     noisy = run.noisy[:RESTORED]
     restored = run.scores[:, : len(noisy)].mean(axis=0).reshape(noisy.shape)
-    columns = {
-        "Noisy": pictures.grey(noisy),
-        "Restored": pictures.grey(restored),
-        "Original": run.images,
-    }
-    return [
-        [(title, pictures.png(images[i])) for title, images in columns.items()]
-        for i in range(len(noisy))
-    ]
-
-
-def _net(explanation: Explanation) -> dict[str, Any]:
-    """The architecture, and the weights of the first layer."""
-    weights = explanation.weights
-    return {
-        "architecture": _svg(architecture.architecture(explanation.layers), "The net"),
-        "weights": {name: pictures.png(pictures.signed(x)) for name, x in weights.items()},
-        "kernels": any(min(x.shape) < 28 for x in weights.values()),  # smaller than an image
-    }
+    return [*zip(pictures.grey(noisy), pictures.grey(restored), run.images, strict=False)]
