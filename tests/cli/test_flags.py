@@ -115,7 +115,7 @@ def test_help_with_a_config_shows_its_keys_and_their_values(capsys, flag):
         (["--config.model.widths=()"], "model.widths", ()),
         (["--config.data.offline_fallback"], "data.offline_fallback", True),
         (["-noconfig.data.offline_fallback"], "data.offline_fallback", False),
-        (["--config.members.share_batches", "--summary"], "members.share_batches", True),
+        (["--config.sweep.share_batches", "--summary"], "sweep.share_batches", True),
         (["--config.data.archives=/some/where"], "data.archives", "/some/where"),
     ],
 )

@@ -86,15 +86,15 @@ def on_terminal(workdir, **streams):
     return shown.decode().replace("\r\n", "\n"), out
 
 
-def test_many_members_in_a_line():
-    """Mean and standard deviation; of one its own numbers; who diverged counts in no mean."""
+def test_several_trials_in_a_line():
+    """Mean and standard deviation; of one trial its own numbers; diverged ones are in no mean."""
     row = {"epoch": 2, "train_loss": 0.5, "train_accuracy": 0.9, "val_accuracy": 0.8}
     other = {**row, "train_accuracy": 0.94, "val_accuracy": None, "train_loss": None}
-    line, shown = progress.members_line([row, other], 3, 5, 1.25)
-    assert line == "epoch 2/5  members 2 of 3  acc 92.00 ± 2.83%  val acc 80.00%  diverged 1  1.2 s"
+    line, shown = progress.epoch_line([row, other], 3, 5, 1.25)
+    assert line == "epoch 2/5  trials 2 of 3  acc 92.00 ± 2.83%  val acc 80.00%  diverged 1  1.2 s"
     assert shown["acc"] == "92.00 ± 2.83%"
-    line, _ = progress.members_line([{**row, "val_accuracy": None}], 1, 5, 1.0)
-    assert line == "epoch 2/5  members 1  acc 90.00%  1.0 s"
+    line, _ = progress.epoch_line([{**row, "val_accuracy": None}], 2, 5, 1.0)
+    assert line == "epoch 2/5  trials 1 of 2  acc 90.00%  1.0 s"
 
 
 def test_a_terminal_shows_a_bar(tmp_path):
