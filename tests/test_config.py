@@ -218,6 +218,16 @@ def test_an_unknown_key_is_refused_with_the_nearest(key, nearest):
     assert refusal(key, 3) == f"config.{key}: no such key; did you mean config.{nearest}?"
 
 
+def test_a_key_of_an_earlier_version_answers_with_its_new_name():
+    whole = config.default()
+    for key in dict(config.flatten(whole.sweep.to_dict())):
+        whole = config.default()
+        whole.members = {key: 3}
+        with pytest.raises(UserError) as refused:
+            config.validate(whole)
+        assert str(refused.value) == f"config.members.{key}: is now config.sweep.{key}"
+
+
 def test_an_unknown_key_that_is_near_to_none_is_refused_with_all():
     message = refusal("qqqqq", 3)
     assert "there are data.archives, " in message

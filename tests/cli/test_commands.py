@@ -309,6 +309,30 @@ def test_evaluation_in_a_process_of_its_own(finished):
     assert f"accuracy {100 * read(finished)['test_accuracy']:.2f}%" in done.stdout
 
 
+def test_evaluation_of_a_sweep_is_of_the_trials_of_its_chosen_setting(here, capsys):
+    sweep = [
+        "--config.sweep.seeds=2",
+        '--config.sweep.grid={"optim.learning_rate": [1e-4, 0.01]}',
+    ]
+    assert main.main([DIGITS, "--config.train.epochs=2", *sweep, "--workdir=run"]) == 0
+    headline = capsys.readouterr().out.splitlines()[-1]
+    summary = read(here / "run")
+    accuracy = summary["test"]["accuracy"]
+    assert (
+        f"{100 * accuracy['mean']:.2f}% ± {100 * accuracy['sd']:.2f}  (mean ± sd of 2 t" in headline
+    )
+    before = content(here / "run")
+    assert main.main(["--mode=evaluate", "--workdir=run"]) == 0
+    first, _, _, *rows = capsys.readouterr().out.splitlines()
+    assert first.startswith(
+        f"run: mean of 2 trials on test: accuracy {100 * accuracy['mean']:.2f}%  "
+        f"errors {summary['test_errors']:,.5g} of 360  "
+    )
+    for line, row in zip(rows, summary["per_class"], strict=False):
+        assert line.split()[:2] == [row["name"], f"{row['precision']:.4f}"]
+    assert content(here / "run") == before
+
+
 def test_evaluation_on_other_data_is_refused(finished, tmp_path, capsys):
     copy = shutil.copytree(finished, tmp_path / "copy")
     stored = json.loads((copy / "config.json").read_text())

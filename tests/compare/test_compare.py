@@ -40,9 +40,7 @@ def folder(tmp_path_factory):
             "swept": [*base, GRID],
         }.items():
             config = flags.parse(argv).config
-            training.train_run(
-                config, splits.load(config), folder / name, log=lambda line: None
-            )
+            training.train_run(config, splits.load(config), folder / name, log=lambda line: None)
     return folder
 
 

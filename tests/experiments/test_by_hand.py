@@ -137,6 +137,6 @@ def test_quick_prints_and_writes_nothing(digits, found, monkeypatch, capsys):
     monkeypatch.setattr(by_hand, "study", lambda examples, seeds: {**found, "seeds": seeds})
     monkeypatch.setattr(by_hand.tables, "show", None)  # would not be callable
     monkeypatch.setattr(by_hand.tables, "FOLDER", None)
-    monkeypatch.setattr(by_hand.compilation, "enable_cache", lambda directory: None)
+    monkeypatch.setattr(by_hand.xla, "enable_cache", lambda directory: None)
     assert by_hand.main() == 0
     assert "2 seeds on digits" in capsys.readouterr().out

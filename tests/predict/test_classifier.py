@@ -40,9 +40,7 @@ def folder(tmp_path_factory):
     with compiled_in(folder / "compiled"):
         for name, argv in RUNS.items():
             config = flags.parse([*SMALL, *argv]).config
-            training.train_run(
-                config, splits.load(config), folder / name, log=lambda line: None
-            )
+            training.train_run(config, splits.load(config), folder / name, log=lambda line: None)
         yield folder
 
 
@@ -166,9 +164,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(folder, tmp_path
 @pytest.fixture(scope="module")
 def denoised(folder):
     config = flags.parse([*SMALL, "--config.task.name=denoise", "--config.task.noise=200"]).config
-    training.train_run(
-        config, splits.load(config), folder / "denoised", log=lambda line: None
-    )
+    training.train_run(config, splits.load(config), folder / "denoised", log=lambda line: None)
     return folder / "denoised"
 
 

@@ -281,7 +281,9 @@ def test_a_run_of_version_0_1_is_refused_in_one_line(run):
     there["members"] = there.pop("sweep")
     path.write_text(json.dumps(there))
     message = refusal(run)
-    assert message.startswith(f"{run}: was written by mnist_jax 0.1, which this version cannot read")
+    assert message.startswith(
+        f"{run}: was written by mnist_jax 0.1, which this version cannot read"
+    )
     assert "\n" not in message
     for read in (files.read_config, files.read_summary):
         with pytest.raises(UserError, match=r"was written by mnist_jax 0\.1"):
