@@ -85,8 +85,11 @@ def test_an_epoch_trains_all_trials(monkeypatch):
 
     def counted(group, chunk):
         programs = compile_programs(group, chunk)
-        seeds = lambda args: jax.random.key_data(args[1].root)[:, 1].tolist()
-        train = lambda *args: calls.append(seeds(args)) or programs.train(*args)
+
+        def train(states, trials, *args):
+            calls.append(jax.random.key_data(trials.root)[:, 1].tolist())  # their seeds
+            return programs.train(states, trials, *args)
+
         return programs._replace(train=train)
 
     monkeypatch.setattr(loop, "compile_programs", counted)

@@ -264,16 +264,6 @@ def test_a_config_comes_back_with_its_types_and_what_is_newer_has_its_default(tm
     assert stored.model.get_type("dropout") is tuple  # of a placeholder, which JSON has as null
 
 
-@pytest.mark.parametrize("change", [{"quantum": True}, {"seed": "one"}])
-def test_a_config_of_another_version_is_refused(run, change):
-    path = run / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(
-        UserError, match=r"config\.json: is of another version of mnist_jax \(.*\);"
-    ):
-        files.read_config(run)
-
-
 def test_a_run_of_version_0_1_is_refused_in_one_line(run):
     """Its config has a section of members, which is now the sweep."""
     path = run / "config.json"
@@ -290,6 +280,16 @@ def test_a_run_of_version_0_1_is_refused_in_one_line(run):
             read(run)
     prepare(run, overwrite=True)
     assert files.read_config(run)[1] == "abc"
+
+
+@pytest.mark.parametrize("change", [{"quantum": True}, {"seed": "one"}])
+def test_a_config_of_another_version_is_refused(run, change):
+    path = run / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(
+        UserError, match=r"config\.json: is of another version of mnist_jax \(.*\);"
+    ):
+        files.read_config(run)
 
 
 @pytest.mark.parametrize("files", [{}, {"config.json": "{}"}])
