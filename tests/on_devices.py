@@ -81,7 +81,7 @@ def epoch(folder, name, overrides, mesh):
     lowered = train.train_epoch.lower(recipe, state, *data, *numbers)
     compiled = xla.compile_lowered(lowered)
     (folder / f"{name}.hlo").write_text(compiled.as_text())
-    state, sums = compiled(state, *data, *numbers)
+    state, sums, _ = compiled(state, *data, *numbers)
     assert all(x.sharding.is_fully_replicated for x in jax.tree.leaves((state, sums)))
     named, _ = jax.tree.flatten_with_path((state, sums))
     np.savez(folder / f"{name}.npz", **{jax.tree_util.keystr(k): np.asarray(v) for k, v in named})

@@ -167,7 +167,7 @@ def test_sweep_values_that_contradict_each_other_are_refused(sweep, others, mess
     ("key", "value", "nearest", "known"),
     [
         ("model.name", "mpl", "mlp", registry.MODELS),
-        ("model.name", "cnn_3x4", "cnn_3x3", registry.MODELS),
+        ("model.name", "cnn_3x4", "cnn", registry.MODELS),
         ("model.dtype", "float16", "bfloat16", registry.DTYPES),
         ("optim.name", "adma", "adam", optim.OPTIMIZERS),
         ("optim.schedule", "cosin", "cosine", optim.SCHEDULES),
