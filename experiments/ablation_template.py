@@ -3,7 +3,6 @@
 python -m experiments.ablation_template
 """
 
-import json
 from pathlib import Path
 
 from configs import mlp
@@ -27,7 +26,7 @@ def main(dataset: str = "mnist", seeds: int = 5, folder: Path = Path("runs/ablat
     if seeds < 2:
         raise ValueError(f"seeds={seeds}: an interval takes two or more")
     config = mlp.get_config(dataset)
-    config.sweep.update(seeds=seeds, settings=json.dumps(list(SETTINGS.values())))
+    config.sweep.update(seeds=seeds, settings=list(SETTINGS.values()))
     train_run(config, splits.load(config), folder)
     rows = files.read_rows(folder / files.TRIALS)
     lost = {row["seed"] for row in rows if row["status"] == "diverged"}  # a pair takes both

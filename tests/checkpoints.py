@@ -26,11 +26,11 @@ def make_history(epoch):
     return [{"epoch": e, "loss": 1 / e} for e in range(1, epoch + 1)]
 
 
-def save_run(directory, scores):
-    """Epochs 1, 2, ... with these scores."""
+def save_run(directory, epochs):
+    """Save epochs 1, 2, ..., of which the latest two stay."""
     with checkpoint.open_directory(directory) as manager:
-        for epoch, score in enumerate(scores, 1):
-            checkpoint.save(manager, epoch, make_state(epoch), make_history(epoch), score)
+        for epoch in range(1, epochs + 1):
+            checkpoint.save(manager, epoch, make_state(epoch), make_history(epoch))
 
 
 def names(directory):

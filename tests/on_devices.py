@@ -1,4 +1,4 @@
-"""What test_parallel.py has done on several devices: `python on_devices.py FOLDER RUN`.
+"""What test_sharding.py has done on several devices: `python on_devices.py FOLDER RUN`.
 
 XLA_FLAGS=--xla_force_host_platform_device_count=N makes N devices of a CPU.
 """
@@ -15,7 +15,7 @@ from mnist_jax import config as configs
 from mnist_jax import train
 from mnist_jax.data import splits
 from mnist_jax.models import conv
-from mnist_jax.runs import loop
+from mnist_jax.runs import evaluation, training
 from mnist_jax.runtime import progress, sharding, xla
 from mnist_jax.train import evaluate
 
@@ -81,7 +81,7 @@ def epoch(folder, name, overrides, mesh):
     lowered = train.train_epoch.lower(recipe, state, *data, *numbers)
     compiled = xla.compile_lowered(lowered)
     (folder / f"{name}.hlo").write_text(compiled.as_text())
-    state, sums = compiled(state, *data, *numbers)
+    state, sums, _ = compiled(state, *data, *numbers)
     assert all(x.sharding.is_fully_replicated for x in jax.tree.leaves((state, sums)))
     named, _ = jax.tree.flatten_with_path((state, sums))
     np.savez(folder / f"{name}.npz", **{jax.tree_util.keystr(k): np.asarray(v) for k, v in named})
@@ -126,12 +126,12 @@ def whole_run(workdir, stop=None):
     """A run to its end, or until an epoch; goes on with what is in the workdir."""
     config = make_config(MLP)
 
-    def echo(line):
+    def log(line):
         if line.startswith(f"epoch {stop}/"):
             signal.raise_signal(signal.SIGTERM)
 
     try:
-        loop.run(config, splits.load(config), workdir, echo=echo)
+        training.train_run(config, splits.load(config), workdir, log=log)
     except progress.Stopped:
         assert stop
 
@@ -142,4 +142,4 @@ if __name__ == "__main__":
     train_and_predict(folder, sharding.make_mesh())
     convolve(folder, sharding.make_mesh())
     whole_run(workdir, None if workdir.exists() else STOPPED)
-    (folder / "judged.json").write_text(json.dumps(loop.evaluate_run(workdir, "test")))
+    (folder / "evaluated.json").write_text(json.dumps(evaluation.evaluate_run(workdir, "test")))

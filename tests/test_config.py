@@ -98,11 +98,11 @@ def test_two_defaults_share_nothing():
         ("optim.b1", 1.0, "0 or more and below 1"),
         ("optim.b2", 1.0, "0 or more and below 1"),
         ("model.init_scale", -1.0, "0 or more"),
-        ("members.seeds", 0, "1 or more and at most 4294967296"),
-        ("members.seeds", 2**32 + 1, "1 or more and at most 4294967296"),
-        ("members.folds", -2, "0 or more"),
-        ("members.samples", 0, "1 or more"),
-        ("members.width", -1, "0 or more"),
+        ("sweep.seeds", 0, "1 or more and at most 4294967296"),
+        ("sweep.seeds", 2**32 + 1, "1 or more and at most 4294967296"),
+        ("sweep.folds", -2, "0 or more"),
+        ("sweep.samples", 0, "1 or more"),
+        ("sweep.width", -1, "0 or more"),
     ],
 )
 def test_an_impossible_value_is_refused(key, value, must):
@@ -128,35 +128,35 @@ def test_a_value_at_the_edge_is_allowed(key, value):
 
 
 @pytest.mark.parametrize(
-    ("members", "others", "message"),
+    ("sweep", "others", "message"),
     [
-        ({"folds": 1}, {}, "config.members.folds: cross-validation takes at least 2; 0 for none"),
-        ({"outer_folds": 1}, {}, "config.members.outer_folds: cross-validation takes at least 2"),
+        ({"folds": 1}, {}, "config.sweep.folds: cross-validation takes at least 2; 0 for none"),
+        ({"outer_folds": 1}, {}, "config.sweep.outer_folds: cross-validation takes at least 2"),
         (
             {"outer_folds": 3},
             {},
-            "config.members.outer_folds: judges what inner folds choose; give",
+            "config.sweep.outer_folds: judges what inner folds choose; give",
         ),
         (
             {"patience": 1},
             {"data.val_size": 0},
-            "config.members.patience: watches validation; give",
+            "config.sweep.patience: watches validation; give",
         ),
-        ({"halving": (2.5,)}, {}, "config.members.halving: 2.5 is no epoch; give some, as in 2,5"),
-        ({"halving": ("half",)}, {}, "config.members.halving: 'half' is no epoch; give some"),
-        ({"folds": 2, "patience": 1}, {}, "config.members.patience: watches validation, which "),
+        ({"halving": (2.5,)}, {}, "config.sweep.halving: 2.5 is no epoch; give some, as in 2,5"),
+        ({"halving": ("half",)}, {}, "config.sweep.halving: 'half' is no epoch; give some"),
+        ({"folds": 2, "patience": 1}, {}, "config.sweep.patience: watches validation, which "),
         ({"folds": 2}, {"optim.schedule": "plateau"}, "config.optim.schedule=plateau: watches "),
         (
             {"folds": 2, "share_batches": True},
             {"model.name": "cnn"},
-            "config.members.share_batches: batch normalisation would see the held-out examples",
+            "config.sweep.share_batches: batch normalisation would see the held-out examples",
         ),
-        ({"halving": (3, 10)}, {}, "config.members.halving: 10 is impossible; it must be 1 or "),
+        ({"halving": (3, 10)}, {}, "config.sweep.halving: 10 is impossible; it must be 1 or "),
     ],
 )
-def test_members_that_contradict_each_other_are_refused(members, others, message):
+def test_sweep_values_that_contradict_each_other_are_refused(sweep, others, message):
     whole = config.default()
-    whole.members.update(members)
+    whole.sweep.update(sweep)
     whole.update_from_flattened_dict(others)
     with pytest.raises(UserError) as error:
         config.validate(whole)
@@ -167,7 +167,7 @@ def test_members_that_contradict_each_other_are_refused(members, others, message
     ("key", "value", "nearest", "known"),
     [
         ("model.name", "mpl", "mlp", registry.MODELS),
-        ("model.name", "cnn_3x4", "cnn_3x3", registry.MODELS),
+        ("model.name", "cnn_3x4", "cnn", registry.MODELS),
         ("model.dtype", "float16", "bfloat16", registry.DTYPES),
         ("optim.name", "adma", "adam", optim.OPTIMIZERS),
         ("optim.schedule", "cosin", "cosine", optim.SCHEDULES),
@@ -216,6 +216,16 @@ def test_plateau_needs_validation_examples():
 def test_an_unknown_key_is_refused_with_the_nearest(key, nearest):
     """Also where no command line was involved: a typo in a file of configs must not pass."""
     assert refusal(key, 3) == f"config.{key}: no such key; did you mean config.{nearest}?"
+
+
+def test_a_key_of_an_earlier_version_answers_with_its_new_name():
+    whole = config.default()
+    for key in dict(config.flatten(whole.sweep.to_dict())):
+        whole = config.default()
+        whole.members = {key: 3}
+        with pytest.raises(UserError) as refused:
+            config.validate(whole)
+        assert str(refused.value) == f"config.members.{key}: is now config.sweep.{key}"
 
 
 def test_an_unknown_key_that_is_near_to_none_is_refused_with_all():

@@ -16,12 +16,11 @@ HOMES = {
     "UserError": ("types", "UserError"),
     "build_model": ("models.networks", "build"),
     "default_config": ("config", "default"),
-    "evaluate_run": ("runs.loop", "evaluate_run"),
+    "evaluate_run": ("runs.evaluation", "evaluate_run"),
     "load": ("predict.classifier", "load"),
     "load_data": ("data.datasets", "load"),
     "load_splits": ("data.splits", "load"),
-    "train_members": ("runs.run_members", "run_members"),
-    "train_run": ("runs.loop", "run"),
+    "train_run": ("runs.training", "train_run"),
 }
 
 
@@ -58,9 +57,10 @@ def test_importing_it_imports_nothing_and_the_order_does_not_matter():
 import sys, mnist_jax
 heavy = {"jax", "numpy", "flax", "matplotlib", "PIL", "ml_collections"} & set(sys.modules)
 inner = [name for name in sys.modules if name.startswith("mnist_jax.")]
-import mnist_jax.train.step, mnist_jax.runs.loop, mnist_jax.data.datasets
+import mnist_jax.train.step, mnist_jax.data.datasets
+from mnist_jax.runs import training
 from mnist_jax import *
-print(heavy or "", inner or "", load is mnist_jax.load, train_run is mnist_jax.runs.loop.run)
+print(heavy or "", inner or "", load is mnist_jax.load, train_run is training.train_run)
 """
     assert python(code).split() == ["True", "True"]
 

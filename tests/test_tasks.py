@@ -197,7 +197,7 @@ def test_one_versus_rest_is_ten_trainings_alone():
         hparams, root = train.make_hparams(config), jax.random.key(0)
         state = train.init_state(recipe, hparams, root)
         state.params["Dense_0"]["kernel"] = kernel
-        state, _ = train.train_epoch(recipe, state, images, answers, hparams, root)
+        state, *_ = train.train_epoch(recipe, state, images, answers, hparams, root)
         return state.params["Dense_0"]["kernel"]
 
     start = jax.random.normal(jax.random.key(1), (784, 10)) / 28

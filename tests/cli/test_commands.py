@@ -13,7 +13,7 @@ from shell import CNN, DIGITS, LINEAR, MLP, STUDY, content, refusal, typed
 from mnist_jax import main
 from mnist_jax.cli import commands, flags
 from mnist_jax.data import splits
-from mnist_jax.runs import loop as host_loop
+from mnist_jax.runs import training
 from mnist_jax.runtime import progress
 from mnist_jax.types import UserError
 
@@ -87,7 +87,7 @@ def test_a_finished_run_is_not_trained_again(finished, capsys, monkeypatch):
     elsewhere = ["--config.data.archives=/else/where", "--config.data.data_dir=/else/where"]
     assert main.main([DIGITS, "--config.train.epochs=2", "--workdir=run", *elsewhere]) == 0
     told, headline = capsys.readouterr().out.splitlines()
-    assert told == "run: is finished; --overwrite starts it anew"
+    assert told == "run: is finished; --overwrite starts it again"
     assert headline == (finished.parent / "out").read_text().splitlines()[-1]
     assert content(finished) == before
 
@@ -128,8 +128,8 @@ def test_the_name_of_a_run_says_what_it_is(here, monkeypatch, dataset, name):
         places.append(workdir)
         raise UserError("that is all we want to know")
 
-    monkeypatch.setattr(commands.splits, "load", lambda config, echo: examples)
-    monkeypatch.setattr(host_loop, "run", run)
+    monkeypatch.setattr(commands.splits, "load", lambda config, log: examples)
+    monkeypatch.setattr(training, "train_run", run)
     assert main.main([f"{CNN}:{dataset}", "--config.seed=5"]) == 2
     assert places == [Path("runs", name)]
 
@@ -146,9 +146,9 @@ def test_the_name_of_a_run_says_what_it_is(here, monkeypatch, dataset, name):
         (["--config.model.name=mlp", "--config.model.widths=64,32"],
          "linear-digits-s0-model-mlp-widths-64-32"),
         (["--config.train.epochs=3", "--config.train.epochs=4"], "linear-digits-s0-epochs-4"),
-        (["--config.members.seeds=3"], "linear-digits-s0-3-members"),
-        (["--config.members.folds=4", "--config.members.share_batches"],
-         "linear-digits-s0-folds-4-share_batches-True-4-members"),
+        (["--config.sweep.seeds=3"], "linear-digits-s0-3-trials"),
+        (["--config.sweep.folds=4", "--config.sweep.share_batches"],
+         "linear-digits-s0-folds-4-share_batches-True-4-trials"),
     ],
 )  # fmt: skip
 def test_a_run_is_named_after_what_its_command_overrides(argv, name):
@@ -159,7 +159,7 @@ def test_long_names_are_cut_and_stay_apart():
     rates = '{"optim.learning_rate": [1e-3, 3e-3, 1e-2], "optim.weight_decay": [0, %s]}'
     grids = (rates % decay for decay in (1, 2))
     one, other = (
-        commands.run_name(flags.parse([DIGITS, f"--config.members.grid={grid}"]), "digits")
+        commands.run_name(flags.parse([DIGITS, f"--config.sweep.grid={grid}"]), "digits")
         for grid in grids
     )
     assert one != other
@@ -185,12 +185,12 @@ def test_a_run_that_is_stopped_says_how_to_go_on(here, monkeypatch, capsys, sign
     def run(*_, **__):
         raise progress.Stopped(signum, 1, 2)
 
-    monkeypatch.setattr(host_loop, "run", run)
+    monkeypatch.setattr(training, "train_run", run)
     # What starts anew would not go on.
     assert main.main([DIGITS, "--overwrite", "--workdir=a b"]) == 128 + signum
     out, err = capsys.readouterr()
     saved, command = out.splitlines()
-    assert saved == "stopped after epoch 1 of 2, which is saved; to go on:"
+    assert saved == "stopped after epoch 1 of 2, which is saved; to resume:"
     assert command == f"  python -m mnist_jax.main {DIGITS} '--workdir=a b'"
     assert err == ""
 
@@ -199,7 +199,7 @@ def test_a_run_that_is_stopped_at_once_is_no_crash(here, monkeypatch, capsys):
     def run(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(host_loop, "run", run)
+    monkeypatch.setattr(training, "train_run", run)
     assert main.main([DIGITS]) == 130
     assert capsys.readouterr().err.count("\n") == 1
 
@@ -251,7 +251,7 @@ def test_without_data_and_fallback_it_is_a_mistake(here, no_data):
 # Evaluation
 
 
-def judged(capsys, run: Path, split: str) -> tuple[dict[str, str], dict[str, list[str]]]:
+def evaluated(capsys, run: Path, split: str) -> tuple[dict[str, str], dict[str, list[str]]]:
     """The numbers of the first line, and the rows of the table by class."""
     assert main.main(["--mode=evaluate", f"--workdir={run}", f"--split={split}"]) == 0
     out, err = capsys.readouterr()
@@ -272,7 +272,7 @@ def judged(capsys, run: Path, split: str) -> tuple[dict[str, str], dict[str, lis
 def test_evaluation_on_the_test_split_is_what_the_run_says_of_itself(finished, capsys):
     before = content(finished)
     summary = read(finished)
-    line, table = judged(capsys, finished, "test")
+    line, table = evaluated(capsys, finished, "test")
     assert line == {
         "epoch": f"{summary['best_epoch']}",
         "accuracy": f"{100 * summary['test_accuracy']:.2f}",
@@ -292,13 +292,13 @@ def test_evaluation_on_the_test_split_is_what_the_run_says_of_itself(finished, c
 
 
 def test_evaluation_on_the_validation_split_is_what_chose_the_epoch(finished, capsys):
-    line, table = judged(capsys, finished, "val")
+    line, table = evaluated(capsys, finished, "val")
     assert line["accuracy"] == f"{100 * read(finished)['val_accuracy']:.2f}"
     assert line["total"] == table["macro average"][-1] == "144"
 
 
 def test_evaluation_on_the_training_split_counts_all_of_it(finished, capsys):
-    line, table = judged(capsys, finished, "train")
+    line, table = evaluated(capsys, finished, "train")
     assert line["total"] == "1,293"
     assert sum(int(table[name][-1]) for name in "0123456789") == 1293
 
@@ -307,6 +307,30 @@ def test_evaluation_in_a_process_of_its_own(finished):
     done = typed("--mode=evaluate", "--workdir=run", cwd=finished.parent)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"accuracy {100 * read(finished)['test_accuracy']:.2f}%" in done.stdout
+
+
+def test_evaluation_of_a_sweep_is_of_the_trials_of_its_chosen_setting(here, capsys):
+    sweep = [
+        "--config.sweep.seeds=2",
+        '--config.sweep.grid={"optim.learning_rate": [1e-4, 0.01]}',
+    ]
+    assert main.main([DIGITS, "--config.train.epochs=2", *sweep, "--workdir=run"]) == 0
+    headline = capsys.readouterr().out.splitlines()[-1]
+    summary = read(here / "run")
+    accuracy = summary["test"]["accuracy"]
+    assert (
+        f"{100 * accuracy['mean']:.2f}% ± {100 * accuracy['sd']:.2f}  (mean ± sd of 2 t" in headline
+    )
+    before = content(here / "run")
+    assert main.main(["--mode=evaluate", "--workdir=run"]) == 0
+    first, _, _, *rows = capsys.readouterr().out.splitlines()
+    assert first.startswith(
+        f"run: mean of 2 trials on test: accuracy {100 * accuracy['mean']:.2f}%  "
+        f"errors {summary['test_errors']:,.5g} of 360  "
+    )
+    for line, row in zip(rows, summary["per_class"], strict=False):
+        assert line.split()[:2] == [row["name"], f"{row['precision']:.4f}"]
+    assert content(here / "run") == before
 
 
 def test_evaluation_on_other_data_is_refused(finished, tmp_path, capsys):

@@ -115,7 +115,7 @@ def test_help_with_a_config_shows_its_keys_and_their_values(capsys, flag):
         (["--config.model.widths=()"], "model.widths", ()),
         (["--config.data.offline_fallback"], "data.offline_fallback", True),
         (["-noconfig.data.offline_fallback"], "data.offline_fallback", False),
-        (["--config.members.share_batches", "--summary"], "members.share_batches", True),
+        (["--config.sweep.share_batches", "--summary"], "sweep.share_batches", True),
         (["--config.data.archives=/some/where"], "data.archives", "/some/where"),
     ],
 )
@@ -171,6 +171,9 @@ MISTAKES = [
     ([DIGITS, "--config.epochs", "3"], "did you mean config.train.epochs?"),
     ([DIGITS, "--noconfig.data.offline_falback"], "did you mean config.data.offline_fallback?"),
     ([DIGITS, "--config.train=3"], "config.train: no such key"),
+    ([DIGITS, "--config.members.seeds=3"], "config.members.seeds: is now config.sweep.seeds"),
+    ([DIGITS, "--config.members.grid={}"], "config.members.grid: is now config.sweep.grid"),
+    ([DIGITS, "--config.members.sed=3"], "config.members.sed: no such key"),
     ([DIGITS, "--config.train.epochs=abc"], "--config.train.epochs=abc: is not a whole number"),
     ([DIGITS, "--config.train.epochs=2.5"], "--config.train.epochs=2.5: is not a whole number"),
     ([DIGITS, "--config.train.epochs"], "--config.train.epochs: expected one argument"),

@@ -15,12 +15,12 @@ from mnist_jax.compare import __main__ as compare
 from mnist_jax.compare import compare_page, compare_text, comparison
 from mnist_jax.data import splits
 from mnist_jax.report import formats, pictures
-from mnist_jax.runs import loop, run_members, space
+from mnist_jax.runs import training
 from mnist_jax.types import UserError
 from mnist_jax.workdir import files
 
 MLP = "--config=configs/mlp.py:digits"
-GRID = '--config.members.grid={"optim.learning_rate": [3e-3, 1e-3]}'
+GRID = '--config.sweep.grid={"optim.learning_rate": [3e-3, 1e-3]}'
 
 
 @pytest.fixture(scope="module")
@@ -28,20 +28,19 @@ def folder(tmp_path_factory):
     """Finished runs: a plain one, a worse one, and both over seeds."""
     folder = tmp_path_factory.mktemp("runs")
     base = [MLP, "--config.model.widths=(16,)", "--config.train.epochs=3"]
-    poor, many = "--config.optim.learning_rate=1e-4", "--config.members.seeds=3"
+    poor, many = "--config.optim.learning_rate=1e-4", "--config.sweep.seeds=3"
     with compiled_in(folder / "compiled"):
         for name, argv in {
             "good": base,
             "poor": [*base, poor],
             "goods": [*base, many],
             "poors": [*base, many, poor],
-            "folds": [*base, "--config.members.folds=2"],
-            "chosen folds": [*base, "--config.members.folds=2", GRID],
+            "folds": [*base, "--config.sweep.folds=2"],
+            "chosen folds": [*base, "--config.sweep.folds=2", GRID],
             "swept": [*base, GRID],
         }.items():
             config = flags.parse(argv).config
-            train = run_members.run_members if space.wanted(config) else loop.run
-            train(config, splits.load(config), folder / name, echo=lambda line: None)
+            training.train_run(config, splits.load(config), folder / name, log=lambda line: None)
     return folder
 
 
@@ -70,7 +69,7 @@ def test_two_runs_over_seeds_by_pairs(folder, capsys):
     assert code == 0
     assert lines[0].endswith("(n = 3)")
     assert lines[3].startswith("  worse (-")
-    assert "paired t-test over 3 members" in lines[3]
+    assert "paired t-test over 3 trials" in lines[3]
 
 
 def test_a_run_is_not_better_than_itself(folder, capsys):
@@ -80,14 +79,18 @@ def test_a_run_is_not_better_than_itself(folder, capsys):
 
 
 def test_folds_of_other_examples_make_no_pairs(folder):
-    """The same seed and the same fold, but folds drawn by another seed, or another number."""
+    """The same seed and fold, but folds drawn by another split_seed, or another number of them."""
     ours = comparison.read(folder / "folds")
     assert len(ours.accuracies) == 2
-    summary = files.read_json(folder / "folds" / files.SUMMARY)
-    for change in ({"seed": 1}, {"folds": 3}):
+    for name, section, change in (
+        (files.CONFIG, "data", {"split_seed": 1}),
+        (files.SUMMARY, None, {"folds": 3}),
+    ):
         other = folder / f"folds {change}"
         shutil.copytree(folder / "folds", other)
-        (other / files.SUMMARY).write_text(json.dumps(summary | change))
+        content = files.read_json(other / name)
+        (content[section] if section else content).update(change)
+        (other / name).write_text(json.dumps(content))
         with pytest.raises(UserError, match="fewer than two seeds or folds in common"):
             comparison.versus(ours, comparison.read(other))
 
@@ -104,7 +107,7 @@ def test_the_same_difference_each_time_is_told_and_not_tested(folder):
     theirs = ours._replace(accuracies=better)
     found = comparison.versus(ours, theirs)
     said = compare_text.sentence(ours, theirs, found)
-    assert said.startswith("no clear difference (+1.00 points): the same in all 3 members")
+    assert said.startswith("no clear difference (+1.00 points): the same in all 3 trials")
     # An interval without width would be too sure, and is not on the page either.
     assert (found.compared.low, found.compared.high) == (None, None)
     assert "– to – points" in Page(compare_page.render([ours, theirs], [found], None)).text
@@ -138,7 +141,7 @@ def test_a_sweep_of_one_seed_is_a_single_training(folder):
     swept = comparison.read(folder / "swept")
     assert swept.alone
     assert swept.logits.shape == (1, 360, 10)
-    assert {row["member"] for row in swept.history} == {swept.summary["chosen"]}
+    assert {row["trial"] for row in swept.history} == {swept.summary["chosen"]}
     found = comparison.versus(comparison.read(folder / "good"), swept)
     assert found.compared.n == 360
     assert found.compared.p_value == found.decisions.p_value
@@ -157,7 +160,7 @@ def test_two_that_decide_alike_have_no_interval(folder):
     assert (found.difference, found.low, found.high, found.p_value) == (0.0, None, None, 1.0)
 
 
-def test_intervals_are_of_members_or_of_test_images(folder):
+def test_intervals_are_of_trials_or_of_test_images(folder):
     good, goods = (comparison.read(folder / name) for name in ("good", "goods"))
     right = int(comparison.correct(good).sum())
     found = comparison.accuracy(good)
@@ -230,7 +233,7 @@ def test_the_page_shows_images_that_one_alone_gets_right(folder, page):
     assert page.all("img")[0]["src"] == pictures.png(images[shown[0]])
 
 
-def test_a_page_of_many_members_and_the_same_bytes_again(folder):
+def test_a_page_of_many_trials_and_the_same_bytes_again(folder):
     runs = [comparison.read(folder / name) for name in ("goods", "poors", "goods")]
     found = [comparison.versus(runs[0], run) for run in runs[1:]]
     text = compare_page.render(runs, found, None)
@@ -238,8 +241,8 @@ def test_a_page_of_many_members_and_the_same_bytes_again(folder):
     assert text == compare_page.render(runs, found, None)
     page = Page(text)
     assert "Paired t-test p " in page.text
-    assert "3 members of the same seed" in page.text
-    assert "each run by its committee" in page.text
+    assert "3 trials of the same seed" in page.text
+    assert "each run by its ensemble" in page.text
     assert page.text.count("The images are not shown: the data is not at hand.") == 2
     assert not page.all("img")
     assert len(page.all("svg")) == 2
@@ -269,7 +272,7 @@ def test_a_page_of_folds_says_so(folder):
 
 def test_a_setting_that_the_same_folds_chose_is_said_to_be_flattered(folder, capsys):
     _, lines, _ = say(capsys, folder / "folds", folder / "chosen folds")
-    said = "the same folds chose its setting among 2, and so flatter it; config.members.outer_folds"
+    said = "the same folds chose its setting among 2, and so flatter it; config.sweep.outer_folds"
     (place,) = (i for i, line in enumerate(lines) if line.startswith(f"  {said}"))
     assert lines[place - 1].startswith(f"{folder}/chosen folds: accuracy on held-out folds ")
     runs = [comparison.read(folder / name) for name in ("folds", "chosen folds", "swept")]

@@ -80,8 +80,8 @@ def test_the_official_reader_reads_what_was_prepared(real):
 def test_a_second_start_does_without_tfds(real):
     """Whose import takes seconds; what was read once is read from where it is kept."""
     load = (
-        "import sys; from mnist_jax import data\n"
-        "data.load('mnist', data_dir=sys.argv[1])\n"
+        "import sys; from mnist_jax.data import datasets\n"
+        "datasets.load('mnist', data_dir=sys.argv[1])\n"
         "assert not {'tensorflow_datasets', 'sklearn', 'PIL'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", load, real], check=True)

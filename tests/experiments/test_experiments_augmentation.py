@@ -7,7 +7,7 @@ from experiments import augmentation, tables
 from experiments.study.systems import afterwards
 from mnist_jax.cli import flags
 from mnist_jax.data import datasets, splits
-from mnist_jax.runs import loop
+from mnist_jax.runs.training import train_run
 
 
 def test_the_cost_is_measured_and_shown(monkeypatch):
@@ -27,7 +27,7 @@ def test_the_cost_is_measured_and_shown(monkeypatch):
 def test_a_trained_net_on_displaced_images_and_with_small_weights(tmp_path):
     argv = ["--config=configs/linear.py:digits", "--config.train.epochs=8"]
     config = flags.parse(argv).config
-    summary = loop.run(config, splits.load(config), tmp_path / "run", echo=lambda line: None)
+    summary = train_run(config, splits.load(config), tmp_path / "run", log=lambda line: None)
     facts = afterwards.measure(tmp_path / "run")
     accuracy = 100 * summary["test_accuracy"]
     assert abs(facts["accuracy with weights of 8 bits"] - accuracy) < 1

@@ -1,4 +1,4 @@
-"""Experiments on members: an ablation from its list to its table, and what many members cost."""
+"""Experiments with several trials: ablations, ensembles, students, and the cost of a trial."""
 
 import jax
 import numpy as np
@@ -8,6 +8,7 @@ from configs import fast, linear, mlp
 from experiments import ablation_template, committee, distil, tables
 from experiments.members_speed import __main__ as members_speed
 from experiments.members_speed import report
+from mnist_jax.runs import loop
 from mnist_jax.types import UserError
 from mnist_jax.workdir import files
 
@@ -22,7 +23,7 @@ def test_an_ablation_is_a_list_of_overrides(tmp_path, monkeypatch):
     lines = table.splitlines()
     names = [line.split("|")[1].strip() for line in lines[2 : 2 + len(ablation_template.SETTINGS)]]
     assert names == list(ablation_template.SETTINGS)
-    rows = files.read_rows(tmp_path / "ablation" / files.MEMBERS)
+    rows = files.read_rows(tmp_path / "ablation" / files.TRIALS)
     assert len(rows) == 2 * len(names)
     means = [
         100 * np.mean([row["val_accuracy"] for row in rows if row["setting"] == i])
@@ -61,7 +62,7 @@ def measured():
         patch.setitem(members_speed.NETS, "tiny", TINY)
         patch.setattr(members_speed, "PEERS", ("ours", "nobody"))
         patch.setattr(members_speed, "BATCH_SIZE", 32)
-        patch.setattr(members_speed.groups, "cores", lambda: 2)
+        patch.setattr(members_speed.groups.provenance, "cores", lambda: 2)
         yield members_speed.throughput("tiny", (1, 3), num_train=100, repeats=2)
 
 
@@ -75,24 +76,29 @@ def test_throughput_is_measured_without_the_peers_that_fail(measured):
     assert min(one["epoch_seconds"], three["epoch_seconds"], three["epoch_seconds_sharing"]) > 0
 
 
-def test_an_epoch_trains_all_members(monkeypatch):
+def test_an_epoch_trains_all_trials(monkeypatch):
     monkeypatch.setitem(members_speed.NETS, "tiny", TINY)
     monkeypatch.setattr(members_speed, "BATCH_SIZE", 32)
-    monkeypatch.setattr(members_speed.groups, "cores", lambda: 1)
+    monkeypatch.setattr(members_speed.groups.provenance, "cores", lambda: 1)
     calls = []
-    compiled = members_speed.xla.compile_lowered
+    compile_programs = loop.compile_programs
 
-    def counted(lowered):
-        program = compiled(lowered)
-        return lambda *args: calls.append(args[2].tolist()) or program(*args)
+    def counted(group, chunk):
+        programs = compile_programs(group, chunk)
 
-    monkeypatch.setattr(members_speed.xla, "compile_lowered", counted)
+        def train(states, trials, *args):
+            calls.append(jax.random.key_data(trials.root)[:, 1].tolist())  # their seeds
+            return programs.train(states, trials, *args)
+
+        return programs._replace(train=train)
+
+    monkeypatch.setattr(loop, "compile_programs", counted)
     config = members_speed.members_config(TINY, 5, share_batches=False)
-    config.members.width = 2
-    width, train = members_speed.an_epoch(config, members_speed.random_splits(64))
+    config.sweep.width = 2
+    width, train = members_speed.epoch_of_trials(config, members_speed.random_splits(64))
     train()
     assert width == 2
-    assert calls == [[0, 1], [2, 3], [4, 5]]  # beyond the last there is nobody
+    assert calls == [[0, 1], [2, 3], [4, 4]]  # the last program is filled up with a copy
 
 
 def test_the_tables_and_the_figure(measured):
@@ -165,8 +171,8 @@ def test_cross_validation_beside_scikit_learn_and_ten_runs(monkeypatch):
             assert np.mean(row[key]) > 0.4
     # scikit-learn's MLP has its own batches and one rate.
     softmax, net = configs
-    assert (softmax.members.share_batches, softmax.optim.schedule) == (True, "one_cycle")
-    assert (net.members.share_batches, net.optim.schedule) == (False, "constant")
+    assert (softmax.sweep.share_batches, softmax.optim.schedule) == (True, "one_cycle")
+    assert (net.sweep.share_batches, net.optim.schedule) == (False, "constant")
     # Of 1,437 examples ten folds leave 1,293.
     assert [(job.peer, job.net["name"], job.num_train) for job in jobs] == [
         ("pytorch", "linear", 1280),
@@ -178,7 +184,7 @@ def test_cross_validation_beside_scikit_learn_and_ten_runs(monkeypatch):
 
 def test_without_pytorch_there_is_no_time_of_it(monkeypatch):
     config = members_speed.members_config(TINY, 1, share_batches=False)
-    config.members.folds = 2
+    config.sweep.folds = 2
     spawn = members_speed.worker.spawn
     monkeypatch.setattr(
         members_speed.worker, "spawn", lambda job, cache: spawn(job._replace(peer="?"), cache)
@@ -197,8 +203,8 @@ def test_an_ensemble_is_trained_and_shown(tmp_path, monkeypatch, capsys):
     for smoothing in committee.SMOOTHING:
         folder = tmp_path / committee.RUNS / f"digits-smoothing-{smoothing}-3-members"
         summary = files.read_json(folder / files.SUMMARY)
-        single, together = summary["test"], summary["committee"]
-        accuracies = [summary["settings"][0]["val_accuracy"]["mean"], single["accuracy"]["mean"]]
+        single, together = summary["test"], summary["ensemble"]
+        accuracies = [summary["settings"][0]["val_score"]["mean"], single["accuracy"]["mean"]]
         accuracies += together["test_accuracy"].values()
         shown = [line.split(" | ") for line in out.splitlines() if line.startswith("| digits |")]
         first, second, third = (row for row in shown if row[1] == f"{smoothing:g}")

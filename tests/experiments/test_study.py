@@ -207,11 +207,11 @@ def test_what_makes_no_pairs_has_no_gain(tmp_path):
 
 
 def test_what_each_test_image_adds(tmp_path):
-    """Of one net and of two, of members, of a classifier of scikit-learn's."""
+    """Of one net and of two, of trials, of a classifier of scikit-learn's."""
     settings = Settings(tmp_path, 1, quick=True)
     net = nets.keras("mlp_512", "mnist", **{"train.batch_size": 20})
-    members = linear.on_test("members", {})
-    found = [net(settings), net(settings._replace(seeds=2)), members(settings)]
+    several = linear.on_test("trials", {})
+    found = [net(settings), net(settings._replace(seeds=2)), several(settings)]
     found.append(references.svc("mnist", settings))
     for outcome, shares in zip(
         found, ({0, 100}, {0, 50, 100}, {0, 50, 100}, {0, 100}), strict=True
@@ -243,8 +243,8 @@ def test_the_page_shows_what_there_is(tmp_path, monkeypatch, capsys):
         lambda settings: Outcome([9.0], None, {"recall": 1.5}, shown | {"history": history}),
         lambda settings: Outcome([9.5], 2.0, shown={"images": [[image] * 3]}),
     )
-    members = [{**one, "member": member} for one in history for member in (0, 1)]
-    several = row("several", lambda settings: Outcome([1.0], None, shown={"history": members}))
+    trials = [{**one, "trial": trial} for one in history for trial in (0, 1)]
+    several = row("several", lambda settings: Outcome([1.0], None, shown={"history": trials}))
     monkeypatch.setattr(rows, "ROWS", [net, several])
     assert study.main(["--quick", "--folder", str(tmp_path)]) == 0
     page = (tmp_path / "study.html").read_text()
@@ -307,4 +307,4 @@ def test_the_csv_is_like_theirs(tmp_path, monkeypatch):
     quick = {"data.val_size": 0.0, "train.epochs": 1, "train.batch_size": 20}
     machine = linear.on_test("linear", quick, nets.KAGGLE)
     outcome = machine(Settings(tmp_path, 2, quick=False))
-    assert np.sum(outcome.shown["confusion"]) == 2 * 20  # of both members
+    assert np.sum(outcome.shown["confusion"]) == 2 * 20  # of both trials

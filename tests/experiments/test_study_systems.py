@@ -90,7 +90,7 @@ def test_a_net_and_a_forest_are_ranked_over_the_same_folds(tmp_path):
     with np.load(tmp_path / "five-3-folds" / files.OUT_OF_FOLD) as stored:
         scores, labels = stored["logits"][0], stored["labels"]
     held_out = datasets.folds(labels, 3, 0)
-    rows = files.read_rows(tmp_path / "five-3-folds" / files.MEMBERS)
+    rows = files.read_rows(tmp_path / "five-3-folds" / files.TRIALS)
     for fold, auc, row in zip(held_out, outcome.values, rows, strict=True):
         assert row["val_accuracy"] == pytest.approx(np.mean(scores[fold].argmax(1) == labels[fold]))
         odds = scores[fold, 1] - scores[fold, 0]
@@ -115,7 +115,7 @@ def test_one_seed_of_several_is_said_to_be(tmp_path):
     outcome = net(Settings(tmp_path, 2, quick=True))
     assert "Shown is what seed 1 came to, alone of 2." in shown_on_a_page(outcome)
     assert not net(Settings(tmp_path, 1, quick=True)).shown["note"]
-    together = linear.on_test("members", {})(Settings(tmp_path, 2, quick=True))
+    together = linear.on_test("trials", {})(Settings(tmp_path, 2, quick=True))
     assert "The confusion matrix adds up all 2 seeds." in shown_on_a_page(together)
 
 

@@ -1,5 +1,6 @@
 """The library's face: a run loaded as a function, and what there is no function for."""
 
+import re
 import shutil
 
 import numpy as np
@@ -11,7 +12,7 @@ from tiny_runs import ROOT, compiled_in
 from mnist_jax.cli import flags
 from mnist_jax.data import splits
 from mnist_jax.predict import classifier
-from mnist_jax.runs import loop, run_members, space
+from mnist_jax.runs import training
 from mnist_jax.types import UserError
 from mnist_jax.workdir import files
 
@@ -26,10 +27,10 @@ RUNS = {
     "one": ["--config.task.name=one_vs_rest", "--config.task.loss=logistic"],
     # Two groups, the second one better; and a last training on all examples.
     "seeds": [
-        '--config.members.grid={"optim.name": ["sgd", "momentum"]}',
-        "--config.members.seeds=2",
+        '--config.sweep.grid={"optim.name": ["sgd", "momentum"]}',
+        "--config.sweep.seeds=2",
     ],
-    "folds": ["--config.members.folds=2"],
+    "folds": ["--config.sweep.folds=2"],
 }
 
 
@@ -39,8 +40,7 @@ def folder(tmp_path_factory):
     with compiled_in(folder / "compiled"):
         for name, argv in RUNS.items():
             config = flags.parse([*SMALL, *argv]).config
-            train = run_members.run_members if space.wanted(config) else loop.run
-            train(config, splits.load(config), folder / name, echo=lambda line: None)
+            training.train_run(config, splits.load(config), folder / name, log=lambda line: None)
         yield folder
 
 
@@ -51,7 +51,7 @@ def images():
 
 @pytest.mark.parametrize("name", RUNS)
 def test_it_is_what_was_tested(folder, images, name, monkeypatch):
-    monkeypatch.setattr(splits.data, "load", lambda *args, **kw: pytest.fail("read the data"))
+    monkeypatch.setattr(splits.datasets, "load", lambda *args, **kw: pytest.fail("read the data"))
     if name == "seeds":
         assert files.read_json(folder / name / files.SUMMARY)["chosen"] == 1
     net = classifier.load(folder / name)
@@ -96,7 +96,7 @@ def test_one_test_image_in_a_hundred_is_strange(folder, images):
 
 
 @pytest.mark.parametrize("known", [3, 2500])
-def test_familiarity_is_the_tenth_largest_cosine_of_each_member(known):
+def test_familiarity_is_the_tenth_largest_cosine_of_each_trial(known):
     rng = np.random.default_rng(0)
     a, b = (rng.normal(size=(2, n, 4)).astype(np.float32) for n in (1003, known))
     nearest = [NearestNeighbors(metric="cosine").fit(b[m]) for m in range(2)]
@@ -149,23 +149,22 @@ def test_damaged_predictions_and_a_config_of_another_version(folder, tmp_path):
         classifier.load(copy)
 
 
-def test_a_damaged_best_checkpoint_is_told_and_passed_over(folder, tmp_path):
+def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(folder, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(folder / "one", copy)
-    best = files.read_json(copy / files.SUMMARY)["best_epoch"]
-    for path in (copy / files.CHECKPOINTS / str(best) / "record").rglob("*"):
+    for path in (copy / files.CHECKPOINTS / "0" / "3" / "record").rglob("*"):
         path.unlink() if path.is_file() else None
     said: list[str] = []
     net = classifier.load(copy, said.append)
     assert len(said) == 1
-    assert f"{best}: damaged checkpoint passed over" in said[0]
+    assert re.search(r"/0/3: .*damaged checkpoint", said[0])
     assert net(np.zeros((1, 28, 28, 1), np.uint8)).shape == (1, 10)
 
 
 @pytest.fixture(scope="module")
 def denoised(folder):
     config = flags.parse([*SMALL, "--config.task.name=denoise", "--config.task.noise=200"]).config
-    loop.run(config, splits.load(config), folder / "denoised", echo=lambda line: None)
+    training.train_run(config, splits.load(config), folder / "denoised", log=lambda line: None)
     return folder / "denoised"
 
 

@@ -22,7 +22,7 @@ from mnist_jax.data import datasets, splits
 from mnist_jax.data.splits import Split, Splits
 from mnist_jax.predict import __main__ as predict
 from mnist_jax.predict import predict_page
-from mnist_jax.runs import loop
+from mnist_jax.runs import training
 
 FAST = f"--config={ROOT}/configs/fast.py"
 
@@ -46,7 +46,7 @@ def workdir(tmp_path_factory):
         config = flags.parse([f"{FAST}:digits", "--config.train.epochs=2"]).config
         examples = splits.load(config)
     with compiled_in(folder / "compiled"):
-        loop.run(config, examples, folder / "run", echo=lambda line: None)
+        training.train_run(config, examples, folder / "run", log=lambda line: None)
         yield folder / "run"
 
 

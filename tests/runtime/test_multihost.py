@@ -12,7 +12,7 @@ from devices import outcome, start, start_two, start_two_by_slurm
 from mnist_jax import main
 from mnist_jax.cli import flags
 from mnist_jax.data import splits
-from mnist_jax.runs import loop
+from mnist_jax.runs import training
 from mnist_jax.runtime import multihost
 from mnist_jax.types import UserError
 from mnist_jax.workdir import files
@@ -35,7 +35,7 @@ def wait_for(process, line):
 def unbroken(folder):
     """The run of one process and one device."""
     config = flags.parse(ARGV).config
-    loop.run(config, splits.load(config), folder / "alone", echo=lambda line: None)
+    training.train_run(config, splits.load(config), folder / "alone", log=lambda line: None)
     return folder / "alone"
 
 
@@ -54,13 +54,13 @@ def test_two_processes_are_stopped_killed_and_finish_the_run_of_one(folder, unbr
     code, out, err = outcome(first)
     stopped = re.search(rf"^stopped after epoch (\d+) of {EPOCHS}, which is saved", out, re.M)
     assert (code, err) == (143, ""), out + err
-    asked = "stopping once this epoch is done and saved; the same again stops at once\n"
+    asked = "stopping after this epoch, which will be saved; the same again stops at once\n"
     assert outcome(second) == (143, "", asked)
     assert len(rows(workdir)) == int(stopped[1]) < EPOCHS
 
     # When the first dies, JAX ends the second; nothing that was saved is lost.
     first, second = start_two(folder, *argv)
-    wait_for(first, f"{workdir}: goes on after epoch {stopped[1]} of {EPOCHS}")
+    wait_for(first, f"{workdir}: resumes after epoch {stopped[1]} of {EPOCHS}")
     wait_for(first, f"epoch {int(stopped[1]) + 2}/")
     first.kill()
     assert outcome(first)[0] == -signal.SIGKILL
@@ -70,7 +70,7 @@ def test_two_processes_are_stopped_killed_and_finish_the_run_of_one(folder, unbr
     first, second = start_two(folder, *argv)
     code, out, err = outcome(first)
     assert (code, err) == (0, ""), out + err
-    assert out.splitlines()[1].startswith(f"{workdir}: goes on after epoch")
+    assert out.splitlines()[1].startswith(f"{workdir}: resumes after epoch")
     assert out.splitlines()[-1].startswith("digits: test accuracy")
     assert outcome(second) == (0, "", "")
 

@@ -32,7 +32,7 @@ def test_a_traced_step_gives_the_same_key():
 
 def test_the_same_in_every_process():
     code = (
-        "import jax; from mnist_jax.keys import stream;"
+        "import jax; from mnist_jax.runtime.prng import stream;"
         "print(tuple(jax.random.key_data(stream(jax.random.key(5), 'shuffle', 9)).tolist()))"
     )
     for salt in ("1", "2"):  # Python salts hash() of a string; no key may come from it

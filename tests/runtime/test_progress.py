@@ -2,7 +2,6 @@
 
 import fcntl
 import io
-import itertools
 import os
 import pty
 import re
@@ -14,7 +13,6 @@ import termios
 import threading
 from pathlib import Path
 
-import jax.numpy as jnp
 import pytest
 
 from mnist_jax.runtime import progress
@@ -31,7 +29,7 @@ ROW = {
     "seconds": 1.25,
     "examples_per_second": 43210.0,
 }
-UNJUDGED = {**ROW, "val_loss": None, "val_accuracy": None}
+UNVALIDATED = {**ROW, "val_loss": None, "val_accuracy": None}
 LINE = "epoch 2/6  loss 0.2500 accuracy 92.50%"
 
 
@@ -40,18 +38,20 @@ LINE = "epoch 2/6  loss 0.2500 accuracy 92.50%"
 
 def test_an_epoch_in_one_line():
     end = "  1.2 s  43,210 examples/s"
-    assert progress.epoch_line(ROW, 6) == f"{LINE}  val loss 0.1250 accuracy 93.75%{end}"
-    assert progress.epoch_line(UNJUDGED, 6) == LINE + end
+    line, shown = progress.epoch_line([ROW], 1, 6, 9.0)
+    assert line == f"{LINE}  val loss 0.1250 accuracy 93.75%{end}"
+    assert shown == {"loss": "0.2500", "acc": "92.50%", "val acc": "93.75%"}
+    assert progress.epoch_line([UNVALIDATED], 1, 6, 9.0)[0] == LINE + end
 
 
 def test_elsewhere_than_on_a_terminal_there_are_lines(capfd):
     lines = []
     with progress.Bar(6, 1, 100, lines.append) as bar:
-        bar.say("epoch 2/6")
+        bar.describe("epoch 2/6")
         bar.tick()
-        bar.epoch(ROW)
+        bar.epoch("epoch 2/6  loss 0.2500", {"loss": "0.2500"})
         bar.write("note")
-    assert lines == [progress.epoch_line(ROW, 6)]
+    assert lines == ["epoch 2/6  loss 0.2500"]
     assert capfd.readouterr() == ("", "note\n")
 
 
@@ -86,15 +86,15 @@ def on_terminal(workdir, **streams):
     return shown.decode().replace("\r\n", "\n"), out
 
 
-def test_many_members_in_a_line():
-    """Mean and standard deviation; of one its own numbers; who diverged counts in no mean."""
+def test_several_trials_in_a_line():
+    """Mean and standard deviation; of one trial its own numbers; diverged ones are in no mean."""
     row = {"epoch": 2, "train_loss": 0.5, "train_accuracy": 0.9, "val_accuracy": 0.8}
     other = {**row, "train_accuracy": 0.94, "val_accuracy": None, "train_loss": None}
-    line, shown = progress.members_line([row, other], 3, 5, 1.25)
-    assert line == "epoch 2/5  members 2 of 3  acc 92.00 ± 2.83%  val acc 80.00%  diverged 1  1.2 s"
+    line, shown = progress.epoch_line([row, other], 3, 5, 1.25)
+    assert line == "epoch 2/5  trials 2 of 3  acc 92.00 ± 2.83%  val acc 80.00%  diverged 1  1.2 s"
     assert shown["acc"] == "92.00 ± 2.83%"
-    line, _ = progress.members_line([{**row, "val_accuracy": None}], 1, 5, 1.0)
-    assert line == "epoch 2/5  members 1  acc 90.00%  1.0 s"
+    line, _ = progress.epoch_line([{**row, "val_accuracy": None}], 2, 5, 1.0)
+    assert line == "epoch 2/5  trials 1 of 2  acc 90.00%  1.0 s"
 
 
 def test_a_terminal_shows_a_bar(tmp_path):
@@ -127,29 +127,6 @@ def test_into_a_file_there_are_lines_though_errors_go_to_a_terminal(tmp_path):
     assert starts[1:4] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
 
 
-# --- waiting -------------------------------------------------------------------------------------
-
-
-class Slow:
-    """An array that is ready at the n-th look."""
-
-    def __init__(self, looks):
-        self.looks = looks
-
-    def is_ready(self):
-        self.looks -= 1
-        return self.looks <= 0
-
-
-def test_waiting_ticks_until_all_is_ready():
-    ticks = itertools.count()
-    values = {"a": Slow(3), "b": [Slow(1), None, Slow(6)]}
-    progress.wait(values, lambda: next(ticks))
-    assert next(ticks) == 2 + 0 + 5
-    progress.wait(jnp.ones(3).block_until_ready(), lambda: pytest.fail("it is ready"))
-    progress.wait(None, lambda: pytest.fail("there is nothing"))
-
-
 # --- signals -------------------------------------------------------------------------------------
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -172,7 +149,7 @@ def test_the_first_signal_asks_and_the_second_acts(signum):
         assert asked() == signum
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-    assert lines == ["stopping once this epoch is done and saved; the same again stops at once"]
+    assert lines == ["stopping after this epoch, which will be saved; the same again stops at once"]
 
 
 def test_an_error_brings_the_handlers_back():

@@ -14,7 +14,7 @@ import on_devices
 import pytest
 from devices import devices
 
-from mnist_jax.runs import loop
+from mnist_jax.runs import evaluation
 from mnist_jax.runtime import sharding
 from mnist_jax.types import UserError
 from mnist_jax.workdir import files
@@ -146,11 +146,11 @@ def test_the_first_epochs_were_on_two(done):
 
 
 def test_evaluation_of_a_run(done):
-    epoch, judged = loop.evaluate_run(done / "on 4", "test")
-    there = files.read_json(done / "4" / "judged.json")
-    assert epoch == there[0]
-    assert judged["confusion_matrix"] == there[1]["confusion_matrix"]
-    np.testing.assert_allclose(judged["loss"], there[1]["loss"], rtol=1e-4)
+    epochs, report = evaluation.evaluate_run(done / "on 4", "test")
+    there = files.read_json(done / "4" / "evaluated.json")
+    assert epochs == there[0]
+    assert report["confusion_matrix"] == there[1]["confusion_matrix"]
+    np.testing.assert_allclose(report["loss"], there[1]["loss"], rtol=1e-4)
 
 
 def test_a_batch_that_cannot_be_shared(tmp_path):

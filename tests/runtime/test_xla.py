@@ -86,8 +86,8 @@ def test_another_mode_and_another_learning_rate_compile_nothing(tmp_path, first_
 def test_where_programs_are_kept(tmp_path, directory, env, expected):
     env = {name: str(tmp_path / value) for name, value in env.items()}
     code = (
-        "import sys, jax; from mnist_jax import compilation\n"
-        "compilation.enable_cache(*sys.argv[1:]); jax.jit(lambda x: x + 1)(1.0)"
+        "import sys, jax; from mnist_jax.runtime import xla\n"
+        "xla.enable_cache(*sys.argv[1:]); jax.jit(lambda x: x + 1)(1.0)"
     )
     python("-c", code, *directory, cwd=tmp_path, **env)
     assert [d for d in ("by-env", "by-xdg") if list((tmp_path / d).rglob("*-cache"))] == expected

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import time
 
@@ -55,7 +56,7 @@ def all_files_empty(step):
 
 
 def garbled_record(step):
-    (step / "record" / "metadata").write_bytes(b'{"score": 1, \xff')
+    (step / "record" / "metadata").write_bytes(b'{"history": 1, \xff')
 
 
 def record_is_no_object(step):
@@ -98,64 +99,59 @@ DAMAGES = [
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_newest_is_told_by_name_and_its_epoch_made_again(tmp_path, damage):
-    save_run(tmp_path, [0.1, 0.9, 0.3, 0.4])
+def test_a_damaged_newest_is_named_and_its_epoch_saved_again(tmp_path, damage):
+    save_run(tmp_path, 4)
     damage(tmp_path / "4")
     told = []
     with checkpoint.open_directory(tmp_path) as manager:
-        restored = checkpoint.restore_latest(manager, LIKE, on_warning=told.append)
+        restored = checkpoint.restore(manager, LIKE, on_warning=told.append)
         assert_is_epoch(restored, 3)
         assert len(told) == 1
-        assert told[0].startswith(f"{tmp_path / '4'}: damaged")
+        assert re.match(f"{tmp_path / '4'}: .*damaged checkpoint", told[0])
         assert "\n" not in told[0]
-        assert_is_epoch(checkpoint.restore_best(manager, LIKE), 2)
-        checkpoint.save(manager, 4, make_state(4), make_history(4), 0.4)
-    assert names(tmp_path) == ["2", "3", "4", "4.damaged"]
+        checkpoint.save(manager, 4, make_state(4), make_history(4))
+    assert names(tmp_path) == ["3", "4", "4.damaged"]
     with checkpoint.open_directory(tmp_path) as manager:
-        assert_is_epoch(checkpoint.restore_latest(manager, LIKE), 4)
+        assert_is_epoch(checkpoint.restore(manager, LIKE), 4)
 
 
 @pytest.mark.parametrize("damage", [emptied, one_bit, garbled_record])
-def test_a_damaged_best_is_told_by_name_and_the_next_best_taken(tmp_path, damage):
-    save_run(tmp_path, [0.1, 0.9, 0.4, 0.3])
-    damage(tmp_path / "2")
+def test_a_reader_skips_a_damaged_checkpoint_and_leaves_it(tmp_path, damage):
+    save_run(tmp_path, 4)
+    damage(tmp_path / "4")
     with checkpoint.open_directory(tmp_path) as manager:
-        with pytest.warns(UserWarning, match="2: damaged") as told:
-            assert_is_epoch(checkpoint.restore_best(manager, LIKE), 3)
+        with pytest.warns(UserWarning, match=r"4: .*damaged checkpoint") as told:
+            assert_is_epoch(checkpoint.restore(manager, LIKE, set_aside=False), 3)
         assert len(told) == 1
-        assert_is_epoch(checkpoint.restore_latest(manager, LIKE), 4)
-    assert names(tmp_path) == ["2", "3", "4"]
+    assert names(tmp_path) == ["3", "4"]
 
 
-def test_damage_twice_and_again(tmp_path):
-    save_run(tmp_path, [0.9, 0.1, 0.2])
-    for _ in range(2):  # the second time, a directory 3.damaged is there already
+def test_damage_twice(tmp_path):
+    save_run(tmp_path, 3)
+    for _ in range(2):  # the second time, a directory 3.damaged exists
         emptied(tmp_path / "3")
-        one_bit(tmp_path / "2")
         told = []
         with checkpoint.open_directory(tmp_path) as manager:
-            assert_is_epoch(checkpoint.restore_latest(manager, LIKE, told.append), 1)
-            checkpoint.save(manager, 2, make_state(2), make_history(2), 0.1)
-            checkpoint.save(manager, 3, make_state(3), make_history(3), 0.1)
-        assert [line.split(":")[0] for line in told] == [str(tmp_path / "3"), str(tmp_path / "2")]
-    assert names(tmp_path) == ["1", "2", "2.damaged", "3", "3.damaged"]
+            assert_is_epoch(checkpoint.restore(manager, LIKE, told.append), 2)
+            checkpoint.save(manager, 3, make_state(3), make_history(3))
+        assert [line.split(":")[0] for line in told] == [str(tmp_path / "3")]
+    assert names(tmp_path) == ["2", "3", "3.damaged"]
 
 
-@pytest.mark.parametrize("restore", [checkpoint.restore_latest, checkpoint.restore_best])
-def test_all_damaged_is_an_error_and_stays_one(tmp_path, restore):
-    save_run(tmp_path, [0.1, 0.9, 0.3, 0.4])
-    for name in names(tmp_path):
-        emptied(tmp_path / name)
+def test_all_damaged_is_an_error_and_stays_one(tmp_path):
+    save_run(tmp_path, 4)
+    emptied(tmp_path / "4")
+    one_bit(tmp_path / "3")
     for _ in range(2):
         told = []
         with (
             checkpoint.open_directory(tmp_path) as manager,
             pytest.raises(CheckpointError, match="--overwrite") as caught,
         ):
-            restore(manager, LIKE, told.append)
+            checkpoint.restore(manager, LIKE, told.append)
         assert str(caught.value).startswith(f"{tmp_path}: every checkpoint is damaged")
         assert "\n" not in str(caught.value)
-        assert len(told) == 3
+        assert [line.split(":")[0] for line in told] == [str(tmp_path / "4"), str(tmp_path / "3")]
 
 
 @pytest.mark.parametrize(
@@ -169,33 +165,33 @@ def test_all_damaged_is_an_error_and_stays_one(tmp_path, restore):
     ],
 )
 def test_another_model_is_an_error_not_damage(tmp_path, like, name, here):
-    save_run(tmp_path, [0.1, 0.2])
-    for restore in (checkpoint.restore_latest, checkpoint.restore_best):
-        with (
-            checkpoint.open_directory(tmp_path) as manager,
-            pytest.raises(CheckpointError) as error,
-        ):
-            restore(manager, like)
-        message = str(error.value)
-        assert message.startswith(f"{tmp_path / '2'}: ")
-        assert f"{name} is " in message
-        assert f"{here}" in message.split(" there and ")[1]
+    save_run(tmp_path, 2)
+    with (
+        checkpoint.open_directory(tmp_path) as manager,
+        pytest.raises(CheckpointError) as error,
+    ):
+        checkpoint.restore(manager, like)
+    message = str(error.value)
+    assert message.startswith(f"{tmp_path / '2'}: ")
+    assert f"{name} is " in message
+    assert f"{here}" in message.split(" there and ")[1]
     assert names(tmp_path) == ["1", "2"]
 
 
 def test_read_only_leaves_all_as_it_is(tmp_path):
     with checkpoint.open_directory(tmp_path / "none", read_only=True) as manager:
-        assert checkpoint.restore_best(manager, LIKE) is None
+        assert checkpoint.restore(manager, LIKE, set_aside=False) is None
     assert names(tmp_path) == []
-    save_run(tmp_path, [0.9, 0.1, 0.2])
-    one_bit(tmp_path / "1")
+    save_run(tmp_path, 3)
+    one_bit(tmp_path / "3")
     # What a process that is training has for moments.
     (tmp_path / "4.orbax-checkpoint-tmp").mkdir()
     (tmp_path / "deleted" / "2").mkdir(parents=True)
     before = names(tmp_path)
     told = []
     with checkpoint.open_directory(tmp_path, read_only=True) as manager:
-        assert_is_epoch(checkpoint.restore_best(manager, LIKE, told.append), 3)
+        restored = checkpoint.restore(manager, LIKE, told.append, set_aside=False)
+        assert_is_epoch(restored, 2)
     time.sleep(0.1)  # orbax cleans up in a thread
     assert len(told) == 1
     assert names(tmp_path) == before

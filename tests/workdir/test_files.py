@@ -16,7 +16,7 @@ from mnist_jax.workdir import files
 
 FILES = {
     "metrics.jsonl": "{}",
-    "members.jsonl": "{}",
+    "trials.jsonl": "{}",
     "summary.json": "{}",
     "predictions.npz": "",
     "out_of_fold.npz": "",
@@ -257,11 +257,29 @@ def test_a_config_comes_back_with_its_types_and_what_is_newer_has_its_default(tm
     prepare(tmp_path, model__widths=(16,))
     path = tmp_path / "config.json"
     there = json.loads(path.read_text())
-    del there["members"], there["optim"]["clip"]
+    del there["sweep"], there["optim"]["clip"]
     path.write_text(json.dumps(there))
     stored, _ = files.read_config(tmp_path)
     assert stored.to_dict() == fields(model__widths=(16,))
     assert stored.model.get_type("dropout") is tuple  # of a placeholder, which JSON has as null
+
+
+def test_a_run_of_version_0_1_is_refused_in_one_line(run):
+    """Its config has a section of members, which is now the sweep."""
+    path = run / "config.json"
+    there = json.loads(path.read_text())
+    there["members"] = there.pop("sweep")
+    path.write_text(json.dumps(there))
+    message = refusal(run)
+    assert message.startswith(
+        f"{run}: was written by mnist_jax 0.1, which this version cannot read"
+    )
+    assert "\n" not in message
+    for read in (files.read_config, files.read_summary):
+        with pytest.raises(UserError, match=r"was written by mnist_jax 0\.1"):
+            read(run)
+    prepare(run, overwrite=True)
+    assert files.read_config(run)[1] == "abc"
 
 
 @pytest.mark.parametrize("change", [{"quantum": True}, {"seed": "one"}])

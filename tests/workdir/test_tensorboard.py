@@ -1,16 +1,15 @@
-"""TensorBoard's files, read with tensorboardX's own protocol buffers."""
+"""TensorBoard's event files: epochs, results, and disks that are full."""
 
 import io
-import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from tensorboardX.proto.event_pb2 import Event
+from tensorboard_events import events, scalars
 
 from mnist_jax.types import UserError
-from mnist_jax.workdir.tensorboard import Board
+from mnist_jax.workdir.tensorboard import TensorBoard
 
 ROW = {
     "epoch": 1,
@@ -25,27 +24,6 @@ ROW = {
 }
 
 
-def events(directory):
-    """(step, value) of everything in the only file of a TensorBoard folder."""
-    (path,) = directory.iterdir()
-    content, found = path.read_bytes(), []
-    while content:  # TFRecord: length, its checksum, the bytes, their checksum
-        (length,) = struct.unpack("<Q", content[:8])
-        event = Event.FromString(content[12 : 12 + length])
-        found += [(event.step, value) for value in event.summary.value]
-        content = content[16 + length :]
-    return found
-
-
-def scalars(directory):
-    """(tag, epoch, value) of every number."""
-    return [
-        (value.tag, step, value.simple_value)
-        for step, value in events(directory)
-        if value.WhichOneof("value") == "simple_value"
-    ]
-
-
 def expected(rows):
     names = ("train_loss", "train_accuracy", "learning_rate", "seconds", "examples_per_second")
     return [(name, row["epoch"], pytest.approx(row[name])) for row in rows for name in names]
@@ -53,12 +31,12 @@ def expected(rows):
 
 def test_every_epoch_is_there_once_and_at_once(tmp_path):
     rows = [{**ROW, "epoch": epoch, "train_loss": 1 / epoch} for epoch in (1, 2, 3)]
-    with Board(tmp_path / "board", []) as board:
+    with TensorBoard(tmp_path / "board", []) as board:
         for done, row in enumerate(rows, 1):
             board.epoch(row)
             assert scalars(tmp_path / "board") == expected(rows[:done])
     # After a kill: the last epoch's checkpoint was not complete, so it is trained again.
-    with Board(tmp_path / "board", rows[:2]) as board:
+    with TensorBoard(tmp_path / "board", rows[:2]) as board:
         board.epoch({**ROW, "epoch": 3})
     assert scalars(tmp_path / "board") == expected([*rows[:2], {**ROW, "epoch": 3}])
 
@@ -68,7 +46,7 @@ def test_what_came_of_the_run(tmp_path):
     weights = np.linspace(-1, 1, 50, dtype=np.float32).reshape(5, 10)
     hparams = {"seed": 3, "optim.name": "adam", "model.widths": [4, 2], "train.clip": None}
     params = {"Dense_0/kernel": weights, "spoilt": weights * np.nan}
-    with Board(tmp_path / "board", [ROW]) as board:
+    with TensorBoard(tmp_path / "board", [ROW]) as board:
         board.finish(1, hparams, {"test_accuracy": 0.75}, {"01 4 as 9": image}, params)
     found = {value.tag: value for step, value in events(tmp_path / "board") if step == 1}
     assert ("test_accuracy", 1, 0.75) in scalars(tmp_path / "board")
@@ -89,7 +67,7 @@ def test_what_came_of_the_run(tmp_path):
 
 def test_a_full_disk(tmp_path):
     def fill_the_disk():
-        with Board(tmp_path / "board", []) as board:
+        with TensorBoard(tmp_path / "board", []) as board:
             records = board.writer._py_recordio_writer
             records._writer.close()
             records._writer = full
@@ -103,4 +81,4 @@ def test_a_full_disk(tmp_path):
 def test_a_file_in_its_place(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"/file: cannot be written \(File exists\); make room$"):
-        Board(tmp_path / "file", [])
+        TensorBoard(tmp_path / "file", [])

@@ -1,4 +1,4 @@
-"""TensorBoard itself, opened on a run: it finds everything that the run left for it."""
+"""TensorBoard itself, opened on a run and a sweep: it shows everything that they wrote for it."""
 
 import json
 import re
@@ -11,15 +11,20 @@ import pytest
 
 from mnist_jax.cli import flags
 from mnist_jax.data import splits
-from mnist_jax.runs import loop
+from mnist_jax.runs.training import train_run
+
+DIGITS = "--config=configs/linear.py:digits"
+GRID = '--config.sweep.grid={"optim.learning_rate": [0.01, 0.0001]}'
 
 
 @pytest.fixture(scope="module")
 def ask(tmp_path_factory):
     """A function that asks TensorBoard for JSON: a path, and what to post to it, if anything."""
     folder = tmp_path_factory.mktemp("runs")
-    config = flags.parse(["--config=configs/linear.py:digits", "--config.train.epochs=3"]).config
-    loop.run(config, splits.load(config), folder / "a run", echo=lambda line: None)
+    config = flags.parse([DIGITS, "--config.train.epochs=3"]).config
+    train_run(config, splits.load(config), folder / "a run", log=lambda line: None)
+    sweep = flags.parse([DIGITS, "--config.train.epochs=2", GRID]).config
+    train_run(sweep, splits.load(sweep), folder / "a sweep", log=lambda line: None)
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", folder, "--port", "0"]
     process = subprocess.Popen(
         [*command, "--load_fast=false"],
@@ -41,7 +46,7 @@ def ask(tmp_path_factory):
                 return json.load(answer)
 
         end = time.monotonic() + 60
-        while not ask("scalars/tags") and time.monotonic() < end:
+        while len(ask("scalars/tags")) < 3 and time.monotonic() < end:
             time.sleep(0.2)
         yield ask
         process.terminate()
@@ -72,5 +77,18 @@ def test_hyperparameters(ask):
     found = ask("hparams/experiment", {"experimentName": ""})
     names = {row["name"] for row in found["hparamInfos"]}
     assert {"data", "model.name", "optim.learning_rate", "train.epochs", "seed"} <= names
-    assert not any(name.startswith("members.") for name in names)
+    assert not any(name.startswith("sweep.") for name in names)
     assert "test_accuracy" in {row["name"]["tag"] for row in found["metricInfos"]}
+
+
+def test_a_sweep_has_a_directory_for_each_trial(ask):
+    tags = ask("scalars/tags")
+    assert set(tags) == {NAME, *(f"a sweep/tensorboard/trial-{i}" for i in range(2))}
+    for trial in range(2):
+        points = ask(f"scalars/scalars?tag=val_loss&run=a%20sweep/tensorboard/trial-{trial}")
+        assert [epoch for _, epoch, _ in points] == [1, 2]
+    # Test results of the chosen setting alone.
+    assert ["test_accuracy" in tags[f"a sweep/tensorboard/trial-{i}"] for i in range(2)] == [
+        True,
+        False,
+    ]
