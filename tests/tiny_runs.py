@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
+from tensorboard_events import scalars
 
 from mnist_jax import config as configs
 from mnist_jax import train
@@ -15,7 +16,6 @@ from mnist_jax.data import splits
 from mnist_jax.runs import groups, space, training
 from mnist_jax.train import trials as vmapped
 from mnist_jax.workdir import checkpoint, files
-from tests.workdir.test_tensorboard import scalars
 
 ROOT = Path(__file__).parent.parent
 LINEAR = {"data.name": "digits", "model.name": "linear", "train.epochs": 3}

@@ -72,11 +72,12 @@ def train_group(
     with writer:
         if last := multihost.from_first(lambda: writer.resume(states)):
             states, rows, done = last.state, last.history, last.epoch
-        active = states.active & ~np.isin(group.settings, [*dropped])
+        left = ~np.isin(group.settings, [*dropped])
+        active = states.active & left
         todo = range(done + 1, (until or group.epochs) + 1)
         if not todo or not active.any():
-            if not group.single:
-                log(f"{writer.directory}: is trained already")
+            why = "is trained already" if left.any() else "all its settings are dropped"
+            log(f"{writer.workdir or writer.directory}: {why}")
             return Trained(group, states, rows, 0.0)
         if done:
             log(f"{writer.workdir or writer.directory}: resumes after epoch {done}/{group.epochs}")

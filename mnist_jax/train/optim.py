@@ -155,7 +155,7 @@ def global_norm(tree: PyTree) -> Float[Array, ""]:
     """Return the Euclidean norm of all numbers of a tree."""
     import optax
 
-    return loosely(optax.global_norm)(tree)
+    return loosely(optax.tree.norm)(tree)
 
 
 def optimizer(

@@ -214,7 +214,7 @@ def _end_epoch(
     better = moves & is_better(val_score, val_loss, before.best_score, before.best_loss)
     # Held-out folds evaluate the setting: choosing an epoch by them would be optimistic.
     keeps = better if data.validates and data.folds is None else moves
-    waited = jnp.where(better, 0, before.waited + moves)
+    waited = jnp.where(better, 0, before.waited + moves.astype(jnp.int32))
     waits = waited < plan.patience if plan.patience and data.validates else True
     last_step = state._replace(step=state.step - 1)
     after = TrialState(
