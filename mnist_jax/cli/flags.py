@@ -177,6 +177,7 @@ _KINDS: dict[type, tuple[Callable[[str], Any], str]] = {
     float: (float, "a number"),
     bool: (lambda text: _BOOLEANS[text.lower()], "true or false"),
     tuple: (_tuple, "a tuple such as 64,32"),
+    object: (str, "JSON"),  # parsed by the readers of the key
 }
 
 

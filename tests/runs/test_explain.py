@@ -3,8 +3,6 @@
 Occlusion is compared with its definition on nets that are linear in the pixels.
 """
 
-from types import SimpleNamespace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,9 +11,13 @@ import pytest
 from mnist_jax import config, train
 from mnist_jax.analysis import error_analysis
 from mnist_jax.data import splits
-from mnist_jax.runs import explain
 from mnist_jax.models import networks
+from mnist_jax.runs import explain
+from mnist_jax.runs.groups import Group
+from mnist_jax.runs.loop import Trained
+from mnist_jax.runs.select import Selection
 from mnist_jax.train import evaluate
+from mnist_jax.train.trials import Plan, TrialState
 
 
 def untrained(task="multiclass", trials=1, **fields):
@@ -28,20 +30,23 @@ def untrained(task="multiclass", trials=1, **fields):
     nets = jax.vmap(recipe.model.init)(jax.random.split(jax.random.key(0), trials))
     nets = jax.device_get(nets)
     first = jax.tree.map(lambda x: x[0], nets)
-    outputs = evaluate.predict(
-        recipe.model, first, digits.test.images, corrupt=recipe.task.corrupt
-    )
+    outputs = evaluate.predict(recipe.model, first, digits.test.images, corrupt=recipe.task.corrupt)
     scores = np.asarray(recipe.task.scores(outputs))
     selection = selected(recipe, nets, trials)
     found = explain.explain(selection, digits, np.stack([scores] * trials))
     return digits, selection, first, scores, found
 
 
+def partly(kind, **fields):
+    """Return a named tuple of which only some fields are needed."""
+    return kind(**{**dict.fromkeys(kind._fields), **fields})
+
+
 def selected(recipe, nets, trials):
-    """Return what `explain` reads of a selection."""
-    group = SimpleNamespace(plan=SimpleNamespace(recipe=recipe))
-    final = SimpleNamespace(group=group, states=SimpleNamespace(best=nets))
-    return SimpleNamespace(final=final, places=[*range(trials)])
+    """Return a selection with what `explain` reads."""
+    group = partly(Group, plan=partly(Plan, recipe=recipe))
+    final = partly(Trained, group=group, states=partly(TrialState, best=nets))
+    return partly(Selection, final=final, places=[*range(trials)])
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +108,7 @@ def test_several_nets_and_other_tasks_have_their_layers_only(linear, task, trial
     assert found.relevance.shape == (0, 28, 28)
 
 
-# --- occlusion -------------------------------------------------------------------------------------
+# --- occlusion -----------------------------------------------------------------------------------
 
 
 def relevance_of(weights, image):

@@ -50,7 +50,9 @@ def test_programs_are_as_wide_as_the_trials_that_still_train_need(examples, monk
 
     def widths():
         all_trials = space.expand(config)
-        return [groups.make_plan(config, all_trials, examples, n).width for n in (None, 8, 4, 3, 1, 0)]
+        return [
+            groups.make_plan(config, all_trials, examples, n).width for n in (None, 8, 4, 3, 1, 0)
+        ]
 
     assert widths() == [8, 8, 4, 3, 1, 1]
     config.sweep.width, config.sweep.share_batches = 0, True
@@ -94,7 +96,7 @@ def test_devices_without_a_trial_share_the_batches_of_others(
     config.sweep.update(seeds=trials, width=trials)
     config.train.batch_size = batch_size
     plan = groups.make_plan(config, space.expand(config), examples)
-    assert plan.mesh is meshes[parts]
+    assert plan.recipe.mesh is meshes[parts]
     assert plan.width == width
 
 
@@ -102,7 +104,7 @@ def test_devices_without_a_trial_share_the_batches_of_others(
     ("room", "width"),
     [(0.5, 1), (1, 1), (3, 3), (4.9, 4), (6, 5), (9, 5), (10, 10), (1e3, 10), (None, 10)],
 )
-def test_accelerators_train_as_many_trials_as_their_memory_holds(examples, monkeypatch, room, width):
+def test_accelerators_train_as_many_trials_as_fit_in_memory(examples, monkeypatch, room, width):
     """Ten trials, with room for some of them; all programs are equally wide."""
     config = two(linear.get_config)
     config.sweep.seeds, config.train.batch_size = 10, 100

@@ -12,7 +12,6 @@ from tiny_sweeps import parse, rows, run, same_bits, summary
 from mnist_jax.analysis import stats
 from mnist_jax.runs import loop, select
 from mnist_jax.runtime import progress
-from mnist_jax.workdir import files
 
 
 def test_settings_are_compared_with_the_chosen_one_pair_by_pair():
@@ -74,13 +73,38 @@ def test_the_best_setting_is_complete_and_has_the_best_score_and_loss(better, wo
 @pytest.mark.parametrize(
     ("score", "mean", "sd", "text"),
     [
-        ("accuracy", 0.98765, 0.0012, "accuracy 98.76% ± 0.12"),
+        ("accuracy", 0.98764, 0.0012, "accuracy 98.76% ± 0.12"),
         ("macro_f1", 0.5, None, "macro f1 50.00%"),
         ("psnr", 21.301, 0.25, "psnr 21.30 dB ± 0.25"),
     ],
 )
 def test_scores_are_formatted_with_their_units(score, mean, sd, text):
     assert select.format_score(score, mean, sd) == text
+
+
+def test_the_choice_in_a_line():
+    rows = [
+        {
+            "setting": setting,
+            "overrides": {"model.dropout": dropout},
+            "seed": seed,
+            "fold": None,
+            "status": "finished",
+            "val_loss": 1.0,
+            "val_accuracy": 0.9 + 0.005 * setting + 0.001 * seed,
+        }
+        for setting, dropout in enumerate((0.0, 0.2))
+        for seed in range(3)
+    ]
+    described = select.describe_settings(rows, "accuracy")
+    line = select.explain_choice(described, 1, "accuracy", folds=0)
+    assert line == "best of 2 settings by validation: dropout 0.2: accuracy 90.60% ± 0.10"
+    assert select.explain_choice(described[:1], 0, "accuracy", folds=0) == ""
+    line = select.explain_choice(described[:1], 0, "accuracy", folds=5)
+    assert line == "5 held-out folds: accuracy 90.10% ± 0.10"
+    lost = {"val_loss": None, "val_accuracy": None}
+    alone = select.describe_settings([rows[0] | lost], "accuracy")
+    assert select.explain_choice(alone, 0, "accuracy", folds=0) == ""
 
 
 # --- successive halving ---------------------------------------------------------------------------

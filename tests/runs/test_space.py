@@ -60,7 +60,10 @@ def test_the_chosen_setting_is_trained_again():
     config = make(seeds=2, folds=3, grid={"model.widths": [[8], [16]]})  # without a default
     whole, alone = space.refit(config, space.expand(config), 1)
     assert whole.sweep.folds == 0
-    assert [(trial.setting, trial.seed, trial.fold) for trial in alone] == [(1, 0, None), (1, 1, None)]
+    assert [(trial.setting, trial.seed, trial.fold) for trial in alone] == [
+        (1, 0, None),
+        (1, 1, None),
+    ]
     assert space.config_of(whole, alone[0]).model.widths == (16,)
     assert config.sweep.folds == 3  # untouched
 

@@ -1,13 +1,11 @@
 """The summary of a sweep: its ensemble and its outer folds."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.metrics import log_loss
-from tests.analysis.test_metrics import loop_ece, probabilities
 
-from mnist_jax.analysis import metrics
-from mnist_jax.runs import evaluation, summary
+from mnist_jax.runs import summary
+from tests.analysis.test_metrics import loop_ece, probabilities
 
 TRIALS, N, CLASSES = 4, 300, 5
 
@@ -38,23 +36,11 @@ def test_an_ensemble_is_evaluated_by_its_mean_probabilities(overconfident):
 
 def test_scores_that_are_not_probabilities_have_no_calibration(overconfident):
     found = summary.evaluate_ensemble(*overconfident, False)
-    assert found["test_accuracy"] == summary.evaluate_ensemble(*overconfident, True)["test_accuracy"]
+    assert (
+        found["test_accuracy"] == summary.evaluate_ensemble(*overconfident, True)["test_accuracy"]
+    )
     for key in ("nll", "nll_of_trials", "ece", "reliability"):
         assert found[key] is None
-
-
-def test_pooled_diagrams_are_those_of_all_predictions(overconfident):
-    logits, labels = overconfident
-
-    def diagram(logits, labels):
-        report = metrics.classification(jnp.asarray(logits), jnp.asarray(labels))
-        return metrics.to_python(report, list("abcde"))["reliability"]
-
-    pooled = evaluation.pool([diagram(one, labels) for one in logits])
-    whole = diagram(logits.reshape(-1, CLASSES), np.tile(labels, TRIALS))
-    assert len(pooled) == len(whole) == 15
-    for ours, theirs in zip(pooled, whole, strict=True):
-        assert ours == pytest.approx(theirs, rel=1e-4)
 
 
 def test_outer_folds_are_described():

@@ -229,5 +229,3 @@ def test_traced_numbers_are_not_compiled_in(monkeypatch):
         results[name] = str(bits(train.variables(state)))
     assert len(traced) == 1
     assert len(set(results.values())) == len(results) == 10  # and each of them has an effect
-
-

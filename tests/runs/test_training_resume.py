@@ -1,5 +1,6 @@
 """A run that is stopped, damaged or out of disk space resumes to the bits of an unbroken one."""
 
+import itertools
 import re
 import resource
 import shutil
@@ -240,10 +241,14 @@ def test_a_checkpoint_is_written_while_the_next_epoch_is_computed(
     monkeypatch.setattr(loop, "start_epoch", started)
     monkeypatch.setattr(Writer, "save", saved)
     workdir = tmp_path / "run"
-    log = lambda line: line.startswith("epoch") and events.append(line.split("/")[0])  # noqa: E731
+
+    def log(line):
+        if line.startswith("epoch"):
+            events.append(line.partition("/")[0])
+
     training.train_run(config, examples, workdir, log=log)
-    during = [[f"start {n}", f"save {n - 1}", f"epoch {n}"] for n in range(2, 7)]
-    assert events == ["start 1", "epoch 1", *sum(during, []), "save 6"]
+    later = [(f"start {n}", f"save {n - 1}", f"epoch {n}") for n in range(2, 7)]
+    assert events == ["start 1", "epoch 1", *itertools.chain(*later), "save 6"]
     assert steps == [(10 * n, 10 * n, n) for n in range(1, 7)]
     is_whole_and_the_same(workdir, unbroken)
 

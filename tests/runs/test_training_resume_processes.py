@@ -143,7 +143,9 @@ def test_stopped_by_signals(folder):
         process.send_signal(signum)
         out, err = process.communicate()
         assert process.returncode == code, first + out + err
-        assert err == "stopping after this epoch, which will be saved; the same again stops at once\n"
+        assert (
+            err == "stopping after this epoch, which will be saved; the same again stops at once\n"
+        )
         # The signal may find the next epoch begun.
         stopped = re.search(
             rf"stopped after epoch (\d+) of {epochs}, which is saved; to resume:\n{command}$", out
