@@ -7,6 +7,7 @@ import signal
 import jax
 import numpy as np
 import pytest
+from tensorboard_events import scalars
 from tiny_runs import ROOT, bits, logits_of, restored
 from tiny_sweeps import SMALL, parse, rows, run, same_bits, summary
 
@@ -62,6 +63,18 @@ def test_the_files_of_a_sweep_agree(swept):
     assert "9 trials" in page
     assert "learning_rate 0.003" in page
     assert page.count("<svg") >= 4
+
+
+def test_each_trial_has_its_curves_in_tensorboard(swept):
+    history = rows(swept, files.METRICS)
+    for row in rows(swept):
+        found = scalars(swept / files.TENSORBOARD / f"trial-{row['trial']}")
+        curve = [(epoch, value) for tag, epoch, value in found if tag == "val_accuracy"]
+        own = [r for r in history if r["trial"] == row["trial"]]
+        assert curve == [(r["epoch"], np.float32(r["val_accuracy"])) for r in own]
+        tested = [value for tag, _, value in found if tag == "test_accuracy"]
+        expected = [row["test_accuracy"]] if "test_accuracy" in row else []
+        assert tested == pytest.approx(expected)
 
 
 def test_a_finished_run_is_left_alone(swept):
