@@ -72,11 +72,12 @@ def train_group(
     with writer:
         if last := multihost.on_first_process(lambda: writer.resume(states)):
             states, rows, done = last.state, last.history, last.epoch
-        active = states.active & ~np.isin(group.settings, [*dropped])
+        left = ~np.isin(group.settings, [*dropped])
+        active = states.active & left
         todo = range(done + 1, (until or group.epochs) + 1)
         if not todo or not active.any():
-            if not group.single:
-                log(f"{writer.directory}: is trained already")
+            why = "is trained already" if left.any() else "all its settings are dropped"
+            log(f"{writer.workdir or writer.directory}: {why}")
             return Trained(group, states, rows, 0.0)
         if done:
             log(f"{writer.workdir or writer.directory}: resumes after epoch {done}/{group.epochs}")
@@ -112,8 +113,10 @@ def _fit(
                 multihost.on_first_process(unsaved)
                 unsaved = None
             new: list[Row] = []
+            active = sum(len(chunk.active) for chunk in chunks)
             for i, (chunk, job) in enumerate(zip(chunks, jobs, strict=True)):
-                bar.describe(f"epoch {epoch}/{group.epochs}" + _position(group, len(new)))
+                place = "" if group.single else f", trial {len(new) + 1}/{active}"
+                bar.describe(f"epoch {epoch}/{group.epochs}{place}")
                 while futures.wait([job], timeout=0.1).not_done:
                     bar.tick()
                 after, measured, seconds = job.result()
@@ -125,8 +128,8 @@ def _fit(
                 seconds /= min(group.plan.threads, len(chunks))  # they run at the same time
                 new += make_rows(group, chunk, measured, epoch, seconds)
                 bar.add(size * len(chunk.active))
-                active = [p for p, on in zip(chunk.places, measured.active, strict=False) if on]
-                chunks[i] = chunk._replace(states=after, active=active)
+                left = [p for p, on in zip(chunk.places, measured.active, strict=False) if on]
+                chunks[i] = chunk._replace(states=after, active=left)
             rows = rows + new
             bar.add(size * (len(group.settings) - len(new)))  # stopped trials count as done
             seconds = time.perf_counter() - start
@@ -288,10 +291,6 @@ def introduction(plan: Plan, epochs: int, active: int) -> str:
     else:
         how = f"one per core, {programs} at once" if programs > 1 else "one after the other"
     return f"{active} trials of {epochs} epochs, {how}"
-
-
-def _position(group: Group, done: int) -> str:
-    return "" if group.single else f", trial {done + 1}/{len(group.settings)}"
 
 
 def _finite(value: Any) -> float | None:

@@ -1,4 +1,4 @@
-"""How groups of members are planned."""
+"""How groups of trials are planned."""
 
 import types
 
@@ -9,7 +9,7 @@ import pytest
 from configs import fast, linear, mlp
 from mnist_jax.data.splits import Split, Splits
 from mnist_jax.runs import groups, space
-from mnist_jax.runtime import sharding
+from mnist_jax.runtime import provenance, sharding
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def examples():
 
 def two(get_config):
     config = get_config("mnist")
-    config.data.val_size, config.members.seeds = 0.0, 2
+    config.data.val_size, config.sweep.seeds = 0.0, 2
     return config
 
 
@@ -35,42 +35,44 @@ def mlp_128(dataset):
     return config
 
 
-def test_only_convolutions_take_turns(examples, monkeypatch):
-    monkeypatch.setattr(groups, "cores", lambda: 2)
+def test_only_convolutions_are_trained_one_after_the_other(examples, monkeypatch):
+    monkeypatch.setattr(provenance, "cores", lambda: 2)
     for get_config, threads in ((linear.get_config, 2), (fast.get_config, 1)):
         config = two(get_config)
-        assert groups.plan(config, space.expand(config), examples).threads == threads
+        assert groups.make_plan(config, space.expand(config), examples).threads == threads
 
 
-def test_programs_are_as_wide_as_those_who_still_train_need(examples, monkeypatch):
-    monkeypatch.setattr(groups, "cores", lambda: 2)
+def test_programs_are_as_wide_as_the_trials_that_still_train_need(examples, monkeypatch):
+    monkeypatch.setattr(provenance, "cores", lambda: 2)
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     config = two(linear.get_config)
-    config.members.seeds, config.members.width = 8, 8
+    config.sweep.seeds, config.sweep.width = 8, 8
 
     def widths():
-        everyone = space.expand(config)
-        return [groups.plan(config, everyone, examples, n).width for n in (None, 8, 4, 3, 1, 0)]
+        all_trials = space.expand(config)
+        return [
+            groups.make_plan(config, all_trials, examples, n).width for n in (None, 8, 4, 3, 1, 0)
+        ]
 
     assert widths() == [8, 8, 4, 3, 1, 1]
-    config.members.width, config.members.share_batches = 0, True
+    config.sweep.width, config.sweep.share_batches = 0, True
     assert widths() == [4, 4, 2, 2, 1, 1]
 
 
-def test_devices_of_members_are_never_to_share_batches(examples, monkeypatch):
-    """Which might not suit them, as nobody has checked at the start."""
+def test_devices_that_hold_trials_do_not_share_batches_later(examples, monkeypatch):
+    """Whether they could was not checked at the start."""
     monkeypatch.setattr(jax, "device_count", lambda: 4)
     mesh = types.SimpleNamespace(shape={"trial": 4, "batch": 1})
     monkeypatch.setattr(sharding, "make_mesh", lambda parts: mesh)
     config = two(linear.get_config)
-    config.members.seeds, config.members.width, config.train.batch_size = 8, 8, 30
-    everyone = space.expand(config)
-    plans = [groups.plan(config, everyone, examples, n) for n in (8, 5, 4, 1, 0)]
+    config.sweep.seeds, config.sweep.width, config.train.batch_size = 8, 8, 30
+    all_trials = space.expand(config)
+    plans = [groups.make_plan(config, all_trials, examples, n) for n in (8, 5, 4, 1, 0)]
     assert [plan.width for plan in plans] == [8, 8, 4, 4, 4]
 
 
 @pytest.mark.parametrize(
-    ("devices", "members", "batch_size", "parts", "width"),
+    ("devices", "trials", "batch_size", "parts", "width"),
     [
         (4, 8, 30, 4, 8),
         (4, 5, 32, 4, 8),
@@ -82,8 +84,8 @@ def test_devices_of_members_are_never_to_share_batches(examples, monkeypatch):
         (4, 1, 32, 1, 1),
     ],
 )
-def test_devices_without_a_member_share_those_of_others(
-    examples, monkeypatch, devices, members, batch_size, parts, width
+def test_devices_without_a_trial_share_the_batches_of_others(
+    examples, monkeypatch, devices, trials, batch_size, parts, width
 ):
     monkeypatch.setattr(jax, "device_count", lambda: devices)
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
@@ -91,10 +93,10 @@ def test_devices_without_a_member_share_those_of_others(
     meshes = {parts: types.SimpleNamespace(shape=shape)}
     monkeypatch.setattr(sharding, "make_mesh", meshes.__getitem__)
     config = two(linear.get_config)
-    config.members.update(seeds=members, width=members)
+    config.sweep.update(seeds=trials, width=trials)
     config.train.batch_size = batch_size
-    plan = groups.plan(config, space.expand(config), examples)
-    assert plan.mesh is meshes[parts]
+    plan = groups.make_plan(config, space.expand(config), examples)
+    assert plan.recipe.mesh is meshes[parts]
     assert plan.width == width
 
 
@@ -102,16 +104,16 @@ def test_devices_without_a_member_share_those_of_others(
     ("room", "width"),
     [(0.5, 1), (1, 1), (3, 3), (4.9, 4), (6, 5), (9, 5), (10, 10), (1e3, 10), (None, 10)],
 )
-def test_accelerators_train_as_many_as_their_memory_holds(examples, monkeypatch, room, width):
-    """Ten members, with room for so many; the programs are as wide as each other."""
+def test_accelerators_train_as_many_trials_as_fit_in_memory(examples, monkeypatch, room, width):
+    """Ten trials, with room for some of them; all programs are equally wide."""
     config = two(linear.get_config)
-    config.members.seeds, config.train.batch_size = 10, 100
+    config.sweep.seeds, config.train.batch_size = 10, 100
     # Ours: 7,850 numbers, eight times; ten outputs of each example, eight times; half the memory.
     memory = None if room is None else {"bytes_limit": 2 * room * 4 * 8 * (7850 + 100 * 10)}
     device = types.SimpleNamespace(memory_stats=lambda: memory)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "local_devices", lambda: [device])
-    plan = groups.plan(config, space.expand(config), examples)
+    plan = groups.make_plan(config, space.expand(config), examples)
     assert (plan.width, plan.threads) == (width, 1)
 
 
@@ -126,13 +128,13 @@ def test_accelerators_train_as_many_as_their_memory_holds(examples, monkeypatch,
         (fast.get_config, 10, 1),
     ],
 )
-def test_on_a_cpu_small_nets_that_share_batches_are_one_program_a_thread(
+def test_small_nets_that_share_batches_are_one_program_per_thread_on_a_cpu(
     examples, monkeypatch, get_config, count, width
 ):
-    monkeypatch.setattr(groups, "cores", lambda: 2)
+    monkeypatch.setattr(provenance, "cores", lambda: 2)
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     config = two(get_config)
-    config.members.seeds, config.members.share_batches = count, True
-    assert groups.plan(config, space.expand(config), examples).width == width
-    config.members.share_batches = False
-    assert groups.plan(config, space.expand(config), examples).width == 1
+    config.sweep.seeds, config.sweep.share_batches = count, True
+    assert groups.make_plan(config, space.expand(config), examples).width == width
+    config.sweep.share_batches = False
+    assert groups.make_plan(config, space.expand(config), examples).width == 1

@@ -1,4 +1,4 @@
-"""Which members a config has."""
+"""The trials of a config."""
 
 import copy
 import json
@@ -16,66 +16,73 @@ from mnist_jax.workdir import files
 GRID = {"optim.learning_rate": [1e-3, 3e-3], "model.dropout": [0.0, (0.1, 0.2)]}
 
 
-def make(**members):
+def make(**sweep):
     config = configs.default()
-    config.update_from_flattened_dict({f"members.{key}": v for key, v in members.items()})
+    config.update_from_flattened_dict({f"sweep.{key}": v for key, v in sweep.items()})
     return config
 
 
-def test_a_plain_config_has_one_member():
+def test_a_plain_config_has_one_trial():
     config = make()
-    assert space.expand(config) == [space.Member(0, {}, 0, None)]
-    assert not space.wanted(config)
+    assert space.expand(config) == [space.Trial(0, {}, 0, None)]
+    assert not space.is_sweep(config)
 
 
 @pytest.mark.parametrize(
-    "members",
+    ("sweep", "expected"),
     [
-        *({"seeds": 2}, {"folds": 2}, {"grid": {"optim.clip": [1.0]}}, {"random": {}}),
-        *({"patience": 3}, {"halving": (2,)}),
+        ({"seeds": 2}, True),
+        ({"folds": 2}, True),
+        ({"grid": {"optim.clip": [1.0]}}, True),
+        ({"random": {}}, True),
+        ({"patience": 3}, False),
+        ({"halving": (2,)}, False),
     ],
 )
-def test_more_is_wanted(members):
-    assert space.wanted(make(**members))
+def test_a_config_is_a_sweep_if_it_may_have_several_trials(sweep, expected):
+    assert space.is_sweep(make(**sweep)) == expected
 
 
 def test_every_combination_of_settings_seeds_and_folds():
     config = make(seeds=2, folds=3, grid=GRID)
     config.seed = 5
-    members = space.expand(config)
-    assert len(members) == len(set(map(str, members))) == 4 * 2 * 3
-    assert {m.seed for m in members} == {5, 6}
-    assert {m.fold for m in members} == {0, 1, 2}
-    assert [m.setting for m in members] == sorted(m.setting for m in members)
-    own = space.config_of(config, members[-1])
+    trials = space.expand(config)
+    assert len(trials) == len(set(map(str, trials))) == 4 * 2 * 3
+    assert {trial.seed for trial in trials} == {5, 6}
+    assert {trial.fold for trial in trials} == {0, 1, 2}
+    assert [trial.setting for trial in trials] == sorted(trial.setting for trial in trials)
+    own = space.config_of(config, trials[-1])
     assert (own.optim.learning_rate, own.model.dropout, own.seed) == (3e-3, (0.1, 0.2), 6)
     assert config.optim.learning_rate == 1e-3  # untouched
 
 
-def test_the_setting_that_is_trained_once_more_is_the_chosen_one():
+def test_the_chosen_setting_is_trained_again():
     config = make(seeds=2, folds=3, grid={"model.widths": [[8], [16]]})  # without a default
     whole, alone = space.refit(config, space.expand(config), 1)
-    assert whole.members.folds == 0
-    assert [(m.setting, m.seed, m.fold) for m in alone] == [(1, 0, None), (1, 1, None)]
+    assert whole.sweep.folds == 0
+    assert [(trial.setting, trial.seed, trial.fold) for trial in alone] == [
+        (1, 0, None),
+        (1, 1, None),
+    ]
     assert space.config_of(whole, alone[0]).model.widths == (16,)
-    assert config.members.folds == 3  # untouched
+    assert config.sweep.folds == 3  # untouched
 
 
 def test_a_number_stands_for_a_tuple_of_one():
     config = make(grid={"model.widths": [7, [8, 9]]})
-    found = [space.config_of(config, m).model.widths for m in space.expand(config)]
+    found = [space.config_of(config, trial).model.widths for trial in space.expand(config)]
     assert found == [(7,), (8, 9)]
 
 
-def test_groups_are_those_of_one_program():
+def test_trials_of_a_group_share_a_program():
     config = make(seeds=2, grid={"model.widths": [[8], [9]], "optim.learning_rate": [0.1, 0.2]})
-    members = space.expand(config)
-    groups = space.groups(config, members)
+    trials = space.expand(config)
+    groups = space.groups(config, trials)
     assert sorted(i for group in groups for i in group) == list(range(8))
-    assert [{members[i].overrides["model.widths"][0] for i in g} for g in groups] == [{8}, {9}]
+    assert [{trials[i].overrides["model.widths"][0] for i in g} for g in groups] == [{8}, {9}]
 
 
-def test_who_clips_or_averages_is_of_another_program_than_who_does_not():
+def test_clipping_and_averaging_are_compiled_in():
     for key in ("optim.clip", "optim.ema"):
         config = make(grid={key: [0.0, 0.5, 0.9], "optim.momentum": [0.0, 0.9]})
         assert space.groups(config, space.expand(config)) == [[0, 1], [2, 3, 4, 5]]
@@ -83,25 +90,25 @@ def test_who_clips_or_averages_is_of_another_program_than_who_does_not():
 
 def test_settings_may_be_listed():
     config = make(settings=[{}, {"optim.clip": 1.0, "model.dropout": 0.5}])
-    found = [space.config_of(config, m) for m in space.expand(config)]
+    found = [space.config_of(config, trial) for trial in space.expand(config)]
     assert [(c.optim.clip, c.model.dropout) for c in found] == [(0.0, None), (1.0, (0.5,))]
 
 
 GIVEN = {"grid": {"model.widths": [(8,), [9]]}}, {"settings": [{}, {"model.batch_norm": True}]}
 
 
-@pytest.mark.parametrize("members", GIVEN)
-def test_a_sweep_is_the_same_as_values_as_json_and_as_flags(members, tmp_path):
-    config = make(**members)
+@pytest.mark.parametrize("sweep", GIVEN)
+def test_a_sweep_is_the_same_as_values_as_json_and_as_flags(sweep, tmp_path):
+    config = make(**sweep)
     config.model.name = "cnn"
     expected = space.expand(config)
-    (key, value), *_ = members.items()
+    (key, value), *_ = sweep.items()
     (tmp_path / "mine.py").write_text(
         "from mnist_jax import config\n\ndef get_config():\n  c = config.default()\n"
-        "  c.model.name, c.members.grid = 'cnn', {'optim.clip': [1.0]}\n  return c\n"
+        "  c.model.name, c.sweep.grid = 'cnn', {'optim.clip': [1.0]}\n  return c\n"
     )
-    words = [f"--config={tmp_path}/mine.py", "--config.members.grid="]
-    typed = flags.parse([*words, f"--config.members.{key}={json.dumps(value)}"]).config
+    words = [f"--config={tmp_path}/mine.py", "--config.sweep.grid="]
+    typed = flags.parse([*words, f"--config.sweep.{key}={json.dumps(value)}"]).config
     (tmp_path / files.CONFIG).write_text(json.dumps({**config.to_dict(), files.FINGERPRINT: ""}))
     stored, _ = files.read_config(tmp_path)
     text = make(**{key: json.dumps(value)})
@@ -110,7 +117,7 @@ def test_a_sweep_is_the_same_as_values_as_json_and_as_flags(members, tmp_path):
         assert space.expand(other) == expected
     for other in (config.copy_and_resolve_references(), text, stored):
         assert configs.differences(config.to_dict(), other.to_dict()) == []
-    assert f"members.{key}" in configs.differences(config.to_dict(), make().to_dict())
+    assert f"sweep.{key}" in configs.differences(config.to_dict(), make().to_dict())
 
 
 def test_the_traced_keys_are_known():
@@ -126,13 +133,13 @@ def test_the_traced_keys_are_known():
 
 
 @pytest.mark.parametrize("key", space.TRACED)
-def test_a_groups_program_has_what_any_of_its_members_has(key):
-    """Its recipe is that of the member with everything on."""
+def test_a_groups_program_has_what_any_of_its_trials_turns_on(key):
+    """Its recipe is that of the trial with everything on."""
     config = make()
     config.model.name = "cnn"
     value = {"optim.learning_rate": 0.5, "model.init_scale": 2.0}.get(key, 0.25)
-    on = space.config_of(config, space.Member(0, {key: value}, 0, None))
-    off = space.config_of(config, space.Member(0, {}, 0, None))
+    on = space.config_of(config, space.Trial(0, {key: value}, 0, None))
+    off = space.config_of(config, space.Trial(0, {}, 0, None))
     merged = space.group_config([off, on])
     ours, theirs = (train.make_recipe(c, 10, 1000) for c in (merged, on))
     assert str(ours.augment) == str(theirs.augment)
@@ -146,12 +153,12 @@ def test_a_groups_program_has_what_any_of_its_members_has(key):
             assert not np.array(merged.model[field]).any()
 
 
-def test_random_settings_are_in_their_ranges_and_of_the_seed():
+def test_random_settings_are_in_their_ranges_and_depend_on_the_seed():
     config = make(
         random={"optim.learning_rate": [1e-4, 1e-1, "log"], "optim.b1": [0.5, 0.9]}, samples=200
     )
-    drawn = [m.overrides for m in space.expand(config)]
-    assert drawn == [m.overrides for m in space.expand(config)]
+    drawn = [trial.overrides for trial in space.expand(config)]
+    assert drawn == [trial.overrides for trial in space.expand(config)]
     rates = np.array([d["optim.learning_rate"] for d in drawn])
     assert len(rates) == 200
     assert ((rates >= 1e-4) & (rates <= 1e-1)).all()
@@ -159,21 +166,21 @@ def test_random_settings_are_in_their_ranges_and_of_the_seed():
     momenta = np.array([d["optim.b1"] for d in drawn])
     assert ((momenta >= 0.5) & (momenta <= 0.9)).all()
     config.seed = 1
-    assert drawn != [m.overrides for m in space.expand(config)]
+    assert drawn != [trial.overrides for trial in space.expand(config)]
 
 
 @pytest.mark.parametrize(
-    ("members", "message"),
+    ("sweep", "message"),
     [
-        ({"grid": "{"}, "config.members.grid: is not JSON"),
-        ({"grid": {"optim.clip": [np.float32(1)]}}, "config.members.grid: is not JSON"),
-        ({"grid": {}}, "config.members.grid: is not lists by keys"),
-        ({"grid": 3}, "config.members.grid: is not lists by keys"),
-        ({"settings": []}, "config.members.settings: is not like"),
-        ({"grid": "[1]"}, "config.members.grid: is not lists by keys"),
-        ({"grid": '{"optim.clip": 1}'}, "config.members.grid: is not lists by keys"),
-        ({"grid": '{"optim.clip": []}'}, "config.members.grid: is not lists by keys"),
-        ({"grid": "{}"}, "config.members.grid: is not lists by keys"),
+        ({"grid": "{"}, "config.sweep.grid: is not JSON"),
+        ({"grid": {"optim.clip": [np.float32(1)]}}, "config.sweep.grid: is not JSON"),
+        ({"grid": {}}, "config.sweep.grid: is not lists by keys"),
+        ({"grid": 3}, "config.sweep.grid: is not lists by keys"),
+        ({"settings": []}, "config.sweep.settings: is not like"),
+        ({"grid": "[1]"}, "config.sweep.grid: is not lists by keys"),
+        ({"grid": '{"optim.clip": 1}'}, "config.sweep.grid: is not lists by keys"),
+        ({"grid": '{"optim.clip": []}'}, "config.sweep.grid: is not lists by keys"),
+        ({"grid": "{}"}, "config.sweep.grid: is not lists by keys"),
         ({"grid": '{"optim.lr": [1]}'}, "config.optim.lr: no such key"),
         ({"grid": '{"learning_rate": [1]}'}, "did you mean config.optim.learning_rate"),
         ({"grid": '{"seed": [1]}'}, "config.seed: no such key"),
@@ -186,18 +193,18 @@ def test_random_settings_are_in_their_ranges_and_of_the_seed():
         ({"grid": '{"train.epochs": [2.5]}'}, "2.5 is no value of config.train.epochs"),
         ({"grid": '{"model.batch_norm": [1]}'}, "1 is no value of config.model.batch_norm"),
         ({"grid": '{"model.widths": [["a"]]}'}, "config.model.widths: 'a' is not a whole number"),
-        ({"settings": "[1]"}, "config.members.settings: is not like"),
-        ({"settings": "[]"}, "config.members.settings: is not like"),
+        ({"settings": "[1]"}, "config.sweep.settings: is not like"),
+        ({"settings": "[]"}, "config.sweep.settings: is not like"),
         ({"settings": '[{"optim.lr": 1}]'}, "config.optim.lr: no such key"),
-        ({"grid": GRID, "random": GRID}, "config.members.random: stands instead of"),
+        ({"grid": GRID, "random": GRID}, "config.sweep.random: stands instead of"),
         ({"random": '{"optim.clip": [1.0, 0.5]}'}, "is not [low, high]"),
         ({"random": '{"optim.clip": [0, 0.5, "log"]}'}, "is not [low, high]"),
         ({"random": '{"optim.clip": [0.5]}'}, "is not [low, high]"),
         ({"random": '{"optim.clip": [0.5, "a"]}'}, "is not [low, high]"),
     ],
 )
-def test_impossible_members_are_refused(members, message):
+def test_impossible_sweeps_are_refused(sweep, message):
     with pytest.raises(UserError) as error:
-        space.expand(make(**members))
+        space.expand(make(**sweep))
     assert message in str(error.value)
     assert "\n" not in str(error.value)

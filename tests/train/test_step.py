@@ -12,7 +12,7 @@ from mnist_jax.analysis import metrics
 from mnist_jax.data import augment
 from mnist_jax.runtime.prng import stream
 
-N, BATCH = 50, 16  # 3 steps an epoch; 2 examples are left out, others each time
+N, BATCH = 50, 16  # 3 steps per epoch; 2 examples are left out, different ones each time
 
 
 SMALL = {"model.name": "mlp", "model.widths": (8,)}
@@ -66,13 +66,18 @@ def copy(state):
     return jax.tree.map(jnp.copy, state)
 
 
+def batch_of(examples, count=BATCH):
+    return train.Examples(*(x[:count] for x in examples))
+
+
 def test_golden_step(examples):
     """One step of softmax regression by gradient descent, by hand."""
     recipe, hparams, root, state = make(**{"model.name": "linear", "optim.name": "sgd"})
-    images, labels = (x[:BATCH] for x in examples)
-    after, sums = train.train_step(recipe, state, images, labels, hparams, root)
+    batch = batch_of(examples)
+    after, sums, _ = train.train_step(recipe, state, batch, hparams, root)
     kernel, bias = (np.asarray(state.params["Dense_0"][k], np.float64) for k in ("kernel", "bias"))
-    x = np.asarray(images, np.float64).reshape(BATCH, -1) / 255
+    labels = np.asarray(batch.labels)
+    x = np.asarray(batch.images, np.float64).reshape(BATCH, -1) / 255
     logits = x @ kernel + bias
     p = np.exp(logits - logits.max(1, keepdims=True))
     p /= p.sum(1, keepdims=True)
@@ -83,9 +88,9 @@ def test_golden_step(examples):
         ours["kernel"], kernel - 1e-3 * x.T @ error, atol=1e-6, err_msg=message
     )
     np.testing.assert_allclose(ours["bias"], bias - 1e-3 * error.sum(0), atol=1e-6, err_msg=message)
-    nll = -np.log(p[np.arange(BATCH), np.asarray(labels)])
+    nll = -np.log(p[np.arange(BATCH), labels])
     np.testing.assert_allclose(sums.loss, nll.sum(), rtol=1e-5)
-    assert int(sums.correct) == (logits.argmax(1) == np.asarray(labels)).sum()
+    assert int(sums.correct) == (logits.argmax(1) == labels).sum()
     assert int(sums.examples) == BATCH
     assert int(after.step) == 1
 
@@ -99,9 +104,10 @@ def test_an_epoch_is_its_steps_in_the_drawn_order(examples):
     order = jax.random.permutation(stream(root, "shuffle", 1), N)
     step = jax.jit(train.train_step, static_argnums=0)
     for indices in order[: 3 * BATCH].reshape(3, BATCH):
-        expected, sums = step(recipe, expected, images[indices], labels[indices], hparams, root)
+        batch = train.Examples(images[indices], labels[indices])
+        expected, sums, _ = step(recipe, expected, batch, hparams, root)
         total = metrics.merge(total, sums)
-    state, sums = train.train_epoch(recipe, state, images, labels, hparams, root)
+    state, sums, _ = train.train_epoch(recipe, state, images, labels, hparams, root)
     close = jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), state, expected
     )
@@ -122,51 +128,57 @@ def test_each_epoch_has_its_own_order():
         assert len(set(batches.ravel())) == 3 * BATCH
 
 
-def test_what_has_no_weight_counts_nowhere(examples):
-    """As examples that are held out have none where members share batches."""
+def test_examples_without_weight_count_nowhere(examples):
+    """Held-out examples have none where trials share batches."""
     recipe, hparams, root, state = make(**SMALL | {"optim.name": "sgd"})
-    images, labels = (x[:BATCH] for x in examples)
     counted = 10
+    batch, alone = batch_of(examples), batch_of(examples, counted)
     weights = (jnp.arange(BATCH) < counted).astype(jnp.float32)
+    changed = batch._replace(
+        images=batch.images.at[counted:].set(9), labels=batch.labels.at[counted:].set(9)
+    )
 
-    def step(images, labels, weights=None):
-        return train.train_step(recipe, state, images, labels, hparams, root, weights)
+    def step(batch):
+        return train.train_step(recipe, state, batch, hparams, root, True)
 
-    after, sums = step(images, labels, weights)
-    others, as_many = step(images.at[counted:].set(9), labels.at[counted:].set(9), weights)
-    alone, expected = step(images[:counted], labels[:counted])
+    after, sums, norms = step(batch._replace(weights=weights))
+    others, same_sums, same_norms = step(changed._replace(weights=weights))
+    expected_state, expected, expected_norms = step(alone)
     assert leaves_equal(after.params, others.params)
-    assert leaves_equal(sums, as_many)
-    for ours, theirs in zip(*map(jax.tree.leaves, (after.params, alone.params)), strict=True):
+    assert leaves_equal((sums, norms), (same_sums, same_norms))
+    for ours, theirs in zip(
+        *map(jax.tree.leaves, (after.params, expected_state.params)), strict=True
+    ):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
     np.testing.assert_allclose(sums.loss, expected.loss, rtol=1e-5)
+    np.testing.assert_allclose(norms, expected_norms, rtol=1e-4)
     assert (int(sums.correct), int(sums.examples)) == (int(expected.correct), counted)
 
 
-def test_a_net_sees_what_is_corrupted_and_is_to_say_what_is_not(examples):
+def test_the_input_is_corrupted_and_the_target_is_not(examples):
     """Of black images a linear net's weights learn nothing; its biases learn the clean pixels."""
     recipe, hparams, root, state = make(
         **{"model.name": "linear", "optim.name": "sgd", "task.name": "denoise"}
     )
     black = recipe.task._replace(corrupt=lambda key, image: jnp.zeros_like(image))
     recipe = recipe._replace(task=black)
-    images, labels = (x[:BATCH] for x in examples)
-    after, _ = train.train_step(recipe, state, images, labels, hparams, root)
+    batch = batch_of(examples)
+    after, *_ = train.train_step(recipe, state, batch, hparams, root)
     before, after = (s.params["Dense_0"] for s in (state, after))
     np.testing.assert_array_equal(after["kernel"], before["kernel"])
-    clean = np.asarray(images, np.float64).reshape(BATCH, -1) / 255
+    clean = np.asarray(batch.images, np.float64).reshape(BATCH, -1) / 255
     expected = before["bias"] - 1e-3 * 2 / 784 * (before["bias"] - clean.mean(0))
     np.testing.assert_allclose(after["bias"], expected, rtol=1e-4, atol=1e-9)
 
 
-def test_what_fills_the_edges_is_what_the_config_says(examples):
-    images, labels = (x[:BATCH] for x in examples)
+def test_the_config_sets_how_edges_are_filled(examples):
+    batch = batch_of(examples)
     losses = []
     for fill in ("nearest", "constant"):
         recipe, hparams, root, state = make(
             **{"train.augment.shift": 0.5, "train.augment.fill": fill}
         )
-        losses.append(float(train.train_step(recipe, state, images, labels, hparams, root)[1].loss))
+        losses.append(float(train.train_step(recipe, state, batch, hparams, root)[1].loss))
     assert losses[0] != losses[1]
 
 
@@ -184,31 +196,31 @@ def test_same_seed_same_bits_other_seed_other_bits(examples):
 
 
 @on_cpu
-def test_resuming_from_a_state_is_going_on(examples):
+def test_resuming_from_a_state_gives_the_same_bits(examples):
     recipe, hparams, root, state = make(**EVERYTHING)
-    state, _ = train.train_epoch(recipe, state, *examples, hparams, root)
+    state, *_ = train.train_epoch(recipe, state, *examples, hparams, root)
     saved = jax.tree.map(np.asarray, copy(state))
     unbroken = train.train_epoch(recipe, state, *examples, hparams, root)
     resumed = train.train_epoch(recipe, jax.tree.map(jnp.asarray, saved), *examples, hparams, root)
     assert leaves_equal(unbroken, resumed)
 
 
-def test_members_vmapped_equal_members_alone(examples):
+def test_vmapped_trials_equal_trials_alone(examples):
     """Seeds, rates, decay, smoothing and augmentation strengths as one vmapped axis."""
     recipe, hparams, _, _ = make(**EVERYTHING)
     roots = jax.random.split(jax.random.key(7), 3)
     scale = jnp.asarray([1.0, 0.5, 2.0])
-    members = jax.tree.map(lambda value: jnp.multiply.outer(scale, value), hparams)
+    trials = jax.tree.map(lambda value: jnp.multiply.outer(scale, value), hparams)
 
     def trained(root, hparams):
         state = train.init_state(recipe, hparams, root)
         # Not the jitted function: under vmap its donation has nothing to donate to.
         return train.train_epoch.__wrapped__(recipe, state, *examples, hparams, root)
 
-    together = jax.jit(jax.vmap(trained))(roots, members)
+    together = jax.jit(jax.vmap(trained))(roots, trials)
     one = jax.jit(trained)
     for i in range(3):
-        alone = one(roots[i], jax.tree.map(lambda value: value[i], members))  # noqa: B023
+        alone = one(roots[i], jax.tree.map(lambda value: value[i], trials))  # noqa: B023
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a[i], b, rtol=1e-3, atol=1e-4),  # noqa: B023
             together,
@@ -222,17 +234,17 @@ def test_it_learns(examples):
     )
     losses = []
     for _ in range(30):
-        state, sums = train.train_epoch(recipe, state, *examples, hparams, root)
-        losses.append(float(sums.loss) / int(sums.examples))
+        state, sums, _ = train.train_epoch(recipe, state, *examples, hparams, root)
+        losses.append(float(metrics.mean(sums)["loss"]))
     assert losses[-1] < losses[0] / 5
 
 
 def test_the_average_of_parameters(examples):
     recipe, hparams, root, state = make(**{"optim.ema": 0.15})
-    images, labels = (x[:BATCH] for x in examples)
+    batch = batch_of(examples)
     expected = state.params
     for t in range(3):
-        state, _ = train.train_step(recipe, state, images, labels, hparams, root)
+        state, *_ = train.train_step(recipe, state, batch, hparams, root)
         decay = min(0.15, (1 + t) / (10 + t))
         expected = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, expected, state.params)  # noqa: B023
     jax.tree.map(
@@ -259,26 +271,26 @@ def test_plateau_lowers_the_rate(examples):
 
 
 def test_smoothing_changes_the_gradient_not_the_reported_loss(examples):
-    images, labels = (x[:BATCH] for x in examples)
+    batch = batch_of(examples)
     results = []
     for smoothing in (0.0, 0.3):
         recipe, hparams, root, state = make(**{"optim.label_smoothing": smoothing})
-        results.append(train.train_step(recipe, state, images, labels, hparams, root))
-    (plain, plain_sums), (smooth, smooth_sums) = results
+        results.append(train.train_step(recipe, state, batch, hparams, root))
+    (plain, plain_sums, _), (smooth, smooth_sums, _) = results
     assert float(plain_sums.loss) == float(smooth_sums.loss)
     assert not leaves_equal(plain.params, smooth.params)
 
 
 def test_augmentation_is_in_the_step(examples):
-    images, labels = (x[:BATCH] for x in examples)
+    batch = batch_of(examples)
     recipe, hparams, root, state = make(**{"train.augment.shift": 0.2})
-    shifted, _ = train.train_step(recipe, state, images, labels, hparams, root)
+    shifted, *_ = train.train_step(recipe, state, batch, hparams, root)
     plain = recipe._replace(augment=None)
-    still, _ = train.train_step(plain, state, images, labels, hparams, root)
+    still, *_ = train.train_step(plain, state, batch, hparams, root)
     assert not leaves_equal(shifted.params, still.params)
     # A strength of nothing is no augmentation at all.
     calm = hparams._replace(augment=jax.tree.map(jnp.zeros_like, hparams.augment))
-    unmoved, _ = train.train_step(recipe, state, images, labels, calm, root)
+    unmoved, *_ = train.train_step(recipe, state, batch, calm, root)
     assert leaves_equal(unmoved.params, still.params)
 
 
@@ -286,36 +298,90 @@ def test_augmentation_is_in_the_step(examples):
     "noise", [{"model.dropout": (0.5,)}, {"train.augment.shift": 0.2}], ids=["dropout", "augment"]
 )
 def test_each_step_has_its_own_noise(examples, noise):
-    images, labels = (x[:BATCH] for x in examples)
+    batch = batch_of(examples)
     recipe, hparams, root, state = make(**SMALL, **noise)
-    first, _ = train.train_step(recipe, state, images, labels, hparams, root)
+    one, *_ = train.train_step(recipe, state, batch, hparams, root)
     later = state._replace(step=jnp.int32(1))
-    second, _ = train.train_step(recipe, later, images, labels, hparams, root)
-    assert not leaves_equal(first.params, second.params)
+    other, *_ = train.train_step(recipe, later, batch, hparams, root)
+    assert not leaves_equal(one.params, other.params)
 
 
 def test_batch_normalisation_statistics_are_carried(examples):
     recipe, hparams, root, state = make(**{"model.name": "cnn", "model.channels": (2,)})
     before = jax.tree.map(np.asarray, state.batch_stats)
-    state, _ = train.train_epoch(recipe, state, *examples, hparams, root)
+    state, *_ = train.train_epoch(recipe, state, *examples, hparams, root)
     assert not leaves_equal(before, state.batch_stats)
     assert set(train.variables(state)) == {"params", "batch_stats"}
 
 
-def test_gradient_is_the_one_of_optax_on_the_whole_batch(examples):
+def test_the_gradient_is_that_of_optax_on_the_whole_batch(examples):
     """The mean over the batch, so that the rate does not depend on its size."""
     recipe, hparams, root, state = make(**{"optim.name": "sgd", "optim.learning_rate": 1.0})
-    images, labels = (x[:BATCH] for x in examples)
+    batch = batch_of(examples)
 
     def loss(params):
-        logits = recipe.model.apply({"params": params}, augment.normalize(images))
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        logits = recipe.model.apply({"params": params}, augment.normalize(batch.images))
+        return optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels).mean()
 
     gradients = jax.grad(loss)(state.params)
-    after, _ = train.train_step(recipe, state, images, labels, hparams, root)
+    after, *_ = train.train_step(recipe, state, batch, hparams, root)
     jax.tree.map(
         lambda p, g, q: np.testing.assert_allclose(p - g, q, rtol=1e-4, atol=1e-6),
         state.params,
         gradients,
         after.params,
     )
+
+
+def norms_by_hand(recipe, state, batch, hparams):
+    """By Optax, for a net without noise and one rate."""
+
+    def loss(params):
+        logits = recipe.model.apply({"params": params}, augment.normalize(batch.images))
+        return optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels).mean()
+
+    gradients = jax.grad(loss)(state.params)
+    optimizer = recipe.optimizer(hparams, hparams.learning_rate)
+    updates, _ = optimizer.update(gradients, state.opt_state, state.params)
+    return [float(optax.tree.norm(tree)) for tree in (gradients, state.params, updates)]
+
+
+@pytest.mark.parametrize("name", ["momentum", "adamw"])
+def test_the_norms_of_a_step(examples, name):
+    """Of its gradients, before clipping; of the parameters before it; of what it adds to them."""
+    recipe, hparams, root, state = make(**{"optim.name": name, "optim.clip": 0.01})
+    batch = batch_of(examples)
+    after, _, norms = train.train_step(recipe, state, batch, hparams, root, True)
+    expected = norms_by_hand(recipe, state, batch, hparams)
+    np.testing.assert_allclose(norms, expected, rtol=1e-5)
+    assert float(norms.gradients) > 0.01  # clipping changes the update only
+    moved = jax.tree.map(jnp.subtract, after.params, state.params)
+    np.testing.assert_allclose(norms.updates, optax.tree.norm(moved), rtol=1e-3)
+
+
+@on_cpu
+def test_norms_do_not_change_the_bits_of_training(examples):
+    recipe, hparams, root, state = make(**EVERYTHING)
+    step = jax.jit(train.train_step, static_argnums=0)
+    batch = batch_of(examples)
+    (with_norms, _, norms), (without, _, none) = (
+        step(recipe, state, batch, hparams, root, jnp.bool_(last)) for last in (True, False)
+    )
+    assert leaves_equal(with_norms, without)
+    assert [float(norm) for norm in none] == [0, 0, 0]
+    assert all(norm > 0 for norm in norms)
+
+
+def test_an_epoch_returns_the_norms_of_its_last_step(examples):
+    recipe, hparams, root, state = make(**{"optim.name": "adamw"})
+    images, labels = examples
+    expected = copy(state)
+    batches = train.draw_batches(root, jnp.int32(0), N, BATCH)
+    step = jax.jit(train.train_step, static_argnums=0)
+    for index in batches[:-1]:
+        expected, *_ = step(
+            recipe, expected, train.Examples(images[index], labels[index]), hparams, root
+        )
+    last = train.Examples(images[batches[-1]], labels[batches[-1]])
+    *_, norms = train.train_epoch(recipe, state, images, labels, hparams, root)
+    np.testing.assert_allclose(norms, norms_by_hand(recipe, expected, last, hparams), rtol=1e-4)

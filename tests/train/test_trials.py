@@ -1,4 +1,4 @@
-"""Members together are what each would be alone."""
+"""Trials trained together equal trials trained alone."""
 
 import functools
 import json
@@ -14,7 +14,7 @@ from mnist_jax import train
 from mnist_jax.data import datasets
 from mnist_jax.data.splits import Split, Splits
 from mnist_jax.runs import groups, space
-from mnist_jax.train import trials
+from mnist_jax.train import trials as vmapped
 
 EPOCHS = 2
 SMALL = {
@@ -41,35 +41,47 @@ def examples():
 def make(overrides, **own):
     config = configs.default()
     config.update_from_flattened_dict({**SMALL, **overrides})
-    config.members.update(own)
+    config.sweep.update(own)
     configs.validate(config)
     return config
 
 
+def train_one_epoch(group, states, index, epoch):
+    """Train and validate the trials at `index`, and scatter their states into those of all."""
+    state, trials = (jax.tree.map(lambda x: x[index], tree) for tree in (states, group.trials))
+    args = trials, np.int32(epoch), group.data
+    after, *measured = vmapped.train_epoch(group.plan, state.state, *args)
+    after, metrics = vmapped.end_epoch(
+        group.plan, state._replace(state=after), trials, tuple(measured), *args[1:]
+    )
+    states = jax.tree.map(lambda old, new: old.at[index].set(new), states, after)
+    return states, metrics, measured[0]
+
+
 def together(config, splits):
-    """All members of a config's one group, after EPOCHS; metrics of the last."""
-    everyone = space.expand(config)
-    assert len(space.groups(config, everyone)) == 1
-    group = groups.make(config, everyone, splits)
-    course = trials.start(group.plan, group.members)
+    """All trials of a config's one group after EPOCHS; the metrics and sums of the last program."""
+    all_trials = space.expand(config)
+    assert len(space.groups(config, all_trials)) == 1
+    group = groups.make(config, all_trials, splits)
+    width = group.plan.width
+    states = vmapped.init(group.plan, group.trials)
     for epoch in range(1, EPOCHS + 1):
-        for first in range(0, len(everyone), group.plan.width):
-            index = np.arange(first, first + group.plan.width, dtype=np.int32)
-            args = course, group.members, index, np.int32(epoch), group.data
-            after, sums, judged = trials.train_epoch(group.plan, *args)
-            course = trials.put(course, index, after)
-    return everyone, group, course, (sums, judged)
+        for first in range(0, len(all_trials), width):
+            # Programs are padded with copies of the last trial.
+            index = np.minimum(np.arange(first, first + width), len(all_trials) - 1)
+            states, measured, sums = train_one_epoch(group, states, index, epoch)
+    return all_trials, group, states, (sums, measured)
 
 
 @functools.cache
 def recipe_of(fixed, num_train):
-    """Of a config as JSON: who differs in nothing that is compiled in shares a program."""
+    """Return the recipe of a config as JSON: equal compiled-in values share a program."""
     return train.make_recipe(ConfigDict(json.loads(fixed)), 10, num_train)
 
 
-def alone(config, member, images, labels):
-    """One member by `train` alone."""
-    own = space.config_of(config, member)
+def alone(config, trial, images, labels):
+    """Train one trial with `train` alone."""
+    own = space.config_of(config, trial)
     hparams, root = train.make_hparams(own), jax.random.key(own.seed)
     fixed = own.to_dict()
     fixed["optim"] |= {"learning_rate": 1.0, "weight_decay": 0.0, "label_smoothing": 0.0}
@@ -78,12 +90,12 @@ def alone(config, member, images, labels):
     strength = fixed["train"]["augment"]
     affine = [strength.pop(name) for name in ("rotation", "zoom", "shift", "shear")]
     strength |= {"rotation": float(any(affine)), "zoom": 0.0, "shift": 0.0, "shear": 0.0}
-    fixed = {key: value for key, value in fixed.items() if key not in ("seed", "members")}
+    fixed = {key: value for key, value in fixed.items() if key not in ("seed", "sweep")}
     recipe = recipe_of(json.dumps(fixed), len(labels))
     state = init_state(recipe, hparams, root)
     images, labels = jnp.asarray(images), jnp.asarray(labels)
     for _ in range(EPOCHS):
-        state, sums = train.train_epoch(recipe, state, images, labels, hparams, root)
+        state, sums, _ = train.train_epoch(recipe, state, images, labels, hparams, root)
     return recipe, state, sums
 
 
@@ -91,11 +103,11 @@ init_state = jax.jit(train.init_state, static_argnums=0)
 train_batches = jax.jit(train.train_batches, static_argnums=0)
 
 
-def same(courses, i, state):
-    # Sums over a batch come in another order; a step or two of Adam's make 1e-7 of it 1e-5.
+def same(states, i, state):
+    # Sums over a batch are added in another order; a step or two of Adam's make 1e-7 of it 1e-5.
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a[i], b, rtol=2e-3, atol=2e-4, err_msg=f"{i}"),
-        courses.state,
+        states.state,
         state,
     )
 
@@ -119,17 +131,17 @@ AXES = {
 
 
 @pytest.mark.parametrize("axis", AXES)
-def test_members_at_once_are_members_alone(examples, axis):
+def test_vmapped_trials_equal_trials_alone(examples, axis):
     net = CNN if axis == "convolutions" else SMALL
     name = "momentum" if axis in ("momentum", "clip") else "adamw"
     config = make({**net, "optim.name": name}, width=8, **AXES[axis])
-    everyone, group, courses, _ = together(config, examples)
-    assert group.plan.width == len(everyone) >= 2
-    states = [alone(config, member, *examples.train)[1] for member in everyone]
-    for i, state in enumerate(states):
-        same(courses, i, state)
-    kernels = [np.asarray(jax.tree.leaves(train.variables(state))[-1]) for state in states]
-    for kernel in kernels[1:]:  # what they differ in does something
+    all_trials, group, states, _ = together(config, examples)
+    assert group.plan.width == len(all_trials) >= 2
+    expected = [alone(config, trial, *examples.train)[1] for trial in all_trials]
+    for i, state in enumerate(expected):
+        same(states, i, state)
+    kernels = [np.asarray(jax.tree.leaves(train.variables(state))[-1]) for state in expected]
+    for kernel in kernels[1:]:  # the values that differ have an effect
         assert not np.allclose(kernels[0], kernel, atol=1e-4)
 
 
@@ -137,79 +149,83 @@ def test_members_at_once_are_members_alone(examples, axis):
     jax.default_backend() != "cpu", reason="the same bits are promised on CPU alone"
 )
 @pytest.mark.parametrize("overrides", [SMALL, CNN], ids=["mlp", "cnn"])
-def test_one_after_the_other_has_the_bits_of_alone(examples, overrides):
+def test_one_after_the_other_gives_the_bits_of_trials_alone(examples, overrides):
     config = make(overrides, seeds=2, width=1)
-    everyone, group, courses, _ = together(config, examples)
+    all_trials, group, states, _ = together(config, examples)
     assert group.plan.width == 1
-    for i, member in enumerate(everyone):
-        state = alone(config, member, *examples.train)[1]
-        equal = jax.tree.map(lambda a, b: bool((a[i] == b).all()), courses.state, state)  # noqa: B023
+    for i, trial in enumerate(all_trials):
+        state = alone(config, trial, *examples.train)[1]
+        equal = jax.tree.map(lambda a, b: bool((a[i] == b).all()), states.state, state)  # noqa: B023
         assert all(jax.tree.leaves(equal)), equal
 
 
 def fold_sets(config, labels, fold):
-    held_out = datasets.folds(labels, config.members.folds, config.seed)
+    held_out = datasets.folds(labels, config.sweep.folds, config.data.split_seed)
     kept = [np.setdiff1d(np.arange(len(labels)), index) for index in held_out]
     return kept[fold][: min(map(len, kept))], held_out[fold]
 
 
-@pytest.mark.parametrize("width", [1, 4])  # with 4 of 6, two places of the second turn are empty
-def test_a_fold_is_training_on_the_others_and_validating_on_it(examples, width):
+@pytest.mark.parametrize("width", [1, 4])  # of 6: the second program of 4 is padded
+def test_a_trial_of_a_fold_trains_on_the_others_and_validates_on_it(examples, width):
     config = make({}, folds=3, seeds=2, width=width)
-    everyone, _, courses, (_, judged) = together(config, examples)
+    all_trials, _, states, (_, measured) = together(config, examples)
     images, labels = examples.train
-    assert {m.fold for m in everyone} == {0, 1, 2}
-    for i, member in enumerate(everyone):
-        kept, held_out = fold_sets(config, labels, member.fold)
+    assert {trial.fold for trial in all_trials} == {0, 1, 2}
+    for i, trial in enumerate(all_trials):
+        kept, held_out = fold_sets(config, labels, trial.fold)
         assert len(kept) + len(held_out) in (202, 203)
-        recipe, state, _ = alone(config, member, images[kept], labels[kept])
-        same(courses, i, state)
-        first = (len(everyone) - 1) // width * width
-        if i >= first:  # the last ones judged
+        recipe, state, _ = alone(config, trial, images[kept], labels[kept])
+        same(states, i, state)
+        first = (len(all_trials) - 1) // width * width
+        if i >= first:  # trials of the last program
             logits = recipe.model.apply(train.variables(state), jnp.asarray(images[held_out]) / 255)
-            correct = (logits.argmax(-1) == labels[held_out]).sum()
-            assert int(judged.examples[i - first]) == len(held_out)
-            assert abs(int(judged.correct[i - first]) - int(correct)) <= 1
+            correct = int((logits.argmax(-1) == labels[held_out]).sum())
+            counted = float(measured.val_accuracy[i - first]) * len(held_out)
+            assert counted == pytest.approx(round(counted), abs=1e-4)  # of all that are held out
+            assert abs(round(counted) - correct) <= 1
+            assert measured.val_score[i - first] == measured.val_accuracy[i - first]
 
 
 def test_shared_batches_leave_held_out_examples_without_weight(examples):
     config = make({}, folds=3, share_batches=True, width=3)
-    everyone, _, courses, (sums, judged) = together(config, examples)
+    all_trials, _, states, (sums, measured) = together(config, examples)
     images, labels = map(jnp.asarray, examples.train)
-    held_out = datasets.folds(np.asarray(labels), 3, config.seed)
-    assert judged.examples.tolist() == [len(index) for index in held_out]
+    held_out = datasets.folds(np.asarray(labels), 3, config.data.split_seed)
+    counted = np.asarray(measured.val_accuracy) * [len(index) for index in held_out]
+    np.testing.assert_allclose(counted, counted.round(), atol=1e-4)
     recipe, hparams = train.make_recipe(config, 10, len(labels)), train.make_hparams(config)
-    for i, member in enumerate(everyone):
-        root = jax.random.key(member.seed)
+    for i, trial in enumerate(all_trials):
+        root = jax.random.key(trial.seed)
         weights = jnp.ones(len(labels)).at[held_out[i]].set(0)
         state = init_state(recipe, hparams, root)
         for epoch in range(EPOCHS):
             batches = train.draw_batches(root, jnp.int32(epoch), len(labels), recipe.batch_size)
-            args = recipe, state, images, labels, batches, hparams, root, weights
-            state, _ = train_batches(*args)
-        same(courses, i, state)
+            weighted = train.Examples(images, labels, weights)
+            state, *_ = train_batches(recipe, state, weighted, batches, hparams, root)
+        same(states, i, state)
         seen = np.asarray(batches).ravel()
         assert int(sums.examples[i]) == len(seen) - np.isin(seen, held_out[i]).sum()
 
 
 def test_seeds_that_share_batches_see_one_order(examples):
-    """They differ in how they start, and in nothing else."""
+    """They differ in their initial parameters only."""
     config = make({}, seeds=3, share_batches=True, width=3)
-    everyone, group, courses, _ = together(config, examples)
+    all_trials, group, states, _ = together(config, examples)
     order = jax.random.key(config.seed)
     images, labels = map(jnp.asarray, examples.train)
-    for i, member in enumerate(everyone):
+    for i, trial in enumerate(all_trials):
         recipe, hparams = group.plan.recipe, train.make_hparams(config)
-        root = jax.random.key(member.seed)
+        root = jax.random.key(trial.seed)
         state = init_state(recipe, hparams, root)
         for epoch in range(EPOCHS):
             batches = train.draw_batches(order, jnp.int32(epoch), len(labels), recipe.batch_size)
-            state, _ = train_batches(recipe, state, images, labels, batches, hparams, root)
-        same(courses, i, state)
+            shared = train.Examples(images, labels)
+            state, *_ = train_batches(recipe, state, shared, batches, hparams, root)
+        same(states, i, state)
 
 
-def test_soft_labels_are_learnt_by_members_as_by_one(examples):
-    """Rows of probabilities, as those of a committee that teaches."""
+def test_trials_learn_soft_labels_as_one_alone_does(examples):
+    """Rows of probabilities, such as those of an ensemble in distillation."""
     rng = np.random.default_rng(0)
 
     def soft(split):
@@ -218,17 +234,17 @@ def test_soft_labels_are_learnt_by_members_as_by_one(examples):
 
     taught = examples._replace(train=soft(examples.train), val=soft(examples.val))
     config = make({}, seeds=2, width=2)
-    everyone, group, courses, (sums, judged) = together(config, taught)
+    all_trials, group, states, (sums, measured) = together(config, taught)
     assert group.plan.width == 2
     _, _, hard, _ = together(config, examples)
-    for i, member in enumerate(everyone):
-        recipe, state, expected = alone(config, member, *taught.train)
-        same(courses, i, state)
+    for i, trial in enumerate(all_trials):
+        recipe, state, expected = alone(config, trial, *taught.train)
+        same(states, i, state)
         np.testing.assert_allclose(sums.loss[i], expected.loss, rtol=1e-3)
         outputs = recipe.model.apply(train.variables(state), jnp.asarray(taught.val.images) / 255)
         losses = -(taught.val.labels * jax.nn.log_softmax(outputs)).sum(axis=-1)
-        np.testing.assert_allclose(judged.loss[i], losses.sum(), rtol=1e-3)
-    kernels = [jax.tree.leaves(course.state.params)[-1] for course in (courses, hard)]
+        np.testing.assert_allclose(measured.val_loss[i], losses.mean(), rtol=1e-3)
+    kernels = [jax.tree.leaves(x.state.params)[-1] for x in (states, hard)]
     assert not np.allclose(*kernels, atol=1e-4)
 
 
@@ -245,12 +261,12 @@ def equations(jaxpr):
 
 
 @pytest.mark.parametrize("share", [True, False])
-def test_members_that_share_batches_gather_images_once(examples, share):
+def test_trials_that_share_batches_gather_images_once(examples, share):
     config = make({}, seeds=3, width=3, share_batches=share)
     group = groups.make(config, space.expand(config), examples)
-    course = trials.start(group.plan, group.members)
-    epoch = functools.partial(trials.train_epoch, group.plan)
-    args = course, group.members, np.arange(3, dtype=np.int32), np.int32(1), group.data
+    states = vmapped.init(group.plan, group.trials)
+    epoch = functools.partial(vmapped.train_epoch, group.plan)
+    args = states.state, group.trials, np.int32(1), group.data
     gathered = {
         equation.outvars[0].aval.shape
         for equation in equations(jax.make_jaxpr(epoch)(*args).jaxpr)
@@ -259,47 +275,61 @@ def test_members_that_share_batches_gather_images_once(examples, share):
     assert gathered == {(32, 28, 28, 1) if share else (3, 32, 28, 28, 1)}
 
 
-def test_one_that_diverges_harms_nobody(examples):
+def test_a_diverged_trial_does_not_affect_others(examples):
     grid = '{"optim.learning_rate": [0.01, 1e38, 0.02]}'
     config = make({"model.activation": "relu", "optim.name": "sgd"}, grid=grid, width=3)
-    everyone, _, courses, _ = together(config, examples)
-    assert courses.diverged.tolist() == [False, True, False]
-    assert courses.active.tolist() == [True, False, True]
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves((courses.state, courses.best)))
+    all_trials, _, states, _ = together(config, examples)
+    assert states.diverged.tolist() == [False, True, False]
+    assert states.active.tolist() == [True, False, True]
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(states.best))
     for i in (0, 2):
-        same(courses, i, alone(config, everyone[i], *examples.train)[1])
+        same(states, i, alone(config, all_trials[i], *examples.train)[1])
 
 
-def test_the_best_epoch_is_kept_and_patience_ends(examples):
-    """A rate so high that the first epoch stays the best."""
+@pytest.mark.parametrize(
+    ("score", "loss", "better"),
+    [
+        (0.9, 5.0, True),  # the score decides first
+        (0.7, 0.1, False),
+        (0.8, 0.9, True),  # of equal scores the lower loss
+        (0.8, 1.0, False),
+        (0.8, 1.1, False),
+    ],
+)
+def test_an_epoch_is_better_by_its_score_and_then_by_a_lower_loss(score, loss, better):
+    found = vmapped.is_better(*map(jnp.float32, (score, loss, 0.8, 1.0)))
+    assert bool(found) == better
+
+
+def test_the_best_epoch_is_kept_and_patience_stops_trials(examples):
+    """The learning rate is so high that the first epoch stays the best."""
     config = make({"optim.learning_rate": 3.0}, seeds=2, width=2, patience=1)
-    everyone = space.expand(config)
-    group = groups.make(config, everyone, examples)
-    course = trials.start(group.plan, group.members)
-    index = np.arange(2, dtype=np.int32)
+    group = groups.make(config, space.expand(config), examples)
+    states = vmapped.init(group.plan, group.trials)
+    index = np.arange(2)
     for epoch in range(1, 7):
-        before = course._replace(state=None)
-        before = jax.tree.map(np.array, before)
-        args = course, group.members, index, np.int32(epoch), group.data
-        after, _, judged = trials.train_epoch(group.plan, *args)
-        course = trials.put(course, index, after)
-        errors = np.asarray(judged.examples - judged.correct)
-        loss = np.asarray(judged.loss) / np.asarray(judged.examples)
+        before = jax.tree.map(np.array, states)
+        states, measured, _ = train_one_epoch(group, states, index, epoch)
+        errors = 1 - np.asarray(measured.val_accuracy)
+        loss = np.asarray(measured.val_loss)
         for i in range(2):
-            better = (errors[i], loss[i]) < (before.best_errors[i], before.best_loss[i])
+            better = (errors[i], loss[i]) < (1 - before.best_score[i], before.best_loss[i])
             kept = bool(before.active[i]) and better
-            assert int(course.best_epoch[i]) == (epoch if kept else before.best_epoch[i])
-            assert bool(course.active[i]) == (bool(before.active[i]) and better)
-    assert not course.active.any()
+            assert int(states.best_epoch[i]) == (epoch if kept else before.best_epoch[i])
+            assert bool(states.active[i]) == kept
+            own = train.variables(states.state) if kept else before.best
+            for ours, theirs in zip(*map(jax.tree.leaves, (states.best, own)), strict=True):
+                np.testing.assert_array_equal(ours[i], theirs[i])
+    assert not states.active.any()
 
 
-def test_folds_hold_everybody_out_once():
+def test_folds_hold_every_example_out_once():
     labels = np.arange(103) % 4
-    folds = trials.make_folds(datasets.folds(labels, 5, seed=0), len(labels))
+    folds = vmapped.make_folds(datasets.folds(labels, 5, seed=0), len(labels))
     out = folds.held_out[folds.held_out >= 0]
     assert sorted(out.tolist()) == list(range(103))
     for fold in range(5):
         own = folds.held_out[fold][folds.held_out[fold] >= 0]
         assert (folds.of[own] == fold).all()
-        assert not np.isin(folds.kept[fold], own).any()
-        assert len(folds.kept[fold]) == 103 - 21
+        assert not np.isin(folds.train[fold], own).any()
+        assert len(folds.train[fold]) == 103 - 21

@@ -1,4 +1,4 @@
-"""A run as a person starts it: what it says, from where, and on the real data."""
+"""A run from the command line: what it prints, and its results on real data."""
 
 import os
 import re
@@ -20,8 +20,8 @@ EPOCH = (
 )
 
 
-def test_a_run_says_this_and_nothing_else(tmp_path):
-    """No library's notices and warnings, on standard output or standard error."""
+def test_the_output_of_a_run(tmp_path):
+    """Without notices and warnings of libraries on standard output or standard error."""
     argv = ["--config=configs/linear.py:digits", "--config.train.epochs=3"]
     done = subprocess.run(
         [sys.executable, "-m", "mnist_jax.main", *argv, f"--workdir={tmp_path}/run"],
@@ -41,14 +41,14 @@ def test_a_run_says_this_and_nothing_else(tmp_path):
 
 
 @pytest.mark.parametrize("more", [["--config.train.epochs=1"], ["--help"]])
-def test_who_reads_may_stop_reading(tmp_path, more):
-    """As `head` does: no traceback."""
+def test_a_closed_pipe_ends_the_command(tmp_path, more):
+    """As with `| head`: no traceback."""
     argv = ["--config=configs/linear.py:digits", *more, f"--workdir={tmp_path}/run"]
     assert unread("main", *argv) == (141, "")
 
 
 def test_off_the_main_thread(tmp_path):
-    """As a notebook's widgets or a server would call it."""
+    """As a notebook's widgets or a server may call it."""
     found = []
     config = make_config(LINEAR, train__epochs=1)
     thread = threading.Thread(target=lambda: found.append(train_run(config, tmp_path / "run")))

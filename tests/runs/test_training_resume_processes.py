@@ -1,4 +1,4 @@
-"""A command that is killed or stopped at any moment goes on to the bits of an unbroken one."""
+"""A command that is killed or stopped at any moment resumes to the bits of an unbroken one."""
 
 import random
 import re
@@ -53,7 +53,7 @@ def finish(workdir, epochs):
 
 
 def unbroken_run(folder, epochs):
-    """The workdir of a run that nothing befell."""
+    """The workdir of an unbroken run."""
     workdir = folder / f"unbroken-{epochs}"
     if not workdir.exists():
         finish(workdir, epochs)
@@ -62,7 +62,7 @@ def unbroken_run(folder, epochs):
 
 def half_saved(workdir):
     """The directories that orbax is writing a checkpoint into."""
-    return set((workdir / files.CHECKPOINTS).glob("*.orbax-checkpoint-tmp*"))
+    return set((workdir / files.CHECKPOINTS).glob("0/*.orbax-checkpoint-tmp*"))
 
 
 def num_rows(workdir):
@@ -74,7 +74,7 @@ MOMENTS = {"after an epoch": 0.4, "during a save": 0.02, "at the start": 6}  # s
 
 
 def wait_for(moment, process, workdir):
-    """Waits until a process has come to its next such moment, or has ended."""
+    """Wait until a process comes to its next such moment, or ends."""
     rows, saving = num_rows(workdir), half_saved(workdir)
     reached = {
         "after an epoch": lambda: num_rows(workdir) > rows,
@@ -143,28 +143,30 @@ def test_stopped_by_signals(folder):
         process.send_signal(signum)
         out, err = process.communicate()
         assert process.returncode == code, first + out + err
-        assert err == "stopping once this epoch is done and saved; the same again stops at once\n"
+        assert (
+            err == "stopping after this epoch, which will be saved; the same again stops at once\n"
+        )
         # The signal may find the next epoch begun.
         stopped = re.search(
-            rf"stopped after epoch (\d+) of {epochs}, which is saved; to go on:\n{command}$", out
+            rf"stopped after epoch (\d+) of {epochs}, which is saved; to resume:\n{command}$", out
         )
         assert stopped, out
         assert epoch <= int(stopped[1]) <= epoch + 1 < epochs
         assert num_rows(workdir) == int(stopped[1])
-        assert restored(workdir)[0].epoch == int(stopped[1])
+        assert restored(workdir).epoch == int(stopped[1])
         assert not (workdir / files.SUMMARY).exists()
 
     process = start(workdir, epochs)
     lines = iter(process.stdout.readline, "")
-    next(lines)  # what it trains on
-    assert next(lines) == f"{workdir}: goes on after epoch {stopped[1]} of {epochs}\n"
+    next(lines)  # the data
+    assert next(lines) == f"{workdir}: resumes after epoch {stopped[1]}/{epochs}\n"
     assert next(lines).startswith(f"epoch {int(stopped[1]) + 1}/")
     process.send_signal(signal.SIGINT)
     asked = process.stderr.readline()
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()
     assert process.returncode == 130, out + err
-    assert asked.startswith("stopping once")
+    assert asked.startswith("stopping after")
     assert err == "stopped at once; the same command without --overwrite resumes the run\n"
 
     finish(workdir, epochs)

@@ -1,4 +1,4 @@
-"""A run of many members as processes: killed, on several devices, and shared by two."""
+"""Sweeps in processes of their own: killed, on several devices, and shared by two processes."""
 
 import json
 import random
@@ -9,17 +9,18 @@ import time
 import numpy as np
 import pytest
 from devices import devices, outcome, start_two
-from tiny_sweeps import SMALL, run, same_bits, summary
 from tiny_runs import ROOT, environment
+from tiny_sweeps import SMALL, run, same_bits, summary
 
 from mnist_jax.cli import flags
 from mnist_jax.workdir import files
 
-# The command, but that it saves after so many seconds.
+# The command with another number of seconds between checkpoints.
 SAVING = """
 import sys
-from mnist_jax import main, run_group
-run_group._SAVE_SECONDS = float(sys.argv[1])
+from mnist_jax import main
+from mnist_jax.runs import loop
+loop._SAVE_SECONDS = float(sys.argv[1])
 sys.exit(main.main(sys.argv[2:]))
 """
 
@@ -40,12 +41,12 @@ def whole_checkpoints(directory):
     return [path for path in directory.glob("*") if path.name.isdigit()]
 
 
-def test_ten_members_killed_and_resumed_are_those_of_an_unbroken_run(folder, monkeypatch):
+def test_a_killed_and_resumed_sweep_has_the_bits_of_an_unbroken_one(folder, monkeypatch):
     """SIGKILL in the middle of epochs, once there are checkpoints."""
     # Long enough for the first checkpoint not to be the last one.
-    argv = [*SMALL, "--config.train.epochs=12", "--config.members.seeds=10"]
+    argv = [*SMALL, "--config.train.epochs=12", "--config.sweep.seeds=10"]
     argv += ["--config.train.batch_size=4", "--config.model.dropout=(0.2,)"]
-    argv += ["--config.train.augment.erase=0.5", "--config.members.width=5"]
+    argv += ["--config.train.augment.erase=0.5", "--config.sweep.width=5"]
     unbroken, workdir = folder / "unbroken", folder / "killed"
     process = start(unbroken, *argv)
     out, _ = process.communicate()
@@ -60,13 +61,13 @@ def test_ten_members_killed_and_resumed_are_those_of_an_unbroken_run(folder, mon
     process = start(workdir, *argv)
     out, _ = process.communicate()
     assert process.returncode == 0, out
-    assert "goes on after epoch" in out
+    assert "resumes after epoch" in out
     same_bits(workdir, unbroken)
 
 
 # --- on several devices ---------------------------------------------------------------------------
 
-MANY = ["--config.train.epochs=3", "--config.members.seeds=3", "--config.members.width=3"]
+MANY = ["--config.train.epochs=3", "--config.sweep.seeds=3", "--config.sweep.width=3"]
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +85,8 @@ def close(workdir, on_one):
 
 
 @pytest.mark.parametrize("count", [2, 4])
-def test_devices_share_the_members(folder, on_one, count):
-    """Of the four places, two in a part, the last is nobody's; two of four devices share a part."""
+def test_devices_share_the_trials(folder, on_one, count):
+    """The fourth place is padding; of four devices, two share the batches of a part."""
     workdir = folder / f"{count} devices"
     done = subprocess.run(
         [sys.executable, "-Werror", "-mmnist_jax.main", *SMALL, *MANY, f"--workdir={workdir}"],
@@ -94,26 +95,26 @@ def test_devices_share_the_members(folder, on_one, count):
         text=True,
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
-    assert "3 members of 3 epochs, 3 in one program\n" in done.stdout
+    assert "3 trials of 3 epochs, 3 in one program\n" in done.stdout
     close(workdir, on_one)
 
 
-def test_two_processes_share_the_members(folder, on_one):
-    """Though by the clock of one it is always time to save, by that of the other never."""
+def test_two_processes_share_the_trials(folder, on_one):
+    """By the clock of one it is always time to save, by that of the other never."""
     workdir = folder / "processes"
     programs = [("-c", SAVING, seconds) for seconds in ("0", "1e9")]
     first, second = start_two(folder, *SMALL, *MANY, f"--workdir={workdir}", programs=programs)
     code, out, err = outcome(first)
     assert (code, err) == (0, ""), out + err
     assert outcome(second) == (0, "", "")
-    assert json.loads((workdir / files.SUMMARY).read_text())["members"] == 3
+    assert json.loads((workdir / files.SUMMARY).read_text())["trials"] == 3
     close(workdir, on_one)
 
 
-def test_what_follows_the_folds_is_refused_before_them(folder):
-    """Five folds fill four devices; the training after them alone would share batches of 50."""
+def test_the_training_after_the_folds_is_checked_before_them(folder):
+    """Five folds fill four devices; the devices cannot share the batches of 50 after them."""
     workdir = folder / "refused"
-    folds = ["--config.members.folds=5", "--config.train.batch_size=50", f"--workdir={workdir}"]
+    folds = ["--config.sweep.folds=5", "--config.train.batch_size=50", f"--workdir={workdir}"]
     done = subprocess.run(
         [sys.executable, "-mmnist_jax.main", *SMALL, *folds],
         env=devices(4),
