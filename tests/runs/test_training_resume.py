@@ -173,7 +173,7 @@ def test_no_space_for_a_checkpoint(config, examples, unbroken, tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "\n" not in str(error.value)
-    assert restored(workdir).epoch == 2  # epoch 3 is saved while epoch 4 is computed
+    assert restored(workdir).epoch in (1, 2)  # the save of epoch 2 may have been under way
     training.train_run(config, examples, workdir, log=lambda line: None)
     is_whole_and_the_same(workdir, unbroken)
 
