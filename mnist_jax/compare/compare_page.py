@@ -71,7 +71,11 @@ def keys(runs: Sequence[Run]) -> tuple[list[tuple[str, list[Any]]], list[tuple[s
     differ = sorted({key for other in tables for key in configs.differences(tables[0], other)})
     flat = [dict(configs.flatten(table)) for table in tables]
     rows = {key: [table.get(key, "–") for table in flat] for key in (*differ, *flat[0])}
-    same = [(key, rows[key][0]) for key, _ in configs.flatten(runs[0].config) if key not in differ]
+    same = [
+        (key, value)
+        for key, value in configs.flatten(runs[0].config)
+        if all(other == value for other in rows[key])
+    ]
     return [(key, rows[key]) for key in differ], same
 
 

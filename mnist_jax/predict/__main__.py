@@ -25,12 +25,6 @@ def main(argv: Sequence[str]) -> int:
     0: success; 1: some pictures could not be used; 2: user error, reported in one line.
     """
     options = _parser().parse(argv)
-    command = shlex.join(["python", "-m", "mnist_jax.predict", *argv])
-    return _predict(options, _readable(command))
-
-
-def _predict(options: argparse.Namespace, command: str) -> int:
-    """Read the pictures, classify them and write the requested outputs."""
     if options.top < 1:
         raise UserError(f"--top={options.top}: must be 1 or more")
     if options.json == options.csv == STDOUT:
@@ -67,17 +61,15 @@ def _predict(options: argparse.Namespace, command: str) -> int:
             failed,
             summary=files.read_summary(options.workdir),
             config=files.read_config(options.workdir)[0].to_dict(),
-            command=command,
+            command=_readable(shlex.join(["python", "-m", "mnist_jax.predict", *argv])),
         )
-        _write(options.page, page)
+        files.write(Path(options.page), page)
     if STDOUT not in (options.json, options.csv):
         shown = sys.stdout.isatty() if options.show is None else options.show
         width = max((len(one.name) for one in seen), default=0)
         for one in seen:
-            if shown:
-                print(predict_page.drawing(one, names, options.top))
-            else:
-                print(predict_page.line(one, names, options.top, width))
+            line = predict_page.line(one, names, options.top, width)
+            print(predict_page.drawing(one, names, options.top) if shown else line)
     return 1 if failed else 0
 
 
