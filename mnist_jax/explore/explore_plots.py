@@ -14,7 +14,7 @@ from mnist_jax.report.plots import PALETTE, TOOLTIP, plain, short
 
 Values = Float[np.ndarray, "_"]
 
-# Observable's ten categories (2023): told apart on white and on black.
+# Observable's ten categories (2023): distinct on white and on black.
 _COLOURS = (
     "#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951",
     "#ff8ab7", "#a463f2", "#97bbf5", "#9c6b4e", "#9498a0",
@@ -22,13 +22,13 @@ _COLOURS = (
 
 
 def colour(label: int) -> str:
-    """A class's colour; an eleventh class has that of the first."""
+    """The colour of a class; colours repeat after ten classes."""
     return _COLOURS[label % len(_COLOURS)]
 
 
 @plots.styled
 def class_counts(counts: Mapping[str, Int[np.ndarray, " K"]], class_names: Sequence[str]) -> Figure:
-    """How many examples of each class are in the "train" and in the "test" split."""
+    """The number of examples of each class in the "train" and in the "test" split."""
     figure, axes = _class_rows(class_names, "images")
     for name, fill, side in (("train", "accent", -0.2), ("test", "train", 0.2)):
         numbers = counts[name]
@@ -90,17 +90,18 @@ def scatter(
     """Images by their first two principal components; each class named at its median.
 
     Args:
-        scores: of both components.
+        scores: of the two components.
         share: of the variance that each explains.
         labels: true classes.
         class_names: one a class, of any length.
     """
     figure, axes = plots.panel(4.5, 4.2)
-    axes.scatter(*scores.T, 4, [*map(colour, labels.tolist())], alpha=0.7, lw=0, clip_on=False)
+    x, y = scores.T
+    axes.scatter(x, y, 4, [*map(colour, labels.tolist())], alpha=0.7, lw=0, clip_on=False)
     for label in np.unique(labels):
-        x, y = np.median(scores[labels == label], axis=0)
-        style = {"ha": "center", "va": "center", "fontweight": "bold"}
-        axes.text(x, y, short(class_names[label]), **style, parse_math=False)
+        left, top = np.median(scores[labels == label], axis=0)
+        text = axes.text(left, top, short(class_names[label]), ha="center", va="center")
+        text.set(fontweight="bold", parse_math=False)
     for number, axis in enumerate((axes.xaxis, axes.yaxis)):
         axis.set_label_text(f"component {number + 1}: {share[number]:.1%} of the variance")
         axis.set_major_locator(MaxNLocator(6))

@@ -1,4 +1,4 @@
-"""What a data set is made of, in numbers: images and labels in, NumPy arrays out."""
+"""Statistics of a data set: images and labels in, NumPy arrays out."""
 
 from typing import NamedTuple
 

@@ -81,18 +81,17 @@ def find(names: Iterable[str]) -> tuple[list[Path], list[str]]:
     paths: dict[Path, None] = {}  # in order, each once
     failed = []
     for name in names:
-        path = Path(name)
+        path, found, none = Path(name), [], "holds no pictures"
         if path.is_dir():
-            found, none = [], "holds no pictures"
             try:
                 found = sorted(p for p in path.iterdir() if p.suffix.lower() in kinds)
             except OSError as error:
                 none = f"cannot be read ({error.strerror})"
-        elif not path.exists() and set(name) & set("*?["):
+        elif path.exists() or not glob.has_magic(name):
+            found = [path]
+        else:
             matches = glob.glob(name, recursive=True)  # noqa: PTH207 (Path's takes no absolute ones)
             found, none = sorted(map(Path, matches)), "matches no file"
-        else:
-            found, none = [path], ""
         paths |= dict.fromkeys(found)
         if not found:
             failed.append(_readable(f"{name}: {none}"))

@@ -1,4 +1,4 @@
-"""What a net saw in pictures: lines for a terminal, rows for programs, a page for people. Pure."""
+"""Predictions as lines for a terminal, rows for programs and a page."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ _SMALL = 64  # pixels of a side: what is smaller is shown pixel by pixel
 
 
 class Seen(NamedTuple):
-    """A picture and what the net makes of it."""
+    """A picture and its prediction."""
 
     name: str  # of the file
     image: UInt8[np.ndarray, "28 28 1"]  # what the net saw
@@ -89,7 +89,7 @@ def page(
     """All pictures on a page, as the text of a self-contained HTML file.
 
     Args:
-        seen: what the net makes of them.
+        seen: the predictions.
         originals: the pictures as `drawings.read` has them; one is held at a time.
         failed: a line on each that could not be used.
         summary: of the run.
