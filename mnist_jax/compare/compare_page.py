@@ -12,19 +12,18 @@ from mnist_jax.compare import compare_plots, comparison
 from mnist_jax.compare.comparison import Run, Versus
 from mnist_jax.report import templates
 
-EXAMPLES = 16  # how many are shown of those that one of two runs alone gets right
+Images = UInt8[np.ndarray, "test 28 28 1"]
+EXAMPLES = 16  # shown at most of the images that only one run gets right
 _ORIGIN = ("git_revision", "device", "backend", "versions")  # what of a summary is compared too
 
 
-def render(
-    runs: Sequence[Run], found: Sequence[Versus], images: UInt8[np.ndarray, "test 28 28 1"] | None
-) -> str:
+def render(runs: Sequence[Run], found: Sequence[Versus], images: Images | None) -> str:
     """The text of a self-contained HTML file.
 
     Args:
       runs: two or more, of the same data.
       found: of each but the first, how it compares with that.
-      images: of the test split; None where they are not at hand.
+      images: of the test split; None if they are not available.
     """
     names = short_names([run.name for run in runs])
     described = [comparison.accuracy(run) for run in runs]
@@ -38,10 +37,8 @@ def render(
                 "name": name,
                 "colour": compare_plots.colour(place),
                 "accuracy": one,
-                "alone": run.alone,
-                "trials": len(run.logits),
                 "flattery": comparison.flattery(run),
-                "summary": run.summary,
+                "run": run,
             }
             for place, (name, run, one) in enumerate(zip(names, runs, described, strict=True))
         ],
@@ -71,39 +68,36 @@ def keys(runs: Sequence[Run]) -> tuple[list[tuple[str, list[Any]]], list[tuple[s
     differ = sorted({key for other in tables for key in configs.differences(tables[0], other)})
     flat = [dict(configs.flatten(table)) for table in tables]
     rows = {key: [table.get(key, "–") for table in flat] for key in (*differ, *flat[0])}
-    same = [(key, rows[key][0]) for key, _ in configs.flatten(runs[0].config) if key not in differ]
+    same = [
+        (key, value)
+        for key, value in configs.flatten(runs[0].config)
+        if all(other == value for other in rows[key])
+    ]
     return [(key, rows[key]) for key in differ], same
 
 
-def _versus(
-    first: Run, other: Run, found: Versus, images: UInt8[np.ndarray, "test 28 28 1"] | None
-) -> Mapping[str, Any]:
-    """What the page says of one run beside the first."""
+def _versus(first: Run, other: Run, found: Versus, images: Images | None) -> Mapping[str, Any]:
+    """Compare one run with the first, with examples that only one of them gets right."""
     mine, theirs = comparison.correct(first), comparison.correct(other)
     only = {"gained": theirs & ~mine, "lost": mine & ~theirs}
     return {
         "verdict": comparison.verdict(found.compared),
-        "compared": found.compared,
-        "decisions": found.decisions,
+        "found": found,
         "both": int((mine & theirs).sum()),
         "neither": int((~mine & ~theirs).sum()),
-        **{
-            key: [] if images is None else _examples(first, other, wanted, images)
-            for key, wanted in only.items()
-        },
+        **{key: _examples((first, other), wanted, images) for key, wanted in only.items()},
     }
 
 
 def _examples(
-    first: Run,
-    other: Run,
-    wanted: Bool[np.ndarray, " test"],
-    images: UInt8[np.ndarray, "test 28 28 1"],
+    runs: tuple[Run, Run], wanted: Bool[np.ndarray, " test"], images: Images | None
 ) -> list[dict[str, Any]]:
     """Some of the wanted test examples, those first on whose true class the runs disagree most."""
-    names, labels = first.summary["class_names"], first.labels
-    believed = [comparison.probabilities(run) for run in (first, other)]
-    decided = [comparison.decisions(run) for run in (first, other)]
+    if images is None:
+        return []
+    names, labels = runs[0].summary["class_names"], runs[0].labels
+    believed = [comparison.probabilities(run) for run in runs]
+    decided = [comparison.decisions(run) for run in runs]
     of_true = [p[np.arange(len(labels)), labels] for p in believed]
     index = np.flatnonzero(wanted)
     order = np.argsort(-abs(of_true[1] - of_true[0])[index], kind="stable")[:EXAMPLES]
@@ -114,7 +108,7 @@ def _examples(
             "true": names[labels[i]],
             "seen": [
                 (names[classes[i]], float(p[i, classes[i]]) if run.probable else None)
-                for run, classes, p in zip((first, other), decided, believed, strict=True)
+                for run, classes, p in zip(runs, decided, believed, strict=True)
             ],
         }
         for i in index[order].tolist()

@@ -55,18 +55,20 @@ def learning(runs: Sequence[Run]) -> Figure | None:
 
     None if no run was validated.
     """
-    histories = [[row for row in run.history if row["val_loss"] is not None] for run in runs]
+    histories = [
+        [
+            {**row, "val_error": 1 - row["val_accuracy"]}
+            for row in run.history
+            if row["val_loss"] is not None
+        ]
+        for run in runs
+    ]
     if not any(histories):
         return None
     figure, panels = plots.epoch_panels({"Validation loss": 3.5, "Validation error": 3.5})
-    for axes, of in zip(
-        panels, (lambda row: row["val_loss"], lambda row: 1 - row["val_accuracy"]), strict=True
-    ):
+    for axes, column in zip(panels, ("val_loss", "val_error"), strict=True):
         for place, rows in enumerate(histories):
-            by_epoch: dict[int, list[float]] = {}
-            for row in rows:
-                by_epoch.setdefault(row["epoch"], []).append(of(row))
-            plots.band(axes, by_epoch, PALETTE[colour(place)])
-        plots.scale_to(axes, np.array([of(row) for rows in histories for row in rows]))
+            plots.curve(axes, rows, column, PALETTE[colour(place)])
+        plots.scale_to(axes, np.array([row[column] for rows in histories for row in rows]))
     panels[1].yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
     return figure

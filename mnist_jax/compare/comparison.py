@@ -28,20 +28,20 @@ class Run(NamedTuple):
     fingerprint: str  # of its data
     summary: dict[str, Any]
     history: list[dict[str, Any]]  # rows of metrics.jsonl
-    # Test accuracies by seed, or where there are folds those of the held-out ones by all that says
-    # which examples they are; what is under the same key in two runs makes a pair.
+    # Test accuracies by seed. With folds, held-out accuracies by seed, fold, number of folds and
+    # seed of the split. Equal keys of two runs make a pair.
     accuracies: dict[tuple[int, ...], float]
     logits: Float32[np.ndarray, "trials test classes"]
     labels: Int32[np.ndarray, " test"]
 
     @property
     def alone(self) -> bool:
-        """Whether it is one training, judged on the test split."""
+        """True for one training that is evaluated on the test split."""
         return len(self.accuracies) == 1 and not self.folds
 
     @property
     def probable(self) -> bool:
-        """Whether the softmax of its logits are probabilities; those of a hinge are not."""
+        """True if the softmax of the logits gives probabilities, unlike with a hinge loss."""
         return metrics.has_probabilities(self.summary)
 
     @property
@@ -51,7 +51,7 @@ class Run(NamedTuple):
 
 
 class Versus(NamedTuple):
-    """What another run is worth beside the first one."""
+    """The comparison of a run with the first one."""
 
     compared: stats.Comparison  # by pairs of trials, or example by example
     decisions: stats.McNemar  # of the test examples; of several trials, by their ensemble
@@ -92,7 +92,7 @@ def read(workdir: Path) -> Run:
 def accuracy(run: Run) -> stats.Described:
     """Its trials' accuracies; of a single training the interval is Wilson's, over test examples.
 
-    With folds they are those of the held-out examples, else those of the test split.
+    With folds, accuracies on the held-out examples; otherwise on the test split.
     """
     found = stats.describe(list(run.accuracies.values()), _folds(run, run.accuracies))
     if run.alone:
@@ -103,7 +103,7 @@ def accuracy(run: Run) -> stats.Described:
 
 
 def flattery(run: Run) -> str:
-    """What to bear in mind where the same held-out folds chose a setting and judge it; else ""."""
+    """Return a warning if the same held-out folds chose and evaluate a setting, else ""."""
     count = len(run.summary.get("settings", ()))
     if not run.folds or count < 2:
         return ""
@@ -119,17 +119,17 @@ def probabilities(run: Run) -> Float[np.ndarray, "test classes"]:
 
 
 def decisions(run: Run) -> Int[np.ndarray, " test"]:
-    """The predicted classes; of several trials those of their ensemble."""
+    """The predicted classes, by the ensemble if there are several trials."""
     return run.logits[0].argmax(-1) if len(run.logits) == 1 else probabilities(run).argmax(-1)
 
 
 def correct(run: Run) -> Bool[np.ndarray, " test"]:
-    """Which test examples it gets right."""
+    """Mark the test examples that are classified correctly."""
     return decisions(run) == run.labels
 
 
 def versus(first: Run, other: Run) -> Versus:
-    """How another run compares with the first one.
+    """Compare another run with the first one.
 
     Raises:
       UserError: they have other data or classes, or nothing in common that makes pairs.
@@ -174,7 +174,7 @@ def verdict(compared: stats.Comparison) -> str:
 
 
 def test_images(run: Run) -> UInt8[np.ndarray, "test 28 28 1"] | None:
-    """The images of its test split; None where its data is not at hand."""
+    """The images of the test split, or None if the data is not available."""
     config = configs.default()  # configs of earlier versions have no task
     config.update(run.config)
     try:

@@ -1,6 +1,5 @@
 """Explore a data set on one page: `python -m mnist_jax.explore --dataset=fashion_mnist`."""
 
-import argparse
 import shlex
 import sys
 from collections.abc import Sequence
@@ -24,10 +23,7 @@ def main(argv: Sequence[str]) -> int:
     add("--out", type=Path, metavar="FILE", help="default: runs/explore-NAME.html")
     add("--data_dir", metavar="DIR", help="as config.data.data_dir")
     add("--archives", metavar="DIR", help="as config.data.archives")
-    return _explore(parser.parse(argv), shlex.join(["python", "-m", "mnist_jax.explore", *argv]))
-
-
-def _explore(options: argparse.Namespace, command: str) -> int:
+    options = parser.parse(argv)
     # Imported here because JAX and Matplotlib take a second, which --help and errors do not need.
     from mnist_jax.data import datasets
     from mnist_jax.explore import explore_page
@@ -45,17 +41,12 @@ def _explore(options: argparse.Namespace, command: str) -> int:
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"{out}: cannot be written ({reason}); give another --out") from error
-    page = explore_page.render(
-        dataset,
-        command=command,
-        versions=provenance.versions(),
-        revision=provenance.git_revision(),
-    )
+    command = shlex.join(["python", "-m", "mnist_jax.explore", *argv])
+    versions, revision = provenance.versions(), provenance.git_revision()
+    page = explore_page.render(dataset, command=command, versions=versions, revision=revision)
     files.write(out, page)
-    print(
-        f"{dataset.name}: {len(dataset.train_labels):,} images to train, "
-        f"{len(dataset.test_labels):,} to test  page: {out}"
-    )
+    train, test = len(dataset.train_labels), len(dataset.test_labels)
+    print(f"{dataset.name}: {train:,} images to train, {test:,} to test  page: {out}")
     return 0
 
 

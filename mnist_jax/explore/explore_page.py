@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from mnist_jax.data.datasets import Dataset
 from mnist_jax.explore import explore_plots, statistics
-from mnist_jax.report import pictures, plots, templates
+from mnist_jax.report import templates
 
 _EXAMPLES = 10  # of each class; also the number of unusual ones
 _DUPLICATES = 24  # shown at most
@@ -35,20 +34,8 @@ def render(
     found = statistics.principal_components(images)
     points = np.random.default_rng(_SEED).permutation(len(labels))[:_POINTS]
     total = statistics.total_intensity(images)
+    by_class = [total[labels == label] for label in range(len(names))]
     mean, sd = statistics.pixel(images)
-    figures = {
-        "Images of each class": explore_plots.class_counts(counts, test_counts, names),
-        "Density of the total intensity within each class": explore_plots.densities(
-            total, labels, names, "white pixels' worth of light"
-        ),
-        "Box plot of the mean intensity within each class": explore_plots.boxes(
-            total / images[0].size, labels, names, "mean pixel, from black 0 to white 1"
-        ),
-        "The first two principal components": explore_plots.scatter(
-            found.scores[points, :2], found.share[:2], labels[points], names
-        ),
-    }
-    drawn = [Markup(plots.svg(figure, caption)) for caption, figure in figures.items()]
     return templates.load("explore.html.jinja").render(
         summary={
             "dataset": dataset.name,
@@ -58,20 +45,22 @@ def render(
             "git_revision": revision,
         },
         command=command,
-        shape=images.shape[1:3],
-        num_train=len(labels),
-        num_test=len(dataset.test_labels),
-        num_classes=len(names),
-        sizes=(int(counts.min()), int(counts.max())),
+        dataset=dataset,
+        sizes=counts.tolist(),
         mean=mean,
         sd=sd,
         black=float((images == 0).mean()),
         always_black=(images.max(axis=0) == 0).sum(),
         classes=[_class(dataset, found.scores, label) for label in np.flatnonzero(counts).tolist()],
         components=found.share.tolist(),
-        num_points=len(points),
+        points=points,
         duplicates=_duplicates(dataset),
-        **dict(zip(("counts", "densities", "boxes", "scatter"), drawn, strict=True)),
+        counts=explore_plots.class_counts({"train": counts, "test": test_counts}, names),
+        densities=explore_plots.densities(by_class, names),
+        boxes=explore_plots.boxes([one / images[0].size for one in by_class], names),
+        scatter=explore_plots.scatter(
+            found.scores[points, :2], found.share[:2], labels[points], names
+        ),
     )
 
 
@@ -83,9 +72,9 @@ def _class(dataset: Dataset, scores: np.ndarray, label: int) -> dict[str, Any]:
     return {
         "name": dataset.class_names[label],
         "colour": explore_plots.colour(label),
-        "mean": pictures.png(statistics.class_mean(images, labels, label)),
-        "examples": [(index, pictures.png(images[index])) for index in examples],
-        "unusual": [(index, pictures.png(images[index])) for index in unusual],
+        "mean": statistics.class_mean(images, labels, label),
+        "examples": [(index, images[index]) for index in examples],
+        "unusual": [(index, images[index]) for index in unusual],
     }
 
 
@@ -102,20 +91,19 @@ def _duplicates(dataset: Dataset) -> dict[str, Any]:
         places = sorted(group, key=lambda i: (first[labels[i]] != i, i))[:_PLACES]
         rows.append(
             {
-                "image": group[0],
+                "image": images[group[0]],
                 "places": [f"{where[i]}: {dataset.class_names[labels[i]]}" for i in places],
                 "more": len(group) - len(places),
                 "conflict": len(first) > 1,
-                "splits": {where[i].partition(" ")[0] for i in group},
+                "splits": {where[i].split()[0] for i in group},
             }
         )
     rows.sort(key=lambda row: (not row["conflict"], len(row["splits"]) == 1))
+    splits = [row["splits"] for row in rows]
     return {
-        "train": sum(row["splits"] == {"train"} for row in rows),
-        "test": sum(row["splits"] == {"test"} for row in rows),
-        "both": sum(len(row["splits"]) == 2 for row in rows),
+        "train": splits.count({"train"}),
+        "test": splits.count({"test"}),
+        "both": splits.count({"train", "test"}),
         "conflicts": sum(row["conflict"] for row in rows),
-        "shown": [
-            {**row, "image": pictures.png(images[row["image"]])} for row in rows[:_DUPLICATES]
-        ],
+        "shown": rows[:_DUPLICATES],
     }

@@ -1,4 +1,4 @@
-"""What a data set is made of, in numbers: images and labels in, NumPy arrays out."""
+"""Statistics of a data set: images and labels in, NumPy arrays out."""
 
 from typing import NamedTuple
 
@@ -82,9 +82,7 @@ def unusual(
 
 def duplicates(images: UInt8[np.ndarray, "n h w 1"]) -> list[list[int]]:
     """Groups of indices, ascending, of images that are the same, pixel for pixel."""
-    groups: dict[
-        bytes, list[int]
-    ] = {}  # compares what has equal hashes, so none is there by chance
+    groups: dict[bytes, list[int]] = {}  # a dict compares keys of equal hashes
     for index, image in enumerate(images):
         groups.setdefault(image.tobytes(), []).append(index)
     return [group for group in groups.values() if len(group) > 1]

@@ -25,12 +25,6 @@ def main(argv: Sequence[str]) -> int:
     0: success; 1: some pictures could not be used; 2: user error, reported in one line.
     """
     options = _parser().parse(argv)
-    command = shlex.join(["python", "-m", "mnist_jax.predict", *argv])
-    return _predict(options, _readable(command))
-
-
-def _predict(options: argparse.Namespace, command: str) -> int:
-    """Read the pictures, classify them and write the requested outputs."""
     if options.top < 1:
         raise UserError(f"--top={options.top}: must be 1 or more")
     if options.json == options.csv == STDOUT:
@@ -67,17 +61,15 @@ def _predict(options: argparse.Namespace, command: str) -> int:
             failed,
             summary=files.read_summary(options.workdir),
             config=files.read_config(options.workdir)[0].to_dict(),
-            command=command,
+            command=_readable(shlex.join(["python", "-m", "mnist_jax.predict", *argv])),
         )
-        _write(options.page, page)
+        files.write(Path(options.page), page)
     if STDOUT not in (options.json, options.csv):
         shown = sys.stdout.isatty() if options.show is None else options.show
         width = max((len(one.name) for one in seen), default=0)
         for one in seen:
-            if shown:
-                print(predict_page.drawing(one, names, options.top))
-            else:
-                print(predict_page.line(one, names, options.top, width))
+            line = predict_page.line(one, names, options.top, width)
+            print(predict_page.drawing(one, names, options.top) if shown else line)
     return 1 if failed else 0
 
 
@@ -89,18 +81,17 @@ def find(names: Iterable[str]) -> tuple[list[Path], list[str]]:
     paths: dict[Path, None] = {}  # in order, each once
     failed = []
     for name in names:
-        path = Path(name)
+        path, found, none = Path(name), [], "holds no pictures"
         if path.is_dir():
-            found, none = [], "holds no pictures"
             try:
                 found = sorted(p for p in path.iterdir() if p.suffix.lower() in kinds)
             except OSError as error:
                 none = f"cannot be read ({error.strerror})"
-        elif not path.exists() and set(name) & set("*?["):
+        elif path.exists() or not glob.has_magic(name):
+            found = [path]
+        else:
             matches = glob.glob(name, recursive=True)  # noqa: PTH207 (Path's takes no absolute ones)
             found, none = sorted(map(Path, matches)), "matches no file"
-        else:
-            found, none = [path], ""
         paths |= dict.fromkeys(found)
         if not found:
             failed.append(_readable(f"{name}: {none}"))

@@ -1,6 +1,6 @@
 """A trained net as a function: images in, probabilities out; and what noise does to its answers.
 
-No data set has to be there, but for `before_and_after`.
+Only `before_and_after` needs the data set.
 """
 
 import functools
@@ -26,13 +26,16 @@ from mnist_jax.train import evaluate
 from mnist_jax.types import UserError
 from mnist_jax.workdir import files
 
+Images = UInt8[np.ndarray, "n 28 28 1"]
+AnyImages = UInt8[np.ndarray, "n 28 28 *grey"]
+Scores = Float32[np.ndarray, "trials n classes"]
 _NEIGHBOUR = 10  # the tenth nearest test image says how familiar an image is
 _STRANGE = 0.01  # of the test images are called strange
 _SAMPLE = 2000  # test images that tell where that begins
 
 
 class Answer(NamedTuple):
-    """What a classifier says of images."""
+    """The output of a classifier."""
 
     probabilities: Float32[np.ndarray, "n classes"]
     strange: Bool[np.ndarray, " n"]  # it looks like nothing that the net was trained on
@@ -44,29 +47,26 @@ class Classifier(NamedTuple):
     model: str
     dataset: str  # that it was trained on
     class_names: tuple[str, ...]
-    scores: Callable[[UInt8[np.ndarray, "n 28 28 1"]], Float32[np.ndarray, "trials n classes"]]
+    scores: Callable[[Images], Scores]
     known: Float32[np.ndarray, "trials test classes"]  # the scores of the test images
     familiar: float  # the least familiarity of what is not strange
 
-    def __call__(
-        self, images: UInt8[np.ndarray, "n 28 28 *grey"]
-    ) -> Float32[np.ndarray, "n classes"]:
+    def __call__(self, images: AnyImages) -> Float32[np.ndarray, "n classes"]:
         """The probability of each class.
 
         Args:
-          images: like those of the data set: light on black, the last axis of one or left out.
+          images: light on black, as in the data set; the last axis may be left out.
 
         Raises:
           ValueError: they have another shape or type.
         """
         return self.answer(images).probabilities
 
-    def answer(self, images: UInt8[np.ndarray, "n 28 28 *grey"]) -> Answer:
+    def answer(self, images: AnyImages) -> Answer:
         """The probabilities of images as above, and which are strange: see `familiarity`."""
         if images.dtype != np.uint8 or images.shape[1:] not in ((28, 28), (28, 28, 1)):
-            raise ValueError(
-                f"images: {images.dtype}{list(images.shape)}: give uint8, n x 28 x 28 x 1"
-            )
+            given = f"{images.dtype}{list(images.shape)}"
+            raise ValueError(f"images: {given}: give uint8, n x 28 x 28 x 1")
         scores = self.scores(images.reshape(-1, 28, 28, 1))
         believed = ensemble.probabilities(scores.astype(np.float64)).astype(np.float32)
         return Answer(believed, familiarity(scores, self.known) < self.familiar)
@@ -79,7 +79,7 @@ class Classifier(NamedTuple):
 def load(workdir: str | Path, log: Log = warnings.warn) -> Classifier:
     """The classifier that a finished run's test results are of.
 
-    With several trials it is the ensemble of those that were evaluated on the test split.
+    With several trials, load the ensemble of the trials that were evaluated on the test split.
 
     Args:
       workdir: of the run.
@@ -108,9 +108,7 @@ def load(workdir: str | Path, log: Log = warnings.warn) -> Classifier:
         lowered = evaluate.predict.lower(model, nets[0], images)
         return xla.compile_lowered(lowered, predicts=True)
 
-    def scores(
-        images: UInt8[np.ndarray, "n 28 28 1"],
-    ) -> Float32[np.ndarray, "trials n classes"]:
+    def scores(images: Images) -> Scores:
         # Up to a power of two, because each number of images compiles a program of its own.
         size = 1 << max(len(images) - 1, 0).bit_length()
         padded = jnp.pad(images, ((0, size - len(images)), (0, 0), (0, 0), (0, 0)))
@@ -130,10 +128,9 @@ def load(workdir: str | Path, log: Log = warnings.warn) -> Classifier:
 
 
 def before_and_after(
-    classify: Callable[[UInt8[np.ndarray, "n 28 28 1"]], Float[np.ndarray, "n classes"]],
-    workdir: str | Path,
+    classify: Callable[[Images], Float[np.ndarray, "n classes"]], workdir: str | Path
 ) -> dict[str, float]:
-    """How often a classifier is right about the test images of a run that takes noise off.
+    """Measure a classifier's accuracy on the test images of a denoising run.
 
     Args:
       classify: scores of each class, as what `load` returns gives them.
@@ -169,34 +166,30 @@ def before_and_after(
 
 
 def familiarity(
-    scores: Float32[np.ndarray, "trials n classes"],
-    known: Float32[np.ndarray, "trials test classes"],
+    scores: Scores, known: Float32[np.ndarray, "trials test classes"]
 ) -> Float32[np.ndarray, " n"]:
-    """How much images look to a net like what it knows: from -1 to 1, the mean over trials.
+    """Measure how similar images are to the test images: from -1 to 1, the mean over trials.
 
-    It is the cosine between an image's scores and those of the tenth nearest test image: nearest
+    The cosine between the scores of an image and of its tenth nearest test image: nearest
     neighbours in normalised features (Sun et al. 2022, Out-of-distribution detection with deep
-    nearest neighbors), of which the scores are the last. Of drawn digits it calls about as many
-    strange as of test images; of letters, clothes and photographs a quarter to three quarters.
+    nearest neighbors), with the scores as features. About as many drawn digits as test images are
+    strange, and a quarter to three quarters of letters, clothes and photographs.
     Scores of two classes that differ by one number know two directions, and nothing is strange.
     """
     place = -min(_NEIGHBOUR, known.shape[1])
 
-    def tenth(
-        own: Float32[np.ndarray, "n classes"], test: Float32[np.ndarray, "test classes"]
-    ) -> Float32[np.ndarray, " n"]:
-        parts = np.array_split(own, 1 + len(own) // 1000)  # all cosines at once are too many
-        near = [np.partition(part @ test.T, place, axis=1)[:, place] for part in parts]
-        return np.concatenate(near)
-
-    return np.mean(list(map(tenth, _unit(scores), _unit(known))), axis=0)
+    # All cosines at once would be too many.
+    parts = np.array_split(_unit(scores), 1 + scores[..., 0].size // 1000, axis=1)
+    others = _unit(known).swapaxes(1, 2)
+    cosines = [np.partition(part @ others, place)[..., place] for part in parts]
+    return np.concatenate(cosines, axis=1).mean(axis=0)
 
 
 def _unit(scores: Float32[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
     return scores / np.maximum(np.linalg.norm(scores, axis=-1, keepdims=True), 1e-12)
 
 
-def _test_scores(workdir: Path) -> Float32[np.ndarray, "trials n classes"]:
+def _test_scores(workdir: Path) -> Scores:
     path = workdir / files.PREDICTIONS
     try:
         with np.load(path) as stored:

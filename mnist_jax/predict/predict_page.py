@@ -1,6 +1,5 @@
-"""What a net saw in pictures: lines for a terminal, rows for programs, a page for people. Pure."""
+"""Predictions as lines for a terminal, rows for programs and a page."""
 
-import base64
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +21,7 @@ _SMALL = 64  # pixels of a side: what is smaller is shown pixel by pixel
 
 
 class Seen(NamedTuple):
-    """A picture and what the net makes of it."""
+    """A picture and its prediction."""
 
     name: str  # of the file
     image: UInt8[np.ndarray, "28 28 1"]  # what the net saw
@@ -45,20 +44,14 @@ def drawing(seen: Seen, class_names: Sequence[str], top: int) -> str:
     """A picture in 15 lines: its name, what the net saw, and bars of the most probable classes."""
     chosen = seen.top(top)
     width = max(len(class_names[i]) for i in chosen)
-    beside = [""] * 14
+    light = seen.image[..., 0] > 127
+    lines = ["".join(row) for row in _BLOCKS[2 * light[::2] + light[1::2]]]
     for place, i in enumerate(chosen[:12], 1):
         bar = "█" * round(_BAR * float(seen.probabilities[i]))
-        beside[place] = f"  {class_names[i]:>{width}} {bar:<{_BAR}} {_percent(seen, i):>6}"
+        lines[place] += f"  {class_names[i]:>{width}} {bar:<{_BAR}} {_percent(seen, i):>6}"
     if seen.strange:
-        beside[-1] = f"  {_STRANGE}"
-    lines = (f"{a}{b}".rstrip() for a, b in zip(blocks(seen.image), beside, strict=True))
-    return "\n".join([seen.name, *lines])
-
-
-def blocks(image: UInt8[np.ndarray, "28 28 1"]) -> list[str]:
-    """An image in 14 lines of half blocks: light where it is at least half white."""
-    light = image[..., 0] > 127
-    return ["".join(row) for row in _BLOCKS[2 * light[::2] + light[1::2]]]
+        lines[-1] += f"  {_STRANGE}"
+    return "\n".join([seen.name, *map(str.rstrip, lines)])
 
 
 def row(seen: Seen, class_names: Sequence[str]) -> dict[str, Any]:
@@ -77,11 +70,10 @@ def row(seen: Seen, class_names: Sequence[str]) -> dict[str, Any]:
 def to_csv(rows: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> str:
     """The rows as CSV with a header, a column a class after the others."""
     out = io.StringIO()
-    head = ["file", "class", "probability", "strange"]
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*head, *class_names])
-    for found in rows:
-        writer.writerow([*(found[key] for key in head), *found["probabilities"].values()])
+    writer.writerow(["file", "class", "probability", "strange", *class_names])
+    for *found, probabilities in (found.values() for found in rows):
+        writer.writerow([*found, *probabilities.values()])
     return out.getvalue()
 
 
@@ -97,7 +89,7 @@ def page(
     """All pictures on a page, as the text of a self-contained HTML file.
 
     Args:
-        seen: what the net makes of them.
+        seen: the predictions.
         originals: the pictures as `drawings.read` has them; one is held at a time.
         failed: a line on each that could not be used.
         summary: of the run.
@@ -110,7 +102,7 @@ def page(
             "name": one.name,
             "picture": _thumbnail(original),
             "small": max(original.shape) <= _SMALL,
-            "seen": pictures.png(one.image),
+            "seen": one.image,
             "bars": [(names[i], float(one.probabilities[i])) for i in one.top(_BARS)],
             "strange": one.strange,
         }
@@ -118,7 +110,7 @@ def page(
     ]
     return templates.load("predict.html.jinja").render(
         summary=summary,
-        config_rows=list(flatten(config)),
+        config_rows=flatten(config),
         cards=cards,
         failed=failed,
         command=command,
@@ -136,6 +128,4 @@ def _thumbnail(colours: Float[np.ndarray, "h w c"]) -> str:
         return pictures.png(pixels)
     image = Image.fromarray(pixels.squeeze(axis=2) if pixels.shape[2] == 1 else pixels)
     image.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG")
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return pictures.data_uri(image, "jpeg")

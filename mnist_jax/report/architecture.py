@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,9 +14,6 @@ from mnist_jax.report.plots import PALETTE
 _STEP = 1.5  # from one layer to the next, in inches
 _TALL = 1.3  # the height of an image
 _SHEETS = 6  # of a stack of feature maps, at most
-_ARROW: dict[str, Any] = {
-    "arrowstyle": "-|>", "mutation_scale": 7, "color": PALETTE["muted"], "shrinkA": 0, "shrinkB": 0,
-}  # fmt: skip
 _NAMES = {"Conv": "convolution", "Dense": "dense", "FourierFeatures": "Fourier features"}
 
 
@@ -48,7 +44,10 @@ def architecture(layers: Sequence[Layer]) -> Figure:
         x, shape, params = _STEP * place, layer.output_shape, layer.num_params
         half = _boxes(axes, x, shape)
         if place:
-            axes.add_patch(FancyArrowPatch((edge + 0.04, 0), (x - half - 0.04, 0), **_ARROW))
+            ends = (edge + 0.04, 0), (x - half - 0.04, 0)
+            arrow = FancyArrowPatch(*ends, arrowstyle="-|>", mutation_scale=7, shrinkA=0, shrinkB=0)
+            arrow.set_color(PALETTE["muted"])
+            axes.add_patch(arrow)
         edge = x + half
         kind = _NAMES.get(layer.kind, layer.kind)
         axes.text(x, -1.02, kind, ha="center", fontweight="bold", fontsize=9)
@@ -69,8 +68,8 @@ def _boxes(axes: Axes, x: float, shape: Sequence[int]) -> float:
         tall, wide, sheets, shift = 0.25 + 0.13 * math.log2(shape[0]), 0.14, 1, 0.0
     reach = shift * (sheets - 1)
     left, bottom = x - (wide + reach) / 2, -(tall + reach) / 2
-    style = {"facecolor": PALETTE["line"], "edgecolor": PALETTE["accent"], "linewidth": 1.1}
+    fill, edge = PALETTE["line"], PALETTE["accent"]
     for sheet in reversed(range(sheets)):
         corner = left + shift * sheet, bottom + shift * sheet
-        axes.add_patch(Rectangle(corner, wide, tall, **style))
+        axes.add_patch(Rectangle(corner, wide, tall, fc=fill, ec=edge, lw=1.1))
     return (wide + reach) / 2

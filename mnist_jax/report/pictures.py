@@ -16,9 +16,14 @@ _DIMMED = 0.6  # an image's brightness under an overlay: black and white leave c
 
 def png(pixels: UInt8[np.ndarray, "H W C"]) -> str:
     """A picture as a data URI: grey (C = 1), RGB (3) or RGB with opacity (4)."""
+    return data_uri(Image.fromarray(pixels.squeeze(axis=2) if pixels.shape[2] == 1 else pixels))
+
+
+def data_uri(image: Image.Image, kind: str = "png") -> str:
+    """A Pillow image as a data URI of a PNG or JPEG file."""
     buffer = io.BytesIO()
-    Image.fromarray(pixels.squeeze(axis=2) if pixels.shape[2] == 1 else pixels).save(buffer, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    image.save(buffer, kind)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def grey(values: Float32[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:

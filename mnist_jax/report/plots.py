@@ -70,7 +70,7 @@ styled = mpl.rc_context(STYLE)  # decorates functions that draw
 
 
 def panel(width: float, height: float, **settings: Any) -> tuple[Figure, Axes]:
-    """Make a figure that one axes fills; the size is in inches, the settings are those of axes."""
+    """Make a figure of a size in inches that is filled by one `Axes` with these properties."""
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(**settings)
@@ -110,14 +110,14 @@ def learning_curves(history: Sequence[Row], best_epoch: int | None = None) -> Fi
     has_rate = bool(_values(history, "learning_rate"))
     figure, panels = epoch_panels(heights | ({"Learning rate": 1.0} if has_rate else {}))
     for axes, column in zip(panels, ("loss", *scores), strict=False):
-        _curve(axes, history, f"train_{column}", "train", PALETTE["train"])
-        _curve(axes, history, f"val_{column}", "validation", PALETTE["accent"])
+        curve(axes, history, f"train_{column}", PALETTE["train"], "train")
+        curve(axes, history, f"val_{column}", PALETTE["accent"], "validation")
         if column != "loss":
             score_ticks(axes.yaxis, column)
     loss, last = panels[0], panels[-1]
     scale_to(loss, np.array(_values(history, "train_loss", "val_loss")))
     if has_rate:
-        _curve(last, history, "learning_rate", None, PALETTE["muted"])
+        curve(last, history, "learning_rate", PALETTE["muted"])
         last.set_ylim(bottom=0)
         last.yaxis.set_major_locator(MaxNLocator(2, steps=[1, 2, 5, 10]))
         last.yaxis.set_major_formatter("{x:g}")
@@ -140,25 +140,23 @@ def _values(rows: Sequence[Row], *columns: str) -> list[float]:
     return [value for value in values if value is not None and math.isfinite(value)]
 
 
-def _curve(axes: Axes, history: Sequence[Row], column: str, label: str | None, colour: str) -> None:
-    """Draw a column of the history; without finite values, neither a curve nor a legend entry."""
+def curve(
+    axes: Axes, history: Sequence[Row], column: str, colour: str, label: str | None = None
+) -> None:
+    """Draw a column of the history: the median of each epoch and, of several values, their range.
+
+    Without finite values, draw neither a curve nor a legend entry.
+    """
     by_epoch: dict[int, list[float]] = {}
     for row in history:
         by_epoch.setdefault(row["epoch"], []).extend(_values([row], column))
-    if any(by_epoch.values()):
-        band(axes, by_epoch, colour, label)
-
-
-def band(
-    axes: Axes, by_epoch: Mapping[int, Sequence[float]], colour: str, label: str | None = None
-) -> None:
-    """Draw the median of each epoch's values and, if there are several, their range as a band."""
+    if not any(by_epoch.values()):
+        return
     epochs = sorted(by_epoch)
     values = [by_epoch[epoch] or [math.nan] for epoch in epochs]
-    if max(map(len, values), default=0) > 1:
-        axes.fill_between(
-            epochs, [*map(min, values)], [*map(max, values)], color=colour, alpha=0.22
-        )
+    if max(map(len, values)) > 1:
+        limits = [*map(min, values)], [*map(max, values)]
+        axes.fill_between(epochs, *limits, color=colour, alpha=0.22)
     marker = "o" if len(epochs) <= 25 else None  # a line of one point would be invisible
     axes.plot(epochs, [*map(np.median, values)], color=colour, label=label, marker=marker)
 
@@ -216,7 +214,8 @@ def heat_square(axes: Axes, row: int, column: int, colour: str) -> Rectangle:
     """Draw the square of a heat map's cell in a colour of the palette."""
     square = Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, color=PALETTE[colour], linewidth=0)
     square.set_clip_on(False)  # thousands of clip paths would only enlarge the page
-    return axes.add_patch(square)
+    axes.add_patch(square)
+    return square
 
 
 def class_grid(class_names: Sequence[str]) -> tuple[Figure, Axes]:
@@ -236,7 +235,8 @@ def class_grid(class_names: Sequence[str]) -> tuple[Figure, Axes]:
     axes.set_xticks(range(classes), labels, parse_math=False)
     axes.set_yticks(range(classes), labels, parse_math=False)
     if max(map(len, labels)) > 3:
-        mpl.artist.setp(axes.get_xticklabels(), rotation=45, ha="right", rotation_mode="anchor")
+        for label in axes.get_xticklabels():
+            label.set(rotation=45, ha="right", rotation_mode="anchor")
     return figure, axes
 
 
