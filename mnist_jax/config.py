@@ -108,8 +108,8 @@ def validate(config: ConfigDict) -> None:
             sweep.outer_folds and not sweep.folds,
             "sweep.outer_folds: judges what inner folds choose; give config.sweep.folds",
         ),
-        # Held-out examples that decide on the training do not judge it, and the training on all
-        # examples that follows has none.
+        # A training that watches held-out examples cannot be evaluated on them, and the final
+        # training on all examples has none.
         (
             sweep.folds and sweep.patience,
             f"sweep.patience: {uses}, which config.sweep.folds keeps for the end",

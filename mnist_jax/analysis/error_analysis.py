@@ -1,4 +1,4 @@
-"""Where a model errs: pure NumPy on its logits or probabilities and the true classes.
+"""Errors of a model: pure NumPy on its logits or probabilities and the true classes.
 
 Every function that picks examples returns their indices, the most telling first.
 """
@@ -13,7 +13,7 @@ Indices = Int[np.ndarray, "M"]  # of examples
 
 
 class Decisions(NamedTuple):
-    """What the logits decide, an entry an example."""
+    """Decisions from logits, one entry per example."""
 
     predicted: Int[np.ndarray, "N"]
     odds_against: np.ndarray  # (N,) float64: p(any other class) / p(predicted)

@@ -13,7 +13,7 @@ from mnist_jax.analysis import stats
 
 
 class Slice(NamedTuple):
-    """How a model does on a part of the examples."""
+    """Accuracy of a model on a part of the examples."""
 
     name: str
     total: int
@@ -62,7 +62,7 @@ def by_shape(
 
 
 def slant(images: UInt8[np.ndarray, "N H W 1"]) -> Float[np.ndarray, "N"]:
-    """How far each digit leans to the right, in degrees from upright; NaN for a black image.
+    """Slant of each digit to the right, in degrees from upright; NaN for a black image.
 
     The shear that would set it upright, from its central moments: tan(slant) = -mu11 / mu02, y
     pointing down. It is what deskewing removes before a linear classifier (LeCun et al. 1998).
@@ -80,7 +80,7 @@ def size(images: UInt8[np.ndarray, "N H W 1"]) -> Float[np.ndarray, "N"]:
 def thickness(images: UInt8[np.ndarray, "N H W 1"]) -> Float[np.ndarray, "N"]:
     """The mean width of each digit's strokes, in pixels; NaN for a black image.
 
-    A stroke that is long beside its width has an area of its width times its length, and an edge of
+    A stroke that is much longer than wide has an area of its width times its length, and an edge of
     twice its length: width = 2 area / edge. Of a grey image the area is the sum of its pixels, and
     the edge, of all grey levels together, its total variation (the coarea formula): here the sum of
     the gradients between every four neighbours. Brightness does not matter, but a stroke so thin

@@ -1,4 +1,4 @@
-"""Where to draw the line between no and yes: every threshold's trade-off, and one for a goal.
+"""Thresholds between no and yes: the trade-off of each, and one for a goal.
 
 A score is any finite number that is higher for a likelier yes; an example is called a yes if its
 score is at least the threshold. Choose thresholds on validation or out-of-fold scores only: on the
@@ -26,14 +26,14 @@ class Curve(NamedTuple):
 
 
 class Ranking(NamedTuple):
-    """How well scores put yes above no, whatever the threshold; NaN where that has no sense."""
+    """Quality of a ranking of yes above no, at all thresholds; NaN where it is undefined."""
 
     auc: float  # area under the ROC curve: P(a yes scores more than a no)
     average_precision: float  # area under the precision-recall curve, as steps
 
 
 class Point(NamedTuple):
-    """What a threshold makes of examples: counts, and rates that are NaN over no examples."""
+    """Results at a threshold: counts, and rates that are NaN over no examples."""
 
     threshold: float
     true_positives: int
@@ -43,7 +43,7 @@ class Point(NamedTuple):
 
     @property
     def precision(self) -> float:
-        """Share of those called a yes that are one."""
+        """Share of the examples called a yes that are a yes."""
         return _share(self.true_positives, self.false_positives)
 
     @property
@@ -134,7 +134,7 @@ def at_recall(scores: Scores, labels: Labels, recall: float) -> float:
 
 
 def operating_point(scores: Scores, labels: Labels, threshold: float) -> Point:
-    """What a threshold makes of these examples."""
+    """Count these examples by truth and decision at a threshold."""
     called, yes = scores >= threshold, labels.astype(bool)
     pairs = ((called, yes), (called, ~yes), (~called, yes), (~called, ~yes))
     return Point(threshold, *(int(np.count_nonzero(a & b)) for a, b in pairs))
