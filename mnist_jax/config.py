@@ -80,12 +80,12 @@ def validate(config: ConfigDict) -> None:
       UserError: names the key, its value and what is allowed.
     """
     known, given = (dict(flatten(c.to_dict())) for c in (default(), config))
-    for key in given:
+    for key in given | known:
         if key not in known:
             raise no_such_key(key, known)
-    for key, option in OPTIONS.items():
         if key not in given:
             raise UserError(f"config.{key}: is missing; start from mnist_jax.config.default()")
+    for key, option in OPTIONS.items():
         _check(key, config[key], option.allowed)
     tasks.check(config.task)
     net, sweep = registry.fields(config.model), config.sweep
