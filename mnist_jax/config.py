@@ -80,12 +80,12 @@ def validate(config: ConfigDict) -> None:
       UserError: names the key, its value and what is allowed.
     """
     known, given = (dict(flatten(c.to_dict())) for c in (default(), config))
-    for key in given:
+    for key in given | known:
         if key not in known:
             raise no_such_key(key, known)
-    for key, option in OPTIONS.items():
         if key not in given:
             raise UserError(f"config.{key}: is missing; start from mnist_jax.config.default()")
+    for key, option in OPTIONS.items():
         _check(key, config[key], option.allowed)
     tasks.check(config.task)
     net, sweep = registry.fields(config.model), config.sweep
@@ -108,8 +108,8 @@ def validate(config: ConfigDict) -> None:
             sweep.outer_folds and not sweep.folds,
             "sweep.outer_folds: judges what inner folds choose; give config.sweep.folds",
         ),
-        # Held-out examples that decide on the training do not judge it, and the training on all
-        # examples that follows has none.
+        # A training that watches held-out examples cannot be evaluated on them, and the final
+        # training on all examples has none.
         (
             sweep.folds and sweep.patience,
             f"sweep.patience: {uses}, which config.sweep.folds keeps for the end",

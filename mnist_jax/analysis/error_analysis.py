@@ -1,4 +1,4 @@
-"""Error analysis: pure NumPy on logits or probabilities and the true classes.
+"""Errors of a model: pure NumPy on its logits or probabilities and the true classes.
 
 Functions that select examples return their indices, the most relevant first.
 """
@@ -13,7 +13,7 @@ Indices = Int[np.ndarray, "M"]  # of examples
 
 
 class Decisions(NamedTuple):
-    """Predictions, one entry per example."""
+    """Decisions from logits, one entry per example."""
 
     predicted: Int[np.ndarray, "N"]
     odds_against: np.ndarray  # (N,) float64: p(any other class) / p(predicted)

@@ -90,8 +90,8 @@ def classification(
 ) -> Report:
     """Evaluate the predictions of a whole split; every example counts once.
 
-    The predicted class is the first of the largest logits. Precision, recall and F1 equal
-    scikit-learn's with all classes as `labels` and `zero_division=0`: 0 for a class that is never
+    The predicted class is the first of the largest logits. Precision, recall and F1 follow
+    scikit-learn with all classes as `labels` and `zero_division=0`: 0 for a class that is never
     predicted, or has no examples. The calibration error is equation 3 of Guo et al. 2017, its bins
     open on the left and closed on the right.
 

@@ -12,7 +12,7 @@ from mnist_jax.analysis import stats
 
 
 class Slice(NamedTuple):
-    """Accuracy on a subset of the examples."""
+    """Accuracy of a model on a part of the examples."""
 
     name: str
     total: int
@@ -61,7 +61,7 @@ def by_shape(
 
 
 def slant(images: UInt8[np.ndarray, "N H W 1"]) -> Float[np.ndarray, "N"]:
-    """Slant of each digit to the right, in degrees; NaN for a black image.
+    """Slant of each digit to the right, in degrees from upright; NaN for a black image.
 
     The shear that would make it upright, from its central moments: tan(slant) = -mu11 / mu02, with
     y pointing down. Deskewing removes it before a linear classifier (LeCun et al. 1998).
@@ -79,11 +79,11 @@ def size(images: UInt8[np.ndarray, "N H W 1"]) -> Float[np.ndarray, "N"]:
 def thickness(images: UInt8[np.ndarray, "N H W 1"]) -> Float[np.ndarray, "N"]:
     """Mean width of each digit's strokes, in pixels; NaN for a black image.
 
-    A stroke much longer than wide has an area of width times length, and an edge of twice its
-    length: width = 2 area / edge. For a grey image the area is the sum of its pixels, and the edge
-    of all grey levels is its total variation (the coarea formula): the sum of the gradients between
-    every four neighbours. Brightness does not matter, but strokes thinner than a pixel come out too
-    wide.
+    A stroke that is much longer than wide has an area of its width times its length, and an edge of
+    twice its length: width = 2 area / edge. Of a grey image the area is the sum of its pixels, and
+    the edge, of all grey levels together, its total variation (the coarea formula): here the sum of
+    the gradients between every four neighbours. Brightness does not matter, but a stroke so thin
+    that no pixel lies within it comes out too wide.
     """
     grey = np.pad(images[..., 0], ((0, 0), (1, 1), (1, 1))).astype(np.float32)
     right, down = np.diff(grey, axis=2), np.diff(grey, axis=1)

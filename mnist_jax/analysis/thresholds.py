@@ -1,4 +1,4 @@
-"""Thresholds between no and yes: their trade-offs, and the threshold for a goal.
+"""Thresholds between no and yes: the trade-off of each, and one for a goal.
 
 A score is any finite number that is higher for a likelier yes; an example is predicted as yes if
 its score is at least the threshold. Choose thresholds only on validation or out-of-fold scores: on
@@ -26,14 +26,14 @@ class Curve(NamedTuple):
 
 
 class Ranking(NamedTuple):
-    """Quality of the order of scores, for any threshold; NaN if undefined."""
+    """Quality of a ranking of yes above no, at all thresholds; NaN where it is undefined."""
 
     auc: float  # area under the ROC curve: P(a yes scores more than a no)
     average_precision: float  # area under the precision-recall curve, as steps
 
 
 class Point(NamedTuple):
-    """Counts at a threshold; rates over no examples are NaN."""
+    """Results at a threshold: counts, and rates that are NaN over no examples."""
 
     threshold: float
     true_positives: int
@@ -43,7 +43,7 @@ class Point(NamedTuple):
 
     @property
     def precision(self) -> float:
-        """Share of true positives among predicted positives."""
+        """Share of the examples called a yes that are a yes."""
         return _share(self.true_positives, self.false_positives)
 
     @property
@@ -134,7 +134,7 @@ def at_recall(scores: Scores, labels: Labels, recall: float) -> float:
 
 
 def operating_point(scores: Scores, labels: Labels, threshold: float) -> Point:
-    """Count the predictions at a threshold."""
+    """Count these examples by truth and decision at a threshold."""
     called, yes = scores >= threshold, labels.astype(bool)
     pairs = ((called, yes), (called, ~yes), (~called, yes), (~called, ~yes))
     return Point(threshold, *(int(np.count_nonzero(a & b)) for a, b in pairs))

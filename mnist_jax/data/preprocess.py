@@ -1,7 +1,7 @@
 """Images made easier to compare, by pure functions of bytes: upright, smooth, at five places.
 
 Results are bytes again, rounded, so that they take as little memory as they did and distances
-between them stay exact (`knn`). Images are taken so many at a time that memory stays bounded.
+between them stay exact (`knn`). Images are processed in batches, which bounds the memory.
 """
 
 import jax
@@ -21,8 +21,8 @@ _FLAT = 1e-6  # variance of the row, in squared pixels: what is below comes from
 def deskew(images: Images) -> Images:
     """Shears each image until its rows lean neither way, and puts its centre of mass in the middle.
 
-    The slant is that of the line on which a row's centre is expected, by least squares over the
-    image's mass: the covariance of column and row over the variance of the row. Bilinear, black
+    The slant is the slope of the line on which a row's centre is expected, by least squares over
+    the image's mass: the covariance of column and row over the variance of the row. Bilinear, black
     outside. An image without mass, or with all of it in one row, has no slant.
     """
     return lax.map(lambda image: _bytes(_deskew(image)), images, batch_size=_AT_ONCE)

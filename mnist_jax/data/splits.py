@@ -1,4 +1,4 @@
-"""The examples that a config's run learns from and is judged by."""
+"""The examples of a run: training, validation and test."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -21,7 +21,7 @@ class Split(NamedTuple):
 
 
 class Splits(NamedTuple):
-    """What a run learns from and is judged by."""
+    """The training, validation and test examples of a run."""
 
     name: str  # the data set really used
     class_names: tuple[str, ...]

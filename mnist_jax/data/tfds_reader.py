@@ -201,7 +201,7 @@ def _archives(name: str, pinned: dict[str, Any], archives: str | None) -> Path |
 
 
 def _reachable(url: str) -> bool:
-    """Whether a download of `url` begins within 3 seconds; tfds would keep trying for minutes."""
+    """Return True if a download of `url` begins within 3 seconds; tfds would try for minutes."""
     import requests  # what tfds downloads with, so that proxies and certificates count alike
 
     answers = []

@@ -137,9 +137,7 @@ OPTIONS = {
 # Fields with a value for each layer, and the field that says how many layers there are.
 _PER_LAYER = {
     "dropout": "widths",
-    "kernels": "channels",
-    "pools": "channels",
-    "conv_dropout": "channels",
+    **dict.fromkeys(("kernels", "pools", "conv_dropout"), "channels"),
 }
 # Fields with one value out of a few, and those whose values, one or several, pass a check.
 _CHOICES = {"activation": ACTIVATIONS, "padding": PADDINGS}

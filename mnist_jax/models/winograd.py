@@ -130,17 +130,13 @@ def matrices(axis: Axis) -> Matrices:
     points = np.asarray(_POINTS[: axis.tile - 1])
     others = [np.delete(points, i) for i in range(len(points))]
     powers = points[:, None] ** np.arange(max(axis.outputs, axis.kernel))
-    scales = [np.prod(point - rest) for point, rest in zip(points, others, strict=True)]
+    scales = np.array([[np.prod(point - rest)] for point, rest in zip(points, others, strict=True)])
     last = np.eye(1, axis.tile, axis.tile - 1)[0]
-    return Matrices(
-        AT=np.vstack([powers[:, : axis.outputs], last[-axis.outputs :]]).T.astype(np.float32),
-        G=np.vstack(
-            [powers[:, : axis.kernel] / np.array(scales)[:, None], last[-axis.kernel :]]
-        ).astype(np.float32),
-        BT=np.vstack(
-            [*(np.append(np.poly(rest)[::-1], 0) for rest in others), np.poly(points)[::-1]]
-        ).astype(np.float32),
-    )
+    at = np.vstack([powers[:, : axis.outputs], last[-axis.outputs :]]).T
+    g = np.vstack([powers[:, : axis.kernel] / scales, last[-axis.kernel :]])
+    polynomials = [np.append(np.poly(rest)[::-1], 0) for rest in others]
+    bt = np.vstack([*polynomials, np.poly(points)[::-1]])
+    return Matrices(*(matrix.astype(np.float32) for matrix in (at, g, bt)))
 
 
 def _axes(inputs: Sequence[int], sides: Sequence[int], pads: Pads) -> tuple[Axis, Axis]:

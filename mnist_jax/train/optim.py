@@ -77,7 +77,7 @@ def _constant(optax: Any, config: Fields, total: int, every: int) -> Callable:
 
 
 # Builders return the learning rate at a step, as a fraction of its peak, from the total number of
-# steps and that of `decay_epochs`. "plateau" is constant: the function `plateau` reduces it.
+# steps and the number in `decay_epochs`. "plateau" is constant: the function `plateau` reduces it.
 SCHEDULES = {
     "constant": Entry(_constant),
     "cosine": Entry(_cosine, _WARMUP),

@@ -74,7 +74,7 @@ def test_slices_have_their_accuracy_and_wilsons_interval():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 200)
     predicted = np.where(rng.random(200) < 0.8, labels, rng.integers(0, 3, 200))
-    found = slices.by_value(predicted == labels, labels.astype(np.float64), 3)
+    found = slices.by_value(predicted == labels, labels.astype(np.float64), 30)
     assert [part.name for part in found] == ["0 to 0", "1 to 1", "2 to 2"]
     expected = recall_score(labels, predicted, average=None)
     np.testing.assert_allclose([part.accuracy for part in found], expected)
