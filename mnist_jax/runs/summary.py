@@ -86,12 +86,12 @@ def _of_trials(
     """Return the keys that a summary of several trials has besides."""
     score, reports = selection.score, tested.reports
     numbers = {
-        key: [report[key] for report in reports]
-        for key, value in reports[0].items()
-        if isinstance(value, int | float)
+        key: [float(report[key]) for report in reports]
+        for key in reports[0]
+        if all(isinstance(report[key], int | float) for report in reports)
     }
     if score == "macro_f1":
-        numbers[score] = [evaluation.score_of(report, score) for report in reports]
+        numbers[score] = [float(report["macro"]["f1"]) for report in reports]
     probable = reports[0].get("ece") is not None
     several_nets = len(reports) > 1 and "confusion_matrix" in reports[0]
     return {
