@@ -46,8 +46,8 @@ def make(task: Task, *, by_core: bool = False) -> Peer:
 
     def fit() -> None:
         nonlocal state
-        state, sums = epoch()(state, images, labels, hparams, root)
-        jax.block_until_ready((state, sums))
+        state, *measured = epoch()(state, images, labels, hparams, root)
+        jax.block_until_ready((state, measured))
 
     def predict() -> None:
         jax.block_until_ready(forward()(train.variables(state), test))
