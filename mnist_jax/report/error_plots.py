@@ -28,7 +28,7 @@ def confusion_shares(shares: Float[np.ndarray, "K K"], class_names: Sequence[str
     names = [plain(name) for name in class_names]
     largest = shares.max(initial=0.0) or 1.0
     figure, axes = plots.class_grid(class_names)
-    for true, predicted in zip(*np.nonzero(shares), strict=True):
+    for true, predicted in np.argwhere(shares).tolist():
         share = shares[true, predicted]
         square = plots.heat_square(axes, true, predicted, "error")
         square.set_alpha(0.06 + 0.7 * share / largest)

@@ -197,7 +197,7 @@ def confusion(matrix: Int[np.ndarray, "K K"], class_names: Sequence[str]) -> Fig
     largest = np.where(np.eye(len(names), dtype=bool), 0.0, share).max(initial=0.0) or 1.0
     figure, axes = class_grid(class_names)
     few = len(names) <= 15
-    for true, predicted in zip(*np.nonzero(matrix), strict=True):
+    for true, predicted in np.argwhere(matrix).tolist():
         count, hit = matrix[true, predicted], true == predicted
         square = heat_square(axes, true, predicted, "accent" if hit else "error")
         square.set_alpha(0.16 if hit else 0.08 + 0.62 * share[true, predicted] / largest)
