@@ -92,7 +92,7 @@ def _of_trials(
     }
     if score == "macro_f1":
         numbers[score] = [float(report["macro"]["f1"]) for report in reports]
-    probable = reports[0].get("ece") is not None
+    probable = metrics.has_probabilities(reports[0])
     several_nets = len(reports) > 1 and "confusion_matrix" in reports[0]
     return {
         "trials": len(selection.rows),
