@@ -152,17 +152,19 @@ def split(
     return np.sort(by_class[~held_out]), np.sort(by_class[held_out])
 
 
-def folds(labels: Int[np.ndarray, " n"], k: int, seed: int) -> tuple[Int[np.ndarray, " _"], ...]:
+def folds(labels: Int[np.ndarray, "n ..."], k: int, seed: int) -> tuple[Int[np.ndarray, " _"], ...]:
     """Indices, ascending, of the held-out examples of each of `k` folds.
 
     Every example is held out once. The sizes of folds, and their numbers of examples of any one
-    class, differ by at most one.
+    class, differ by at most one. Of several labels, each combination is a class.
 
     Raises:
         DataError: `k` is below 2, or above the number of examples of some class.
     """
     if k < 2:
         raise DataError(f"folds={k}: cross-validation takes at least 2")
+    if labels.ndim > 1:
+        labels = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
     classes, sizes = np.unique(labels, return_counts=True)
     if len(labels) == 0 or sizes.min() < k:
         few = f"class {classes[sizes.argmin()]} has {sizes.min()}" if len(labels) else "there are 0"
