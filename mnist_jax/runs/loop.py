@@ -192,11 +192,15 @@ def make_chunks(group: Group, states: TrialState, places: Sequence[int]) -> list
 def compile_programs(group: Group, chunk: Chunk) -> Programs:
     """Compile an epoch of training and its end for the chunks of a group."""
     plan, epoch, data = group.plan, np.int32(1), group.data
-    args = plan, chunk.states.state, chunk.trials, epoch, data
-    training = vmapped.train_epoch.lower(*args)
-    _, *measured = training.out_info
-    ending = vmapped.end_epoch.lower(plan, chunk.states, chunk.trials, tuple(measured), epoch, data)
-    return Programs(xla.compile_lowered(training), xla.compile_lowered(ending))
+    lowered = vmapped.train_epoch.lower(plan, chunk.states.state, chunk.trials, epoch, data)
+    train = xla.compile_lowered(lowered)
+    _, *measured = jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        lowered.out_info,
+        train.output_shardings,
+    )
+    args = chunk.states, chunk.trials, tuple(measured), epoch, data
+    return Programs(train, xla.compile_lowered(vmapped.end_epoch.lower(plan, *args)))
 
 
 def start_epoch(
