@@ -19,8 +19,8 @@ def watch(event, args):
     if event == "import" and args[0] == "tensorflow":
         raise ModuleNotFoundError("No module named 'tensorflow'")
 sys.addaudithook(watch)
-from mnist_jax import data
-data.load(sys.argv[1], data_dir=sys.argv[2], archives=sys.argv[3])
+from mnist_jax.data import datasets
+datasets.load(sys.argv[1], data_dir=sys.argv[2], archives=sys.argv[3])
 """
 
 

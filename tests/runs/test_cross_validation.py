@@ -114,7 +114,7 @@ def test_two_classes_have_thresholds_chosen_out_of_fold(folder):
     share = formats.percent(1 / (1 + np.exp(-chosen)))
     page = (folder / "binary" / files.REPORT).read_text()
     assert f'<th scope="row">90% recall out of fold</th><td>{share}</td>' in page
-    assert "by each of 2 trainings" in page
+    assert "over 2 trials: area under the ROC curve" in page
 
 
 @pytest.mark.parametrize(
