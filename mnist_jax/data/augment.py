@@ -64,22 +64,25 @@ def make_transform(strength: Strength, fill: Fill) -> Transform | None:
       fill: what lies outside the image, see `geometry.resample`.
 
     Returns:
-      `augment` of each image of a batch, with a key of its own; None when everything is off.
+      `augment_batch` with its static arguments bound; None when everything is off.
     """
-    import jax
-
     on = frozenset(name for name, value in strength._asdict().items() if np.any(value))
-    each = jax.vmap(partial(augment, fill=fill, on=on), in_axes=(0, 0, None))
-
-    def augment_batch(key: Array, images: Images, strength: Strength) -> Images:
-        return each(jax.random.split(key, len(images)), images, strength)
-
-    return augment_batch if on else None
+    return partial(augment_batch, fill=fill, on=on) if on else None
 
 
 def normalize(images: UInt8[Array, "*shape"]) -> Float32[Array, "*shape"]:
     """Map bytes to [0, 1]: x / 255."""
     return images.astype(np.float32) / 255
+
+
+def augment_batch(
+    key: Array, images: Images, strength: Strength, *, fill: Fill, on: frozenset[str] = _ALL
+) -> Images:
+    """Apply `augment` to each image of a batch, with a key of its own."""
+    import jax
+
+    each = jax.vmap(partial(augment, fill=fill, on=on), in_axes=(0, 0, None))
+    return each(jax.random.split(key, len(images)), images, strength)
 
 
 def augment(

@@ -117,7 +117,7 @@ def _fit(
             for i, (chunk, job) in enumerate(zip(chunks, jobs, strict=True)):
                 place = "" if group.single else f", trial {len(new) + 1}/{active}"
                 bar.describe(f"epoch {epoch}/{group.epochs}{place}")
-                while futures.wait([job], timeout=0.1).not_done:
+                while futures.wait([job], timeout=0.02).not_done:
                     bar.tick()
                 after, measured, seconds = job.result()
                 if group.single and measured.diverged[0]:

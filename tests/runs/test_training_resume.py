@@ -140,7 +140,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(config, examples, unbroken, 
     damage(workdir / files.CHECKPOINTS / "0" / "4")
     lines = []
     training.train_run(config, examples, workdir, log=lines.append)
-    assert lines[1].startswith(f"{workdir}/{files.CHECKPOINTS}/0/4: damaged checkpoint passed over")
+    assert lines[1].startswith(f"{workdir}/{files.CHECKPOINTS}/0/4: skipping a damaged checkpoint")
     assert lines[2] == f"{workdir}: resumes after epoch 3/6"
     assert [line.split()[1] for line in lines[3:]] == ["4/6", "5/6", "6/6"]
     is_whole_and_the_same(workdir, unbroken)
@@ -156,7 +156,7 @@ def test_all_checkpoints_are_damaged(config, examples, tmp_path, capsys):
     assert [line.split(": ")[0] for line in out.splitlines()[1:]] == [
         f"{workdir}/{files.CHECKPOINTS}/0/{epoch}" for epoch in (3, 2)
     ]
-    assert re.fullmatch(r"error: \S+/checkpoints/0: every checkpoint is damaged: .*\n", err)
+    assert re.fullmatch(r"error: \S+/checkpoints/0: every checkpoint is damaged; .*\n", err)
 
 
 # --- a full disk ---------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ def test_two_processes_are_stopped_killed_and_finish_the_run_of_one(folder, unbr
     # When the first dies, JAX ends the second; nothing that was saved is lost.
     first, second = start_two(folder, *argv)
     wait_for(first, f"{workdir}: resumes after epoch {stopped[1]}/{EPOCHS}")
-    wait_for(first, f"epoch {int(stopped[1]) + 2}/")
+    wait_for(first, f"epoch {int(stopped[1]) + 3}/")  # the one before is saved by then
     first.kill()
     assert outcome(first)[0] == -signal.SIGKILL
     assert outcome(second)[0] not in (0, 2)
