@@ -176,7 +176,7 @@ def merge(states: TrialState, chunks: Sequence[Chunk]) -> None:
 
 
 def make_chunks(group: Group, states: TrialState, places: Sequence[int]) -> list[Chunk]:
-    """Put the states of some trials on the devices, as many in a chunk as a program has."""
+    """Put the states of some trials on the devices, in chunks of the width of a program."""
     chunks = []
     for start in range(0, len(places), group.plan.width):
         own = list(places[start : start + group.plan.width])

@@ -145,10 +145,10 @@ def evaluate_ensemble(
         scores = ensemble.mean_probabilities(logits)  # logarithms, and so logits as well
         names = [str(label) for label in range(logits.shape[-1])]
         report = metrics.classification(jnp.asarray(scores), jnp.asarray(labels))
-        judged = metrics.to_python(report, names)
+        evaluated = metrics.to_python(report, names)
         own = -log_softmax(logits, axis=-1)[:, np.arange(len(labels)), labels].mean()
-        found |= {key: judged[key] for key in ("ece", "reliability")}
-        found |= {"nll": judged["loss"], "nll_of_trials": float(own)}
+        found |= {key: evaluated[key] for key in ("ece", "reliability")}
+        found |= {"nll": evaluated["loss"], "nll_of_trials": float(own)}
     return found
 
 

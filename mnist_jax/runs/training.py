@@ -37,7 +37,6 @@ from mnist_jax.train import evaluate
 from mnist_jax.types import UserError
 from mnist_jax.workdir import files, tensorboard, writer
 
-_NOISY_SHOWN = 16  # test images on the page of a denoising run
 _MISTAKES = 16  # shown in TensorBoard
 
 
@@ -211,7 +210,7 @@ def _noisy(selection: Selection, splits: Splits) -> Float32[np.ndarray, "shown 2
     corrupt = selection.final.group.plan.recipe.task.corrupt
     if corrupt is None:
         return None
-    first = jnp.asarray(splits.test.images[:_NOISY_SHOWN])
+    first = jnp.asarray(splits.test.images[: run_page.RESTORED])
     return np.asarray(evaluate.inputs(first, jnp.arange(len(first)), corrupt))
 
 
