@@ -54,10 +54,19 @@ _VALUES = ("labels", "settings", "grid", "random")  # keys of lists and dicts, o
 _RENAMED = {"members": "sweep"}  # sections of earlier versions
 
 
+class Config(ConfigDict):
+    """A config that answers the name of a renamed section with the new one."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _RENAMED:
+            raise UserError(f"config.{name}: is now config.{_RENAMED[name]}")
+        return super().__getattr__(name)
+
+
 def default() -> ConfigDict:
     """Return every key with its default; a file in configs/ starts from here."""
     # A dict that is set as a value stays a dict: its keys have dots.
-    config = ConfigDict(convert_dict=False)
+    config = Config(convert_dict=False)
     for key, (value, *_) in OPTIONS.items():
         *sections, name = key.split(".")
         section = config
@@ -106,7 +115,7 @@ def validate(config: ConfigDict) -> None:
         (sweep.outer_folds == 1, f"sweep.outer_folds: {one}"),
         (
             sweep.outer_folds and not sweep.folds,
-            "sweep.outer_folds: judges what inner folds choose; give config.sweep.folds",
+            "sweep.outer_folds: evaluates what inner folds choose; give config.sweep.folds",
         ),
         # A training that watches held-out examples cannot be evaluated on them, and the final
         # training on all examples has none.

@@ -135,7 +135,7 @@ def test_a_value_at_the_edge_is_allowed(key, value):
         (
             {"outer_folds": 3},
             {},
-            "config.sweep.outer_folds: judges what inner folds choose; give",
+            "config.sweep.outer_folds: evaluates what inner folds choose; give",
         ),
         (
             {"patience": 1},
@@ -226,6 +226,12 @@ def test_a_key_of_an_earlier_version_answers_with_its_new_name():
         with pytest.raises(UserError) as refused:
             config.validate(whole)
         assert str(refused.value) == f"config.members.{key}: is now config.sweep.{key}"
+
+
+def test_reading_a_section_of_an_earlier_version_answers_with_its_new_name():
+    """As a config file does that sets `config.members.seeds = 3`."""
+    with pytest.raises(UserError, match=r"^config\.members: is now config\.sweep$"):
+        config.default().members.seeds = 3
 
 
 def test_an_unknown_key_that_is_near_to_none_is_refused_with_all():

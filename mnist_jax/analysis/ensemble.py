@@ -1,4 +1,4 @@
-"""Ensembles: combined predictions of several members, from their logits, in NumPy."""
+"""Ensembles: combined predictions of several trials, from their logits, in NumPy."""
 
 from collections.abc import Callable, Sequence
 from itertools import combinations
@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-Logits = Float[np.ndarray, "members n classes"]
+Logits = Float[np.ndarray, "trials n classes"]
 Scores = Float[np.ndarray, "n classes"]
 Labels = Int[np.ndarray, " n"]
 
 
 def mean_logits(logits: Logits) -> Scores:
-    """Score by the geometric mean of the members' probabilities, up to a factor."""
+    """Score by the geometric mean of the trials' probabilities, up to a factor."""
     return logits.mean(axis=0)
 
 
 def probabilities(logits: Logits) -> Scores:
-    """Return the arithmetic mean of the members' probabilities."""
+    """Return the arithmetic mean of the trials' probabilities."""
     from scipy.special import softmax
 
     return softmax(logits, axis=-1).mean(axis=0)
@@ -30,7 +30,7 @@ def mean_probabilities(logits: Logits) -> Scores:
 
 
 def vote(logits: Logits) -> Scores:
-    """Score by the share of members that predict a class; mean probabilities break ties."""
+    """Score by the share of trials that predict a class; mean probabilities break ties."""
     classes = np.arange(logits.shape[-1])
     shares = (logits.argmax(axis=-1)[..., None] == classes).mean(axis=0)
     # A tie-breaker of less than half a vote.
@@ -45,7 +45,7 @@ RULES: dict[str, Callable] = {
 
 
 def accuracies(logits: Logits, labels: Labels) -> dict[str, float]:
-    """Return the accuracy of the ensemble of all members, by each rule."""
+    """Return the accuracy of the ensemble of all trials, by each rule."""
     decided = {name: rule(logits).argmax(axis=-1) for name, rule in RULES.items()}
     return {name: float((classes == labels).mean()) for name, classes in decided.items()}
 
@@ -54,24 +54,24 @@ def by_size(logits: Logits, labels: Labels, sizes: Sequence[int]) -> list[dict[s
     """Measure the accuracy of ensembles of several sizes.
 
     Args:
-      logits: of all members.
+      logits: of all trials.
       labels: classes.
-      sizes: numbers of members, at most all of them.
+      sizes: numbers of trials, at most all of them.
 
     Returns:
       For each size the `accuracies` of its ensembles, by the mean of probabilities: 20 random ones,
-      of size 1 all members, of full size the only ensemble.
+      of size 1 all trials, of full size the only ensemble.
     """
     from scipy.special import softmax
 
     rng = np.random.default_rng(0)
-    member_probabilities = softmax(logits, axis=-1)
+    by_trial = softmax(logits, axis=-1)
     rows = []
     for size in sizes:
         if size in (1, len(logits)):
-            ensembles = [list(members) for members in combinations(range(len(logits)), size)]
+            ensembles = [list(chosen) for chosen in combinations(range(len(logits)), size)]
         else:
             ensembles = [rng.permutation(len(logits))[:size].tolist() for _ in range(20)]
-        predicted = [member_probabilities[e].mean(axis=0).argmax(axis=-1) for e in ensembles]
+        predicted = [by_trial[e].mean(axis=0).argmax(axis=-1) for e in ensembles]
         rows.append({"size": size, "accuracies": [float((p == labels).mean()) for p in predicted]})
     return rows

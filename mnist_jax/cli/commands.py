@@ -1,4 +1,4 @@
-"""The three things that the command line does, told to a person at a terminal."""
+"""The modes of the command line: train, evaluate, and summarize a model."""
 
 import re
 import shlex
@@ -44,10 +44,9 @@ def train(options: flags.Options) -> int:
     try:
         summary = training.train_run(
             config,
-            examples,
+            examples._replace(requested=requested),
             workdir,
             command=shlex.join(words),
-            requested_dataset=requested,
             overwrite=options.overwrite,
             log=_say,
         )

@@ -109,7 +109,7 @@ def flattery(run: Run) -> str:
         return ""
     return (
         f"the same folds chose its setting among {count}, and so flatter it; "
-        "config.sweep.outer_folds judges such a choice by others"
+        "config.sweep.outer_folds evaluates such a choice on others"
     )
 
 

@@ -55,7 +55,7 @@ def load(
     *,
     data_dir: str | None = None,
     archives: str | None = None,
-    echo: Callable[[str], object] = lambda line: None,
+    log: Callable[[str], object] = lambda line: None,
 ) -> Dataset:
     """Every example of the data set `name`.
 
@@ -71,7 +71,7 @@ def load(
             ~/tensorflow_datasets, as in tfds.
         archives: a folder that holds the published archives: mnist/*.gz, fashion_mnist/*.gz;
             by default `$MNIST_JAX_ARCHIVES`.
-        echo: called with a line before slow work.
+        log: prints a line before slow work.
 
     Raises:
         DataNotFound: there is no prepared copy, no archive and no network.
@@ -90,7 +90,7 @@ def load(
     if name in _BUILT_IN:
         dataset = _hold_out(name, _BUILT_IN[name]())
     else:
-        train, test, class_names = read_tfds(name, root, archives, echo)
+        train, test, class_names = read_tfds(name, root, archives, log)
         dataset = _dataset(name, (*train, *test), class_names)
     _write_cache(cache, dataset)
     return dataset

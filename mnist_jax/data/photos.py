@@ -23,7 +23,7 @@ from mnist_jax.types import UserError
 
 SIDE, BOX = 28, 20
 _LARGEST = 512  # pixels of a side that are looked at; a photograph has more
-_COARSE = 64  # pixels of a side on which light and shade are told from ink
+_COARSE = 64  # pixels of a side on which light and shade are separated from ink
 _FINE = 8  # pixels for one of the box, while a digit is sized
 _SHADE = 0.4  # of the longest side: what is as wide is no stroke
 _SKEWED = 0.8  # skewness of detail from which on it says which is ink

@@ -23,22 +23,23 @@ class Split(NamedTuple):
 class Splits(NamedTuple):
     """The training, validation and test examples of a run."""
 
-    name: str  # the data set really used
+    name: str  # of the data set
     class_names: tuple[str, ...]
     fingerprint: str
     train: Split
     val: Split  # of no examples when config.data.val_size is 0
     test: Split
+    requested: str | None = None  # the data set that was asked for, if it is another one
 
 
-def load(config: ConfigDict, echo: Callable[[str], object] = lambda line: None) -> Splits:
+def load(config: ConfigDict, log: Callable[[str], object] = lambda line: None) -> Splits:
     """Loads a config's data set for its task and splits validation off, by config.data.split_seed.
 
     Raises:
       UserError: the data cannot be had, or the config asks for more of it than there is.
     """
     data = config.data
-    found = datasets.load(data.name, data_dir=data.data_dir, archives=data.archives, echo=echo)
+    found = datasets.load(data.name, data_dir=data.data_dir, archives=data.archives, log=log)
     images, classes = found.train_images, found.train_labels
     # In cross-validation every example is held out once, by the trials.
     val_size = 0 if config.sweep.folds else data.val_size

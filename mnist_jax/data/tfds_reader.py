@@ -70,7 +70,7 @@ def find_builder(name: str, known: Sequence[str] = ()) -> Any:
 
 
 def read_tfds(
-    name: str, data_dir: Path, archives: str | None, echo: Callable[[str], object]
+    name: str, data_dir: Path, archives: str | None, log: Callable[[str], object]
 ) -> tuple[Examples, Examples, tuple[str, ...]]:
     """The train and test examples of a tfds data set, in tfds's order, and its class names.
 
@@ -87,7 +87,7 @@ def read_tfds(
         builder = cls(data_dir=str(data_dir), config=config)
         keys = _keys(builder, name)
         if not builder.is_prepared():
-            _prepare(builder, name, archives, echo)
+            _prepare(builder, name, archives, log)
             builder = cls(data_dir=str(data_dir), config=config)
         if not {"train", "test"} <= set(builder.info.splits):
             raise DataError(f"{name}: lacks a split train or test: has {set(builder.info.splits)}")
@@ -151,7 +151,7 @@ def _without_tensorflow(cls: Any) -> Any:
         return type(cls.__name__, (cls,), members)
 
 
-def _prepare(builder: Any, name: str, archives: str | None, echo: Callable) -> None:
+def _prepare(builder: Any, name: str, archives: str | None, log: Callable) -> None:
     import requests
     import tensorflow_datasets as tfds
 
@@ -163,7 +163,7 @@ def _prepare(builder: Any, name: str, archives: str | None, echo: Callable) -> N
     )
     if folder is None and pinned and not _reachable(url := next(iter(pinned))):
         raise DataNotFound(f"{missing}: no answer from {url}")
-    echo(f"{name}: first use: preparing it in {data_dir}, once; from archives in some 15 s")
+    log(f"{name}: first use: preparing it in {data_dir}, once; from archives in some 15 s")
     try:
         builder.download_and_prepare(
             file_format="array_record",  # the one tfds writes without TensorFlow

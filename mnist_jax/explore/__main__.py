@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
 
     out = options.out or Path("runs", f"explore-{datasets.file_name(options.dataset)}.html")
     dataset = datasets.load(
-        options.dataset, data_dir=options.data_dir, archives=options.archives, echo=print
+        options.dataset, data_dir=options.data_dir, archives=options.archives, log=print
     )
     if len(dataset.train_labels) < 2:
         raise UserError(f"{dataset.name}: has only one training image; explore needs two or more")

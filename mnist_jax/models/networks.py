@@ -268,8 +268,8 @@ def _layers(module: nn.Module, example: Array) -> list[Layer]:
         layer = context.module
         params = layer.variables.get("params", {})
         own = {name: p for name, p in params.items() if not isinstance(p, Mapping)}
-        told = own or isinstance(layer, nn.BatchNorm | FourierFeatures)
-        if told and context.method_name == "__call__":
+        shown = own or isinstance(layer, nn.BatchNorm | FourierFeatures)
+        if shown and context.method_name == "__call__":
             path, kind = "/".join(layer.path), type(layer).__name__
             again = any(row.path == path for row in rows)  # it shares its weights with itself
             num_params = 0 if again else sum(p.size for p in own.values())

@@ -64,7 +64,7 @@ def nested(run: Run, directory: Path) -> list[Row]:
 def out_of_fold(run: Run, selection: Selection) -> Float32[np.ndarray, "seeds train scores"] | None:
     """Score every training example by the trial of the chosen setting that held it out.
 
-    Errors on the training set, thresholds and suspected labels should be judged by these scores.
+    Errors on the training set, thresholds and suspected labels should be evaluated by these scores.
 
     Returns:
       The task's scores for each seed; None without folds, or if a fold diverged.

@@ -28,13 +28,12 @@ _UNPREFIXED = ("ece", "confusion_matrix", "per_class", "macro", "weighted", "rel
 
 
 def summarize(
-    run: Run, requested_dataset: str, selection: Selection, tested: Evaluated, outer: Sequence[Row]
+    run: Run, selection: Selection, tested: Evaluated, outer: Sequence[Row]
 ) -> dict[str, Any]:
     """Return the content of summary.json: that of a plain run, and more with several trials.
 
     Args:
       run: its config and data.
-      requested_dataset: the data set that was asked for.
       selection: its trials.
       tested: the chosen ones on the whole test split.
       outer: from `cross_validation.nested`; empty without outer folds.
@@ -51,7 +50,7 @@ def summarize(
     accuracies = [row["val_accuracy"] for row in rows if row["val_accuracy"] is not None]
     return {
         "dataset": splits.name,
-        "requested_dataset": requested_dataset,
+        "requested_dataset": splits.requested or splits.name,
         "model": config.model.name,
         "seed": config.seed,
         "num_params": sum(x.size for x in params) // len(final.group.settings),

@@ -46,7 +46,6 @@ def train_run(
     workdir: Path,
     *,
     command: str = "",
-    requested_dataset: str | None = None,
     overwrite: bool = False,
     log: Log = print,
 ) -> dict[str, Any]:
@@ -57,7 +56,6 @@ def train_run(
       examples: from `splits.load`.
       workdir: of the run; created if it does not exist.
       command: the shell command that repeats the run; shown in the report.
-      requested_dataset: the data set that was asked for, where `examples` are of another one.
       overwrite: delete the run in the workdir first.
       log: prints a line.
 
@@ -95,9 +93,7 @@ def train_run(
         for_thresholds = validation if held_out is None else (held_out, examples.train.labels)
 
         def publish() -> dict[str, Any]:
-            found = summary.summarize(
-                run, requested_dataset or examples.name, selection, tested, outer
-            )
+            found = summary.summarize(run, selection, tested, outer)
             single = not space.is_sweep(config)
             scores = tested.scores[0] if single else tested.scores
             writer.write_predictions(workdir / files.PREDICTIONS, scores, examples.test.labels)

@@ -104,7 +104,7 @@ class TensorBoard:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        with suppress(OSError):  # closing flushes once more; a full disk was told of already
+        with suppress(OSError):  # closing flushes once more; a full disk was reported already
             self.writer.close()
 
     def _unwritable(self, error: OSError) -> UserError:
