@@ -70,6 +70,8 @@ def run_name(options: flags.Options, dataset: str) -> str:
         if key not in _NAMED_ANYWAY:
             group, _, last = key.rpartition(".")
             value = dict(flatten(config.to_dict()))[key]
+            if key == "data.name":  # however its path is spelled
+                value = datasets.file_name(value)
             parts.append(f"-{group if last == 'name' else last}-{_as_name(value)}".rstrip("-"))
     overrides = "".join(parts)
     if len(overrides) > _LONG:
@@ -139,10 +141,11 @@ def summarize(options: flags.Options) -> int:
     """Prints a config's model layer by layer."""
     config = options.config
     name = config.data.name
-    familiar = name in datasets.KNOWN or name.startswith("csv:")
-    names = datasets.DIGITS if familiar else splits.load(config).class_names
-    if familiar:
+    if name in datasets.KNOWN and not datasets.is_file(name):  # without reading it
+        names = config.data.class_names or datasets.DIGITS
         _, names = tasks.relabel(config.task, np.zeros(0, np.int32), names)
+    else:
+        names = splits.load(config).class_names
     task = tasks.build(config.task, len(names))
     layers = networks.build(config.model, task.num_outputs).layers()
     cells = [

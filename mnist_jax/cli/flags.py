@@ -27,8 +27,9 @@ the workdir. The same command resumes a run that was stopped.
 
   --config=FILE[:DATASET]  configs/linear.py, mlp.py, fast.py or cnn.py, or your
                            own file; on mnist (default), fashion_mnist, digits,
-                           csv:PATH or a tfds builder; or a net of an earlier
-                           study: configs/study.py:NET[,DATASET]
+                           csv:PATH, images:DIR (a folder per class) or a tfds
+                           builder; or a net of an earlier study:
+                           configs/study.py:NET[,DATASET]
   --config.KEY=VALUE       override a key of the config, as in
                            --config.train.epochs=3; any number of these
   --config.sweep.seeds=20, --config.sweep.folds=10,

@@ -54,7 +54,7 @@ def compare(runs: Sequence[Run], found: Sequence[Versus]) -> str:
         if flattery := comparison.flattery(run):
             lines.append(f"  {flattery}")
         changed = dict(configs.flatten(run.config))
-        for key in configs.differences(runs[0].config, run.config):
+        for key in configs.differences(runs[0].config, run.config, same_data=True):
             has = f"= {changed[key]}" if key in changed else "is not there"
             lines.append(f"  config.{key} {has}")
         if versus:

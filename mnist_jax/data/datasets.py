@@ -59,10 +59,15 @@ def check_name(name: str) -> None:
     Raises:
         DataError: there is none; the message names the nearest one.
     """
-    source, _, path = name.partition(":")
-    if (source in _FILES and path) or name in KNOWN:
+    if is_file(name) or name in KNOWN:
         return
     find_builder(name, KNOWN)
+
+
+def is_file(name: str) -> bool:
+    """Return whether `name` is that of a file or folder of the user: its path follows."""
+    source, _, path = name.partition(":")
+    return source in _FILES and bool(path)
 
 
 def load(

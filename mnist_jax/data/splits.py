@@ -1,10 +1,11 @@
 """The examples of a run: training, validation and test."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Int32, Shaped, UInt8
 from ml_collections import ConfigDict
 
 from mnist_jax import tasks
@@ -30,16 +31,19 @@ class Splits(NamedTuple):
     val: Split  # of no examples when config.data.val_size is 0
     test: Split
     requested: str | None = None  # the data set that was asked for, if it is another one
+    kind: str = "digits"  # of the images, see `datasets.Dataset`
 
 
 def load(config: ConfigDict, log: Callable[[str], object] = lambda line: None) -> Splits:
     """Loads a config's data set for its task and splits validation off, by config.data.split_seed.
 
     Raises:
-      UserError: the data cannot be had, or the config asks for more of it than there is.
+      UserError: the data cannot be had, the config asks for more of it than there is, or all
+        training examples have the same label.
     """
     data = config.data
-    found = datasets.load(data.name, data_dir=data.data_dir, archives=data.archives, log=log)
+    form = datasets.Format(**{key: data[key] for key in datasets.Format._fields})
+    found = datasets.load(data.name, form, data_dir=data.data_dir, archives=data.archives, log=log)
     images, classes = found.train_images, found.train_labels
     # In cross-validation every example is held out once, by the trials.
     val_size = 0 if config.sweep.folds else data.val_size
@@ -50,6 +54,8 @@ def load(config: ConfigDict, log: Callable[[str], object] = lambda line: None) -
             f"{len(train_index):,} training examples of {found.name}"
         )
     labels, class_names = tasks.relabel(config.task, classes, found.class_names)
+    if config.task.name != "denoise":  # which learns from images alone
+        _check_labels(found.name, labels[train_index], class_names)
     test_labels, _ = tasks.relabel(config.task, found.test_labels, found.class_names)
     return Splits(
         name=found.name,
@@ -58,6 +64,49 @@ def load(config: ConfigDict, log: Callable[[str], object] = lambda line: None) -
         train=Split(images[train_index], labels[train_index]),
         val=Split(images[val_index], labels[val_index]),
         test=Split(found.test_images, test_labels),
+        kind=found.kind,
+    )
+
+
+def load_again(config: ConfigDict, fingerprint: str, workdir: Path) -> Splits:
+    """Load the data that a run was trained on.
+
+    Args:
+      config: of the run.
+      fingerprint: of its data.
+      workdir: of the run, for messages.
+
+    Raises:
+      UserError: the data cannot be had or has changed.
+    """
+    try:
+        found = load(config)
+    except datasets.DataError as error:
+        if not datasets.is_file(config.data.name):
+            raise
+        raise UserError(
+            f"{error}; if it was moved, give the command that trained {workdir} its new path: "
+            "the run then stores it"
+        ) from error
+    if found.fingerprint != fingerprint:
+        raise UserError(f"{workdir}: was trained on other data than the {found.name} found here")
+    return found
+
+
+def _check_labels(
+    name: str, labels: Int32[np.ndarray, "n ..."], class_names: Sequence[str]
+) -> None:
+    """Check that each label, of one or several, has two values at least."""
+    constant = (labels == labels[0]).all(axis=0)
+    if not constant.any():
+        return
+    if labels.ndim == 1:
+        what = f"are of the class {class_names[labels[0]]!r}"
+    else:
+        column = int(constant.argmax())
+        what = f"{'have' if labels[0, column] else 'lack'} the label {class_names[column]!r}"
+    raise UserError(
+        f"{name}: all training examples {what}; there is nothing to learn: choose other classes"
     )
 
 

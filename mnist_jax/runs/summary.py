@@ -65,6 +65,7 @@ def summarize(
         **_noisy_psnr(config, splits),
         **({"test_macro_f1": report["macro"]["f1"]} if selection.score == "macro_f1" else {}),
         "class_names": list(splits.class_names),
+        "image_kind": splits.kind,
         **(_of_trials(run, selection, tested, outer) if space.is_sweep(config) else {}),
         "train_seconds": train_seconds,
         "compile_seconds": compile_seconds,

@@ -93,6 +93,8 @@ def prepare(workdir: Path, config: Mapping[str, Any], fingerprint: str, *, overw
         if there is None or overwrite:
             for path in (workdir / name for name in _RESULTS):
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        # A run that is resumed after its data has moved stores the new place.
+        if there is None or overwrite or configs.differences(there, config):
             write(workdir / CONFIG, to_json({**config, FINGERPRINT: fingerprint}))
     except OSError as error:
         raise _not_writable(workdir, error) from error
@@ -162,9 +164,9 @@ def _check_same(
     workdir: Path, there: dict[str, Any], config: Mapping[str, Any], fingerprint: str
 ) -> None:
     _check_version(workdir, there)
-    other_data = there.pop(FINGERPRINT) != fingerprint
-    differ = [f"config.{key}" for key in configs.differences(there, config)]
-    if other_data and not differ:
+    same_data = there.pop(FINGERPRINT) == fingerprint
+    differ = [f"config.{key}" for key in configs.differences(there, config, same_data=same_data)]
+    if not same_data and not differ:
         differ = ["the data (another fingerprint)"]
     if differ:
         raise UserError(

@@ -51,6 +51,7 @@ SUMMARY = {
     "weighted": dict,
     "reliability": list,
     "class_names": list,
+    "image_kind": str,
     "train_seconds": float,
     "compile_seconds": float,
     "seconds_per_epoch": float,
