@@ -8,6 +8,7 @@ import hashlib
 import math
 import os
 import re
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ DIGITS = tuple("0123456789")
 # Their images are made as MNIST's are; those of other data sets show objects.
 _CHARACTERS = ("mnist", "digits", "kmnist", "emnist", "csv")
 _TRANSPOSED = ("emnist",)
+_DAY = 24 * 60 * 60  # seconds
 
 
 class Format(NamedTuple):
@@ -277,6 +279,9 @@ def _write_cache(path: Path, dataset: Dataset) -> None:
     """Write `dataset` to `path` if possible; else the next start takes some seconds longer."""
     with contextlib.suppress(OSError):  # a read-only or full disk
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{path.name}.*"):  # by a process that was killed
+            if time.time() - left.stat().st_mtime > _DAY:
+                left.unlink()
         with atomic.replacing(path) as file:
             np.savez(file, **{field: getattr(dataset, field) for field in _CACHED})
 

@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import shutil
+import sys
 import threading
 import time
 import zipfile
@@ -99,13 +100,18 @@ def read_tfds(
     """
     cls = _without_tensorflow(find_builder(name))
     config = name.partition("/")[2] or None
+    stdout = sys.stdout
+
+    def announce(line: str) -> None:
+        with contextlib.redirect_stdout(stdout):  # what `_quiet` redirects
+            log(line)
+
     with _quiet():
         builder = cls(data_dir=str(data_dir), config=config)
         keys = _keys(builder, name)
-    if not builder.is_prepared():
-        _prepare(builder, name, archives, log)  # it prints, so it is not in `_quiet`
-    with _quiet():
-        builder = cls(data_dir=str(data_dir), config=config)
+        if not builder.is_prepared():
+            _prepare(builder, name, archives, announce)
+            builder = cls(data_dir=str(data_dir), config=config)
         if not {"train", "test"} <= set(builder.info.splits):
             raise DataError(f"{name}: lacks a split train or test: has {set(builder.info.splits)}")
         try:
@@ -186,13 +192,12 @@ def _prepare(builder: Any, name: str, archives: str | None, log: Callable) -> No
         _marked, builder, builder._download_and_prepare
     )
     try:
-        with _quiet():
-            builder.download_and_prepare(
-                file_format="array_record",  # the one tfds writes without TensorFlow
-                download_config=tfds.download.DownloadConfig(
-                    manual_dir=folder, try_download_gcs=False, force_checksums_validation=True
-                ),
-            )
+        builder.download_and_prepare(
+            file_format="array_record",  # the one tfds writes without TensorFlow
+            download_config=tfds.download.DownloadConfig(
+                manual_dir=folder, try_download_gcs=False, force_checksums_validation=True
+            ),
+        )
     except (requests.RequestException, tfds.download.DownloadError) as error:
         raise DataNotFound(f"{missing}: {_reason(error)}") from error
     except Exception as error:  # whatever a builder, a file system or a file format raises
@@ -217,8 +222,8 @@ def _remove_leftovers(builder: Any) -> None:
     One with our mark is removed unless it is locked: its process is alive. Others may belong to
     another program that uses tfds, and are removed after a day.
     """
-    for folder in builder.data_path.parent.glob("incomplete.*_*"):
-        with contextlib.suppress(OSError), _locked(Path(folder)) as is_free:
+    for folder in Path(builder.data_path).parent.glob("incomplete.*_*"):
+        with contextlib.suppress(OSError), _locked(folder) as is_free:
             old = time.time() - folder.stat().st_mtime > _DAY
             if is_free and (old or (folder / _MARK).exists()):
                 shutil.rmtree(folder)

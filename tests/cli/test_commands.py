@@ -115,6 +115,8 @@ def test_overwrite_starts_anew(finished, tmp_path):
         ("digits", "cnn-digits-s5"),
         ("csv:/some/where/train.v2.csv.gz", "cnn-csv-train-s5"),
         ("csv:train.csv", "cnn-csv-train-s5"),
+        ("csv:./some/../train.csv", "cnn-csv-train-s5"),
+        ("images:some/shapes/", "cnn-images-shapes-s5"),
         ("emnist/letters", "cnn-emnist-letters-s5"),
     ],
 )
@@ -140,6 +142,7 @@ def test_the_name_of_a_run_says_what_it_is(here, monkeypatch, dataset, name):
         ([], "linear-digits-s0"),
         # Other values than those of configs/linear.py:digits.
         (["--config.data.name=digits"], "linear-digits-s0-data-digits"),
+        (["--config.data.name=csv:./some/../t.csv"], "linear-digits-s0-data-csv-t"),
         (["--config.seed=2", "--config.data.archives=there"], "linear-digits-s2"),
         (["--config.task.name=binary", "--config.task.loss=hinge"],
          "linear-digits-s0-task-binary-loss-hinge"),

@@ -151,13 +151,18 @@ def test_folds_refuse(class_sizes, k, says):
         ("kmnst", "did you mean"),
         ("csv:", "did you mean 'csv:PATH'?"),
         ("train.csv", "did you mean 'csv:PATH'?"),
+        ("images:", "did you mean 'images:DIR'?"),
+        ("image:shapes", "did you mean 'images:DIR'?"),
+        ("tests", "did you mean 'images:DIR'?"),  # a folder
         ("emnist/leters", "letters"),
         ("mnist/letters", "the configs of mnist are: none"),
         ("", "unknown data set ''"),
         ("../mnist", "unknown data set '../mnist'"),
     ],
 )
-def test_unknown_names_are_refused_with_the_nearest_one(name, says):
+def test_unknown_names_are_refused_with_the_nearest_one(name, says, tmp_path, monkeypatch):
+    (tmp_path / "tests").mkdir()
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(datasets.DataError) as error:
         datasets.check_name(name)
     assert says in message(error)
@@ -170,7 +175,7 @@ def test_known_names_pass_and_cost_no_import():
         datasets.check_name(name)
     check = (
         "import sys; from mnist_jax.data import datasets\n"
-        "for name in ('mnist', 'fashion_mnist', 'digits', 'csv:x.csv'): datasets.check_name(name)\n"
+        "for name in ('mnist', 'digits', 'csv:x.csv', 'images:x'): datasets.check_name(name)\n"
         "assert not {'tensorflow_datasets', 'sklearn', 'PIL', 'requests'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", check], check=True)
@@ -220,3 +225,91 @@ def test_digits_are_kept_and_scikit_learn_is_not_waited_for(tmp_path):
         [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True
     )
     assert done.stdout == f"{made.fingerprint} False\n"
+
+
+# --- the form in which a data set is stored
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """`stored(name)` -> a small data set that is kept under that name, as after reading."""
+
+    def store(name):
+        random = np.random.default_rng(0)
+        images = random.integers(0, 256, (30, 28, 28, 1), np.uint8)
+        labels = np.arange(30, dtype=np.int32) % 3
+        arrays = images[:20], labels[:20], images[20:], labels[20:]
+        found = datasets._dataset(name, arrays, ("a", "b", "c"))
+        datasets._write_cache(tmp_path / "mnist_jax" / f"{datasets.file_name(name)}.npz", found)
+        return found
+
+    return store
+
+
+def upright(images):
+    return np.stack([image[..., 0].T for image in images])[..., None]
+
+
+@pytest.mark.parametrize(
+    ("name", "transposed", "turns"),
+    [
+        ("emnist/letters", None, True),
+        ("emnist/letters", False, False),
+        ("emnist", None, True),
+        ("mnist", None, False),
+        ("kmnist", True, True),
+    ],
+)
+def test_images_are_upright(stored, tmp_path, name, transposed, turns):
+    kept = stored(name)
+    found = datasets.load(name, datasets.Format(transposed=transposed), data_dir=str(tmp_path))
+    for images, before in ((found[1], kept[1]), (found[3], kept[3])):
+        np.testing.assert_array_equal(images, upright(before) if turns else before)
+    assert (found.fingerprint == kept.fingerprint) == (not turns)
+    assert found.train_labels.tolist() == kept.train_labels.tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *((name, "digits") for name in ("mnist", "digits", "kmnist", "emnist/letters")),
+        *((name, "objects") for name in ("fashion_mnist", "cifar10", "mnist_corrupted/fog")),
+    ],
+)
+def test_the_kind_of_images_is_known_by_the_data_set(stored, tmp_path, name, kind):
+    stored(name)
+    assert datasets.load(name, data_dir=str(tmp_path)).kind == kind
+    for other in ("digits", "objects"):
+        form = datasets.Format(kind=other)
+        assert datasets.load(name, form, data_dir=str(tmp_path)).kind == other
+
+
+def test_classes_may_be_named(stored, tmp_path):
+    stored("mnist")
+    form = datasets.Format(class_names=("cat", "dog", 3))
+    assert datasets.load("mnist", form, data_dir=str(tmp_path)).class_names == ("cat", "dog", "3")
+    for names in (("cat", "dog"), ("cat", "dog", "cat")):
+        form = datasets.Format(class_names=names)
+        with pytest.raises(datasets.DataError) as error:
+            datasets.load("mnist", form, data_dir=str(tmp_path))
+        assert message(error) == (
+            "config.data.class_names: give 3 different names, one for each class of mnist"
+        )
+
+
+@pytest.mark.parametrize("key", ["label_column", "pixel_max"])
+def test_what_only_a_csv_has_is_refused_for_other_data(key):
+    form = datasets.Format(**{key: {"label_column": "last", "pixel_max": 16}[key]})
+    with pytest.raises(datasets.DataError) as error:
+        datasets.load("digits", form)
+    assert message(error) == f"config.data.{key}: digits has none, only csv:PATH; give None"
+
+
+def test_a_name_for_files_does_not_depend_on_how_a_path_is_spelled(tmp_path, monkeypatch):
+    (tmp_path / "shapes").mkdir()
+    monkeypatch.chdir(tmp_path / "shapes")
+    for path in (".", "../shapes", "../shapes/", f"{tmp_path}/shapes", "./../shapes/."):
+        assert datasets.file_name(f"images:{path}") == "images-shapes"
+    for path in ("t.csv", "./t.csv", "../shapes/t.csv", "/x/t.csv.gz"):
+        assert datasets.file_name(f"csv:{path}") == "csv-t"
+    assert datasets.file_name("emnist/letters") == "emnist-letters"

@@ -166,7 +166,7 @@ def test_data_that_cannot_be_had_is_told_as_main_tells_it(tmp_path, monkeypatch,
     ("args", "message"),
     [
         (["--dataset=mnits"], "unknown data set 'mnits': did you mean 'mnist'?"),
-        (["--dataset=csv:one.csv"], "has only one training image"),
+        (["--dataset=csv:one.csv"], "one.csv: all labels are 1: give two classes or more"),
         (["--dataset=digits", "--out=one.csv/x.html"], "one.csv/x.html: cannot be written"),
     ],
 )

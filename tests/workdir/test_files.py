@@ -106,6 +106,22 @@ def test_a_run_on_other_data_of_the_same_name_is_refused(run):
     assert "differs in the data (another fingerprint)" in refusal(run, fingerprint="xyz")
 
 
+def test_data_of_the_same_fingerprint_may_move_and_its_new_place_is_stored(tmp_path):
+    prepare(tmp_path, data__name="csv:t.csv")
+    before = content(tmp_path)
+    prepare(tmp_path, data__name="csv:t.csv")
+    assert content(tmp_path) == before
+    prepare(tmp_path, data__name="csv:/new/u.csv.gz", data__label_column="last")
+    stored, fingerprint = files.read_config(tmp_path)
+    assert (stored.data.name, stored.data.label_column) == ("csv:/new/u.csv.gz", "last")
+    assert fingerprint == "abc"
+    before = content(tmp_path)
+    message = refusal(tmp_path, data__name="csv:t.csv", fingerprint="xyz")
+    assert "differs in config.data.label_column, config.data.name; " in message
+    message = refusal(tmp_path, data__name="csv:t.csv", seed=1)
+    assert "differs in config.seed; " in message
+
+
 def test_the_keys_say_more_than_the_fingerprint(run):
     assert "differs in config.data.name; " in refusal(run, fingerprint="xyz", data__name="digits")
 
