@@ -116,20 +116,24 @@ def _lines(path: str) -> Generator[Line, None, None]:
                     f"{path}: line {number}: has {_LONGEST:,} characters or more: no row of "
                     f"{COLUMNS} numbers"
                 )
-            if size > LARGEST:
-                raise DataError(
-                    f"{path}: is larger than {LARGEST / 2**30:g} GiB, the limit (uncompressed): "
-                    "give a file of fewer examples"
-                )
+            _check_size(path, size)
             if not line:
                 return
             if not line.isspace():
                 yield number, line
 
 
+def _check_size(path: str | Path, size: int) -> None:
+    if size > LARGEST:
+        raise DataError(
+            f"{path}: is larger than {LARGEST / 2**30:g} GiB, the limit (uncompressed): give a "
+            "file of fewer examples"
+        )
+
+
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Open a file, and what .gz or .zip it is; archives are told by their content."""
+    """Open a file; .gz and .zip are recognised by their content, and unpacked."""
     with path.open("rb") as file:
         start = file.peek(4)
         if start.startswith(b"\x1f\x8b"):
@@ -143,6 +147,7 @@ def _opened(path: Path) -> Iterator[Any]:
                     raise DataError(
                         f"{path}: holds {len(names)} files ({few}): give a .zip of one CSV"
                     )
+                _check_size(path, archive.getinfo(names[0]).file_size)
                 with archive.open(names[0]) as unpacked:
                     yield unpacked
         else:
@@ -162,7 +167,7 @@ def _layout(
     text = first[0][1] if first else ""
     separator = max(_SEPARATORS, key=text.count)
     fields = _fields(text, separator)
-    ends = fields[0].lower(), fields[-1].lower()
+    ends = [fields[end].strip("'").lower() for end in (0, -1)]
     if not all(map(_is_number, ends)):  # a header
         first = []
         sides = zip(("first", "last"), ends, strict=True)
@@ -174,7 +179,7 @@ def _layout(
 
 
 def _fields(line: str, separator: str) -> list[str]:
-    return [field.strip().strip("\"'") for field in line.rstrip("\r\n").split(separator)]
+    return [field.strip().strip('"') for field in line.rstrip("\r\n").split(separator)]
 
 
 def _is_number(field: str) -> bool:

@@ -79,7 +79,7 @@ def find_builder(name: str, known: Sequence[str] = ()) -> Any:
 
 
 def _with_source(name: str) -> str:
-    """Return the form that is meant where a name looks like that of a file or a folder, or ""."""
+    """Return the form of name that a path was meant to have; "" if the name is no path."""
     if "csv" in name.lower():
         return "csv:PATH"
     is_folder = re.match("images?:", name.lower()) or (name and Path(name).is_dir())
