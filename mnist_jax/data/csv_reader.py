@@ -19,7 +19,7 @@ from warnings import catch_warnings
 import numpy as np
 from jaxtyping import Int32
 
-from mnist_jax.data.tfds_reader import DataError, Examples
+from mnist_jax.data.tfds_reader import NOT_THERE, DataError, Examples
 
 COLUMNS = 1 + 28 * 28
 WHITE = 255
@@ -70,7 +70,8 @@ def read(path: str, label_column: str | None = None, pixel_max: int | None = Non
         *(OSError, EOFError, zlib.error, UnicodeDecodeError),
         *(zipfile.BadZipFile, NotImplementedError, RuntimeError),  # the last: needs a password
     ) as error:
-        raise DataError(f"{path}: cannot be read as CSV: {error}") from error
+        reason = NOT_THERE if isinstance(error, FileNotFoundError) else error
+        raise DataError(f"{path}: cannot be read as CSV: {reason}") from error
     if not parts:
         raise DataError(f"{path}: holds no examples: expected lines of label,pixel,pixel,...")
     images, labels, others = map(np.concatenate, zip(*parts, strict=True))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from mnist_jax.data.tfds_reader import DataError, Examples, to_grey
+from mnist_jax.data.tfds_reader import NOT_THERE, DataError, Examples, to_grey
 
 _SPLITS = {"train", "test"}
 _MANY = 5_000  # pictures, which take a few seconds
@@ -60,7 +60,8 @@ def _subfolders(folder: Path) -> list[Path]:
     try:
         found = [p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")]
     except OSError as error:
-        raise DataError(f"{folder}: cannot be read as a folder: {error.strerror}") from error
+        reason = NOT_THERE if isinstance(error, FileNotFoundError) else error.strerror
+        raise DataError(f"{folder}: cannot be read as a folder: {reason}") from error
     return sorted(found)
 
 

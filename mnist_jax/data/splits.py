@@ -1,7 +1,6 @@
 """The examples of a run: training, validation and test."""
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -66,31 +65,6 @@ def load(config: ConfigDict, log: Callable[[str], object] = lambda line: None) -
         test=Split(found.test_images, test_labels),
         kind=found.kind,
     )
-
-
-def load_again(config: ConfigDict, fingerprint: str, workdir: Path) -> Splits:
-    """Load the data that a run was trained on.
-
-    Args:
-      config: of the run.
-      fingerprint: of its data.
-      workdir: of the run, for messages.
-
-    Raises:
-      UserError: the data cannot be had or has changed.
-    """
-    try:
-        found = load(config)
-    except datasets.DataError as error:
-        if not datasets.is_file(config.data.name):
-            raise
-        raise UserError(
-            f"{error}; if it was moved, give the command that trained {workdir} its new path: "
-            "the run then stores it"
-        ) from error
-    if found.fingerprint != fingerprint:
-        raise UserError(f"{workdir}: was trained on other data than the {found.name} found here")
-    return found
 
 
 def _check_labels(

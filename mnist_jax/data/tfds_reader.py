@@ -30,6 +30,7 @@ from mnist_jax.types import UserError
 
 Examples = tuple[UInt8[np.ndarray, "_ 28 28 1"], Int32[np.ndarray, " _"]]  # images, labels
 
+NOT_THERE = "it is not there; if it was moved, give the same command its new path"
 _MARK = ".mnist_jax"  # a file in the temporary folder of a preparation of ours
 _DAY = 24 * 60 * 60  # seconds
 

@@ -148,7 +148,9 @@ def before_and_after(
     if config.task.name != "denoise":
         raise UserError(f"{workdir}: takes no noise off; give a run of the task 'denoise'")
     files.read_summary(workdir)
-    examples = splits.load_again(config, fingerprint, workdir)
+    examples = splits.load(config)
+    if examples.fingerprint != fingerprint:
+        raise UserError(f"{workdir}: was trained on other data than the {examples.name} found here")
     images, classes = examples.test
     corrupt = tasks.build(config.task, len(examples.class_names)).corrupt
     noisy = evaluate.inputs(jnp.asarray(images), jnp.arange(len(images)), corrupt)

@@ -119,7 +119,11 @@ def evaluate_run(workdir: Path, split: str, log: Log = print) -> tuple[list[int]
     def read() -> tuple[restore.Restored, tuple[str, ...], Split]:
         config, fingerprint = files.read_config(workdir)
         chosen = files.read_summary(workdir)["chosen"] if space.is_sweep(config) else 0
-        examples = data_splits.load_again(config, fingerprint, workdir)
+        examples = data_splits.load(config)
+        if examples.fingerprint != fingerprint:
+            raise UserError(
+                f"{workdir}: was trained on other data than the {examples.name} found here"
+            )
         part: Split = getattr(examples, split)
         if not len(part.labels):
             why = "cross-validation" if config.sweep.folds else "config.data.val_size is 0"

@@ -107,7 +107,7 @@ def test_hidden_files_are_skipped_and_others_must_be_pictures(shapes):
         (["train/a/a.png", "train/b/a.png", "test/c/a.png"], "the class c, which "),
         (["cat/a.png", "dog/.hidden"], "dog: holds no pictures"),
         (["cat/a.png", "dog/a.png"], "too few examples for a test split"),
-        ([], "cannot be read as a folder: No such file or directory"),
+        ([], "cannot be read as a folder: it is not there; if it was moved, "),
     ],
 )
 def test_folders_that_do_not_fit(tmp_path, files, says):

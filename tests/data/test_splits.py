@@ -1,7 +1,5 @@
 """What a run learns from and is judged by, as its config says."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -157,25 +155,6 @@ def test_one_class_is_enough_to_take_noise_off(monkeypatch, digits):
     assert len(load(**{"task.name": "denoise"}).train.labels)
     with pytest.raises(UserError, match="are of the class '0'; there is nothing to learn"):
         load()
-
-
-def test_data_that_moved_is_found_by_its_fingerprint_only(two_classes):
-    config = configs.default()
-    values = {"data.name": f"csv:{two_classes}", "train.batch_size": 8}
-    config.update_from_flattened_dict(values)
-    found = splits.load(config)
-    again = splits.load_again(config, found.fingerprint, Path("runs/x"))
-    assert again.fingerprint == found.fingerprint
-    with pytest.raises(UserError, match="runs/x: was trained on other data than the csv:"):
-        splits.load_again(config, "another", Path("runs/x"))
-    two_classes.rename(two_classes.with_name("moved.csv"))
-    with pytest.raises(UserError) as error:
-        splits.load_again(config, found.fingerprint, Path("runs/x"))
-    assert f"{two_classes}: cannot be read as CSV: " in str(error.value)
-    assert str(error.value).endswith(
-        "; if it was moved, give the command that trained runs/x its new path: the run then "
-        "stores it"
-    )
 
 
 def test_each_outer_fold_is_held_out_once():
