@@ -52,7 +52,7 @@ class Dataset(NamedTuple):
     class_names: tuple[str, ...]
     fingerprint: str  # sha256 over the four arrays, their dtypes and shapes included
     # "digits": light characters on black, sized and centred as MNIST's; or "objects".
-    kind: str
+    kind: str = "objects"
 
 
 def check_name(name: str) -> None:
