@@ -151,8 +151,10 @@ def _formed(dataset: Dataset, form: Format) -> Dataset:
             array.swapaxes(1, 2).copy() if array.ndim == 4 else array for array in dataset[1:5]
         )
         dataset = _dataset(name, tuple(upright), dataset.class_names)
-    names = tuple(map(str, form.class_names or dataset.class_names))
-    if len(names) != (count := len(dataset.class_names)) or len(set(names)) < count:
+    names, count = dataset.class_names, len(dataset.class_names)
+    if form.class_names:
+        names = tuple(map(str, form.class_names))
+    if len(names) != count or (form.class_names and len(set(names)) < count):
         raise DataError(
             f"config.data.class_names: give {count} different names, one for each class of {name}"
         )
