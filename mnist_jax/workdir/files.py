@@ -42,8 +42,14 @@ def locked(workdir: Path) -> Iterator[None]:
       workdir: created if it is not there.
 
     Raises:
-      UserError: another run is at work there, or it cannot be created.
+      UserError: another run is at work there, or it cannot be created or hold checkpoints.
     """
+    name = os.fsencode(workdir.absolute()).decode(errors="replace")
+    if "\\" in name or "\N{REPLACEMENT CHARACTER}" in name:  # TensorStore could not use it
+        raise UserError(
+            f"{workdir}: its path has a backslash or bytes that are not UTF-8, where no checkpoint "
+            "can be kept; give another --workdir"
+        )
     try:
         if not workdir.exists():
             workdir.mkdir(parents=True, exist_ok=True)

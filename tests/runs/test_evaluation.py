@@ -25,13 +25,13 @@ def plain(folder):
 
 @pytest.fixture(scope="module")
 def sweep(folder):
-    """Two settings with three seeds each; the second one is chosen."""
+    """Two settings with three seeds each, the second one chosen; in a folder with brackets."""
     grid = {"optim.learning_rate": [1e-6, 0.01]}
     config = make_config(LINEAR, sweep__seeds=3)
     config.sweep.grid = grid
-    found = train_run(config, folder / "sweep")
+    found = train_run(config, folder / "sweep [2026]")
     assert found["chosen"] == 1
-    return folder / "sweep"
+    return folder / "sweep [2026]"
 
 
 def test_a_finished_run_is_evaluated_as_in_its_summary(plain):

@@ -246,6 +246,18 @@ def test_a_directory_that_may_not_be_written(tmp_path, monkeypatch):
     assert "cannot write there (Permission denied); give another --workdir" in message
 
 
+@pytest.mark.parametrize("name", ["a\\b", os.fsdecode(b"Andr\xe9")])
+def test_a_path_where_no_checkpoint_can_be_kept_is_refused_at_once(tmp_path, monkeypatch, name):
+    message = refusal(tmp_path / name)
+    assert "backslash or bytes that are not UTF-8" in message
+    assert message.endswith("give another --workdir")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)  # the whole path counts
+    assert "backslash or bytes" in refusal(Path("run"))
+    assert list((tmp_path / name).iterdir()) == []
+
+
 @pytest.mark.parametrize("name", ["nothing", "file", "file/inside"])
 def test_there_is_no_run_to_read(tmp_path, name):
     (tmp_path / "file").write_text("")
