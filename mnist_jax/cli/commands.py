@@ -92,11 +92,21 @@ def _as_name(value: Any) -> str:
 
 
 def evaluate(options: flags.Options) -> int:
-    """Judges a run's best checkpoint on a split and prints what it is worth."""
-    workdir, split = options.workdir or Path(), options.split
-    epochs, report = evaluation.evaluate_run(workdir, split, _warn)
+    """Evaluate a run's best checkpoint on a split and print the figures.
+
+    The data is that of --config, or that of the run with the keys that the command overrides.
+    """
+    workdir = options.workdir or Path()
+    keys = flatten(options.config.to_dict().get("data", {}), "data.")
+    data = {
+        key.removeprefix("data."): value
+        for key, value in keys
+        if key not in flags.OF_TRAINING and (options.config_name or key in options.overridden)
+    }
+    epochs, report = evaluation.evaluate_run(workdir, options.split, _warn, data)
     what = f"epoch {epochs[0]}" if len(epochs) == 1 else f"mean of {len(epochs)} trials"
-    _say(f"{workdir}: {what} on {split}: {'  '.join(_facts(report))}")
+    place = f"on the {report['split']} split of {report['dataset']}"
+    _say(f"{workdir}: {what} {place}: {'  '.join(_facts(report))}")
     if "per_class" not in report:
         return 0
     rows = [*report["per_class"]]

@@ -21,6 +21,7 @@ from mnist_jax.types import UserError
 USAGE = """\
 usage: python -m mnist_jax.main --config=FILE[:DATASET] [--config.KEY=VALUE]...
        python -m mnist_jax.main --mode=evaluate --workdir=DIR [--split=test]
+           [--config=FILE:DATASET | --config.data.KEY=VALUE]
 
 Train a small-image classifier and write checkpoints, metrics and a report to
 the workdir. The same command resumes a run that was stopped.
@@ -39,8 +40,9 @@ the workdir. The same command resumes a run that was stopped.
                            the config, data set, seed and overrides)
   --overwrite              delete the run in the workdir and start again
   --summary                print the model layer by layer, and do nothing else
-  --mode=train|evaluate    evaluate: only evaluate the best checkpoint there;
-                           its run need not be finished
+  --mode=train|evaluate    evaluate: only evaluate the best checkpoint there, on
+                           its run's data or that of --config; the run need not
+                           be finished
   --split=train|val|test   split to evaluate (default: test)
   --compilation_cache=DIR  where to keep compiled programs; off: keep none
                            (default: $JAX_COMPILATION_CACHE_DIR, else the user's
@@ -59,6 +61,10 @@ _FLAGS: dict[str, type] = {
     **dict.fromkeys(("--num_processes", "--process_id"), int),
     **dict.fromkeys(("--overwrite", "--summary", "--distributed", "--help"), bool),
 }
+
+
+# Keys of the data that only training reads: an evaluation splits as the run did.
+OF_TRAINING = ("data.val_size", "data.split_seed", "data.offline_fallback")
 
 
 class Options(NamedTuple):
@@ -91,14 +97,17 @@ def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
     words = [re.sub("^-(?=[a-z]{2})", "--", word) for word in argv]  # -NAME is --NAME
     first = Parser(add_help=False)
     first.add_argument("--config")
+    first.add_argument("--mode", default="train")
     found, rest = first.parse_known_args(words)
-    file = found.config
+    file, rest = found.config, [*rest, f"--mode={found.mode}"]
     if dataset and file:
         rest = [*rest, f"--config.data.name={dataset}"]
     keys = [match[1] for word in rest if (match := re.match(r"--(?:no)?config\.([^=]*)", word))]
-    if keys and not file:
+    if keys and not file and found.mode == "train":
         raise UserError("--config.KEY=VALUE: overrides a config; give --config=configs/cnn.py too")
-    config, config_name = _read(file, dataset) if file else (ConfigDict(), "")
+    # Without a file, overrides are of the config of the run that is evaluated.
+    own = configs.default() if keys else ConfigDict()
+    config, config_name = _read(file, dataset) if file else (own, "")
     types = dict(_types(config))
     for key in keys:
         if key not in types:
@@ -112,7 +121,7 @@ def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
         for name, value in vars(values).items()
         if name.startswith("config.")
     }
-    if file:
+    if file or keys:
         config.update_from_flattened_dict(overrides)
         configs.validate(config)
         space.expand(config)
@@ -131,6 +140,24 @@ def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
         help=bool(values.help),
         argv=argv,
     )
+
+
+def refuse_ineffective(options: Options) -> None:
+    """Raise UserError if the mode ignores a flag that was typed."""
+    typed = {match[1] for word in options.argv if (match := re.match("--?([a-z_]+)", word))}
+    if options.mode == "train":
+        if "split" in typed:
+            raise UserError("--split: has no effect without --mode=evaluate; drop it")
+        return
+    for flag in ("overwrite", "summary"):
+        if flag in typed:
+            raise UserError(f"--{flag}: has no effect with --mode=evaluate; drop it")
+    for key in options.overridden:
+        if not key.startswith("data.") or key in OF_TRAINING:
+            raise UserError(
+                f"--config.{key}: has no effect with --mode=evaluate, which takes no more than the "
+                "data set from a config; drop it"
+            )
 
 
 def _parse_flags(words: Sequence[str], types: dict[str, type]) -> argparse.Namespace:

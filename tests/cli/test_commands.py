@@ -12,7 +12,7 @@ from shell import CNN, DIGITS, LINEAR, MLP, STUDY, content, refusal, typed
 
 from mnist_jax import main
 from mnist_jax.cli import commands, flags
-from mnist_jax.data import splits
+from mnist_jax.data import datasets, splits
 from mnist_jax.runs import training
 from mnist_jax.runtime import progress
 from mnist_jax.types import UserError
@@ -259,8 +259,9 @@ def evaluated(capsys, run: Path, split: str) -> tuple[dict[str, str], dict[str, 
     first, _, header, *rows = out.splitlines()
     assert header.split() == ["class", "precision", "recall", "f1", "support"]
     pattern = (
-        rf"{re.escape(str(run))}: epoch (?P<epoch>\d+) on {split}: accuracy (?P<accuracy>[\d.]+)%  "
-        r"errors (?P<errors>[\d,]+) of (?P<total>[\d,]+)  loss (?P<loss>[\d.]+)  "
+        rf"{re.escape(str(run))}: epoch (?P<epoch>\d+) on the {split} split of digits: "
+        r"accuracy (?P<accuracy>[\d.]+)%  errors (?P<errors>[\d,]+) of (?P<total>[\d,]+)  "
+        r"loss (?P<loss>[\d.]+)  "
         r"top-2 (?P<top2>[\d.]+)%  calibration error (?P<ece>[\d.]+)"
     )
     match = re.fullmatch(pattern, first)
@@ -325,8 +326,8 @@ def test_evaluation_of_a_sweep_is_of_the_trials_of_its_chosen_setting(here, caps
     assert main.main(["--mode=evaluate", "--workdir=run"]) == 0
     first, _, _, *rows = capsys.readouterr().out.splitlines()
     assert first.startswith(
-        f"run: mean of 2 trials on test: accuracy {100 * accuracy['mean']:.2f}%  "
-        f"errors {summary['test_errors']:,.5g} of 360  "
+        "run: mean of 2 trials on the test split of digits: "
+        f"accuracy {100 * accuracy['mean']:.2f}%  errors {summary['test_errors']:,.5g} of 360  "
     )
     for line, row in zip(rows, summary["per_class"], strict=False):
         assert line.split()[:2] == [row["name"], f"{row['precision']:.4f}"]
@@ -339,6 +340,58 @@ def test_evaluation_on_other_data_is_refused(finished, tmp_path, capsys):
     (copy / "config.json").write_text(json.dumps({**stored, "data_fingerprint": "another"}))
     message = refusal(capsys, "--mode=evaluate", f"--workdir={copy}")
     assert "was trained on other data than the digits found here" in message
+
+
+def test_evaluation_on_the_data_that_is_asked_for(finished, tmp_path, capsys):
+    """Training and validation examples of digits as the test split of a CSV file."""
+    digits = datasets.load("digits")
+    rows = np.c_[digits.test_labels, digits.test_images.reshape(len(digits.test_labels), -1)]
+    rows[:100, 0] = (rows[:100, 0] + 1) % 10  # some labels are wrong
+    path = tmp_path / "mine.csv"
+    header = ",".join(["label", *(f"pixel{i}" for i in range(784))])
+    np.savetxt(path, rows, "%d", ",", header=header, comments="")
+    examples = splits.load(flags.parse([f"{LINEAR}:csv:{path}"]).config)
+    before = content(finished)
+    lines = []
+    for asked in ([f"--config.data.name=csv:{path}"], [f"{LINEAR}:csv:{path}"]):
+        assert main.main(["--mode=evaluate", f"--workdir={finished}", *asked]) == 0
+        lines.append(capsys.readouterr().out.splitlines()[0])
+    assert lines[0] == lines[1]
+    told = rf"on the test split of csv:{re.escape(str(path))}: accuracy (.*)%  errors .* of "
+    accuracy = float(re.search(told + f"{len(examples.test.labels)}  ", lines[0])[1])
+    assert accuracy < 100 * read(finished)["test_accuracy"]
+    assert content(finished) == before
+
+
+def test_evaluation_on_data_of_other_classes_is_refused(finished, tmp_path, capsys):
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    names = [*read(copy)["class_names"], "eleven"]
+    (copy / "summary.json").write_text(json.dumps(read(copy) | {"class_names": names}))
+    message = refusal(capsys, "--mode=evaluate", f"--workdir={copy}", DIGITS)
+    assert message.startswith(f"digits: has 10 classes, but {copy} was trained to tell 11 apart")
+
+
+@pytest.mark.parametrize(
+    ("flag", "named"),
+    [
+        ("--overwrite", "--overwrite"),
+        ("--summary", "--summary"),
+        ("--config.train.epochs=3", "--config.train.epochs"),
+        ("--config.data.val_size=0.3", "--config.data.val_size"),
+        ("--noconfig.data.offline_fallback", "--config.data.offline_fallback"),
+    ],
+)
+@pytest.mark.parametrize("config", [[], [DIGITS]])
+def test_evaluation_refuses_what_it_would_ignore(finished, capsys, flag, named, config):
+    before = content(finished)
+    message = refusal(capsys, "--mode=evaluate", f"--workdir={finished}", *config, flag)
+    assert message.startswith(f"{named}: has no effect with --mode=evaluate")
+    assert content(finished) == before
+
+
+def test_training_refuses_a_split(here, capsys):
+    assert refusal(capsys, DIGITS, "--split=val").startswith("--split: has no effect")
+    assert list(here.iterdir()) == []
 
 
 def test_evaluation_before_the_first_epoch_is_refused(finished, tmp_path, capsys):

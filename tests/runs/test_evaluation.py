@@ -107,7 +107,9 @@ def test_the_command_evaluates_a_sweep(sweep, capsys):
     assert main.main(["--mode=evaluate", f"--workdir={sweep}"]) == 0
     out = capsys.readouterr().out.splitlines()
     accuracy = files.read_json(sweep / files.SUMMARY)["test_accuracy"]
-    assert out[0].startswith(f"{sweep}: mean of 3 trials on test: accuracy {accuracy:.2%}  errors ")
+    assert out[0].startswith(
+        f"{sweep}: mean of 3 trials on the test split of digits: accuracy {accuracy:.2%}  errors "
+    )
     assert out[2].split() == ["class", "precision", "recall", "f1", "support"]
     assert len(out) == 3 + 10 + 2
 
