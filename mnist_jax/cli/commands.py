@@ -17,6 +17,7 @@ from mnist_jax.data import datasets, splits
 from mnist_jax.models import networks
 from mnist_jax.runs import evaluation, space, training
 from mnist_jax.runtime import multihost, progress
+from mnist_jax.types import printable
 from mnist_jax.workdir import files
 
 
@@ -205,11 +206,15 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
 
 
-def _say(line: str) -> None:
+def _say(text: str) -> None:
     if multihost.is_first():
-        print(line, flush=True)
+        print(_printable(text), flush=True)
 
 
 def _warn(line: str) -> None:
     if multihost.is_first():
-        print(line, file=sys.stderr, flush=True)
+        print(_printable(line), file=sys.stderr, flush=True)
+
+
+def _printable(lines: str) -> str:
+    return "\n".join(map(printable, lines.split("\n")))

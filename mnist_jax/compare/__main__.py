@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mnist_jax.runtime import exits
 from mnist_jax.runtime.arguments import Parser
-from mnist_jax.types import UserError
+from mnist_jax.types import UserError, printable
 
 PAGE = "compare.html"
 
@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     page = options.page or options.runs[0].parent / PAGE
     text = compare_page.render(runs, found, comparison.test_images(runs[0]))
     files.write(page, text)
-    print(f"page: {page}")
+    print(f"page: {printable(str(page))}")
     return 0
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Float32, Int, Int32, UInt8
 from mnist_jax import config as configs
 from mnist_jax.analysis import ensemble, metrics, stats
 from mnist_jax.data import splits
-from mnist_jax.types import UserError
+from mnist_jax.types import UserError, printable
 from mnist_jax.workdir import files
 
 _SURE = 0.05  # a smaller p-value is called a difference
@@ -84,9 +84,8 @@ def read(workdir: Path) -> Run:
             accuracy = row.get("val_accuracy" if folds else "test_accuracy")
             if accuracy is not None:
                 accuracies[(row["seed"], *pair)] = accuracy
-    return Run(
-        str(workdir), config.to_dict(), fingerprint, summary, history, accuracies, logits, labels
-    )
+    name = printable(str(workdir))
+    return Run(name, config.to_dict(), fingerprint, summary, history, accuracies, logits, labels)
 
 
 def accuracy(run: Run) -> stats.Described:

@@ -128,6 +128,8 @@ def evaluate_run(
         requested = config.copy_and_resolve_references()
         requested.data.update(data or {})
         requested.train.batch_size = 1  # the data need not be enough for training
+        if split == "test":
+            requested.data.val_size = 0.0
         examples = data_splits.load(requested, log)
         if "name" not in (data or {}) and examples.fingerprint != fingerprint:
             raise UserError(

@@ -169,7 +169,7 @@ def _check_same(
 ) -> None:
     _check_version(workdir, there)
     other_data = there.pop(FINGERPRINT) != fingerprint
-    differ = [f"config.{key}" for key in configs.differences(there, config)]
+    differ = [f"config.{key}" for key in configs.differences(_with_defaults(there), config)]
     if other_data and not differ:
         differ = ["the data (another fingerprint)"]
     if differ:
@@ -177,6 +177,16 @@ def _check_same(
             f"{workdir}: holds another run, which differs in {', '.join(differ)}; "
             "give another --workdir, or --overwrite to start anew"
         )
+
+
+def _with_defaults(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the keys that are newer than a stored config, with their defaults."""
+
+    def fill(default: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        sections = [k for k, v in default.items() if isinstance(v, Mapping) and k in given]
+        return {**default, **given, **{k: fill(default[k], given[k]) for k in sections}}
+
+    return fill(configs.default().to_dict(), stored)
 
 
 def write(path: Path, content: str | bytes) -> None:

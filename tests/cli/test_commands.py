@@ -1,6 +1,7 @@
 """The commands, as a person meets them: what they print and leave behind."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -12,7 +13,8 @@ from shell import CNN, DIGITS, LINEAR, MLP, STUDY, content, refusal, typed
 
 from mnist_jax import main
 from mnist_jax.cli import commands, flags
-from mnist_jax.data import datasets, splits
+from mnist_jax.compare import __main__ as compare
+from mnist_jax.data import splits
 from mnist_jax.runs import training
 from mnist_jax.runtime import progress
 from mnist_jax.types import UserError
@@ -204,6 +206,49 @@ def test_a_run_that_is_stopped_at_once_is_no_crash(here, monkeypatch, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+ODD = os.fsdecode(b"d\xe9\x1b[31m\n\x07")  # not UTF-8, an escape sequence, control characters
+
+
+def write_csv(path: Path, count: int) -> None:
+    """Write images of noise."""
+    rows = np.random.default_rng(0).integers(0, 256, (count, 785))
+    rows[:, 0] = np.arange(count) % 10
+    header = ",".join(["label", *(f"pixel{i}" for i in range(784))])
+    with path.open("wb") as file:
+        np.savetxt(file, rows, "%d", ",", header=header, comments="")
+
+
+def assert_printable(capsys) -> str:
+    """Return what was printed, and check that nothing in it moves the cursor or the encoder."""
+    out, err = capsys.readouterr()
+    for line in (out + err).split("\n"):
+        assert line.isprintable(), ascii(line)
+        line.encode()
+    return out
+
+
+def test_names_that_cannot_be_printed(here, capsys):
+    """They crashed finished trainings and `compare`, and reached the terminal."""
+    write_csv(here / f"{ODD}.csv", 200)
+    options = [f"{LINEAR}:csv:{ODD}.csv", "--config.train.epochs=1", "--config.train.batch_size=8"]
+    run = "run\x1b[31m\n"
+    assert main.main([*options, f"--workdir={run}"]) == 0
+    assert "csv:d\N{REPLACEMENT CHARACTER}" in assert_printable(capsys)
+    summary = (here / run / "summary.json").read_text()
+    assert json.loads(summary)["dataset"].isprintable()
+    page = (here / run / "report.html").read_bytes().decode()
+    assert not set(page) & {"\x1b", "\x07"}
+    assert main.main([*options, f"--workdir={run}"]) == 0  # the same data and directory again
+    assert main.main(["--mode=evaluate", f"--workdir={run}"]) == 0
+    assert compare.main([run, run]) == 0
+    assert_printable(capsys)
+    assert "\x1b" not in (here / "compare.html").read_text()
+    assert main.main([*options, "--config.seed=1", f"--workdir={run}"]) == 2
+    assert main.main([f"--config={ODD}.py"]) == 2
+    assert compare.main([ODD, ODD]) == 2
+    assert assert_printable(capsys) == ""
+
+
 # No data
 
 
@@ -343,14 +388,9 @@ def test_evaluation_on_other_data_is_refused(finished, tmp_path, capsys):
 
 
 def test_evaluation_on_the_data_that_is_asked_for(finished, tmp_path, capsys):
-    """Training and validation examples of digits as the test split of a CSV file."""
-    digits = datasets.load("digits")
-    rows = np.c_[digits.test_labels, digits.test_images.reshape(len(digits.test_labels), -1)]
-    rows[:100, 0] = (rows[:100, 0] + 1) % 10  # some labels are wrong
     path = tmp_path / "mine.csv"
-    header = ",".join(["label", *(f"pixel{i}" for i in range(784))])
-    np.savetxt(path, rows, "%d", ",", header=header, comments="")
-    examples = splits.load(flags.parse([f"{LINEAR}:csv:{path}"]).config)
+    write_csv(path, 80)  # too few to validate
+    count = 16
     before = content(finished)
     lines = []
     for asked in ([f"--config.data.name=csv:{path}"], [f"{LINEAR}:csv:{path}"]):
@@ -358,7 +398,7 @@ def test_evaluation_on_the_data_that_is_asked_for(finished, tmp_path, capsys):
         lines.append(capsys.readouterr().out.splitlines()[0])
     assert lines[0] == lines[1]
     told = rf"on the test split of csv:{re.escape(str(path))}: accuracy (.*)%  errors .* of "
-    accuracy = float(re.search(told + f"{len(examples.test.labels)}  ", lines[0])[1])
+    accuracy = float(re.search(told + f"{count}  ", lines[0])[1])
     assert accuracy < 100 * read(finished)["test_accuracy"]
     assert content(finished) == before
 

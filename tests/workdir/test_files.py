@@ -94,6 +94,20 @@ def test_where_the_data_lies_is_no_difference(run, place):
     assert content(run) == before
 
 
+def test_a_run_that_an_earlier_release_began_can_be_resumed(run):
+    """Its config lacks keys that were added since; they have their defaults."""
+    path = run / "config.json"
+    there = json.loads(path.read_text())
+    del there["sweep"], there["optim"]["clip"], there["seed"]
+    path.write_text(json.dumps(there))
+    before = content(run)
+    prepare(run)
+    assert content(run) == before
+    assert "differs in config.optim.clip; " in refusal(run, optim__clip=1.0)
+    path.write_text(json.dumps({**there, "quantum": True}))
+    assert "differs in config.quantum; " in refusal(run)
+
+
 def test_a_run_of_another_config_is_refused_with_the_keys_that_differ(run):
     message = refusal(run, seed=1, optim__learning_rate=0.5)
     assert (
