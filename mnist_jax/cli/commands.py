@@ -1,7 +1,9 @@
 """The modes of the command line: train, evaluate, and summarize a model."""
 
+import os
 import re
 import shlex
+import string
 import sys
 import zlib
 from collections.abc import Mapping, Sequence
@@ -60,36 +62,43 @@ def train(options: flags.Options) -> int:
 
 
 def run_name(options: flags.Options, dataset: str) -> str:
-    """A directory's name that tells what is trained: another command has another.
+    """Name a run's directory after what its command trains: another command has another name.
 
-    The config, the data set, the seed, what is overridden (`epochs-5`, `task-binary`; cut short
-    where that is long) and how many trials there are.
+    The config, the data set, the seed, what is overridden, and the number of trials of a sweep.
+    Overrides are words (`epochs-5`, `task-binary`) or, if these are long, a hash of four letters.
     """
     config = options.config
-    parts = []
+    values = dict(flatten(config.to_dict()))
+    words = []
     for key in options.overridden:
         if key not in _NAMED_ANYWAY:
-            group, _, last = key.rpartition(".")
-            value = dict(flatten(config.to_dict()))[key]
-            parts.append(f"-{group if last == 'name' else last}-{_as_name(value)}".rstrip("-"))
-    overrides = "".join(parts)
-    if len(overrides) > _LONG:
-        overrides = f"{overrides[:_LONG].rstrip('-')}-{zlib.crc32(overrides.encode()):08x}"
+            section, _, leaf = key.rpartition(".")
+            value = datasets.file_name(values[key]) if key == "data.name" else values[key]
+            value = "x".join(map(str, value)) if isinstance(value, list) else value
+            words.append(f"-{section if leaf == 'name' else leaf}-{value}")
+    overrides = "".join(words)
+    if len(overrides) > _LONG or not re.fullmatch(r"[\w.+-]*", overrides, re.ASCII):
+        overrides = f"-{_hash(overrides)}"
     many = f"-{len(space.expand(config))}-trials" if space.is_sweep(config) else ""
-    name = f"{options.config_name}-{datasets.file_name(dataset)}-s{config.seed}"
-    return name + overrides + many
+    return f"{options.config_name}-{_as_name(dataset)}-s{config.seed}{overrides}{many}"
 
 
-_LONG = 60  # letters of overrides in a name
+_LONG = 24  # letters of overrides in a name
 _NAMED_ANYWAY = {
     *("seed", "sweep.seeds"),
     *("data.archives", "data.data_dir", "data.offline_fallback"),
 }
 
 
-def _as_name(value: Any) -> str:
-    """A value in letters that file names may have."""
-    return re.sub(r"[^\w.+-]+", "-", str(value)).strip("-")
+def _as_name(dataset: str) -> str:
+    """A data set's name in letters that are easy to type."""
+    return re.sub(r"[^\w.+-]+", "-", datasets.file_name(dataset), flags=re.ASCII).strip("-")
+
+
+def _hash(text: str) -> str:
+    """Four letters that stand for a text."""
+    number = zlib.crc32(os.fsencode(text))
+    return "".join(string.ascii_lowercase[number // 26**place % 26] for place in range(4))
 
 
 def evaluate(options: flags.Options) -> int:

@@ -36,8 +36,9 @@ the workdir. The same command resumes a run that was stopped.
   --config.sweep.grid='{"optim.learning_rate": [1e-3, 3e-3]}', and .random:
                            train many times in one run; the hyperparameters best
                            on validation are evaluated on the test split
-  --workdir=DIR            directory of the run (default: runs/NAME, which names
-                           the config, data set, seed and overrides)
+  --name=NAME              directory of the run: runs/NAME (default: a name made
+                           of the config, data set, seed and overrides)
+  --workdir=DIR            directory of the run, anywhere
   --overwrite              delete the run in the workdir and start again
   --summary                print the model layer by layer, and do nothing else
   --mode=train|evaluate    evaluate: only evaluate the best checkpoint there, on
@@ -57,7 +58,7 @@ the workdir. The same command resumes a run that was stopped.
 """
 
 _FLAGS: dict[str, type] = {
-    **dict.fromkeys(("--workdir", "--compilation_cache", "--coordinator"), str),
+    **dict.fromkeys(("--workdir", "--name", "--compilation_cache", "--coordinator"), str),
     **dict.fromkeys(("--num_processes", "--process_id"), int),
     **dict.fromkeys(("--overwrite", "--summary", "--distributed", "--help"), bool),
 }
@@ -113,7 +114,8 @@ def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
         if key not in types:
             raise configs.no_such_key(key, types)
     values = _parse_flags(rest, _FLAGS | {f"--config.{key}": kind for key, kind in types.items()})
-    if not values.help and not (file if values.mode == "train" else values.workdir):
+    workdir = _workdir(values)
+    if not values.help and not (file if values.mode == "train" else workdir):
         needed = "--config=configs/cnn.py" if values.mode == "train" else "--workdir=runs/NAME"
         raise UserError(f"{needed}: is needed to {values.mode}; see --help")
     overrides = {
@@ -131,7 +133,7 @@ def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
         config=config.lock(),
         config_name=config_name,
         overridden=list(overrides),
-        workdir=Path(values.workdir).expanduser() if values.workdir else None,
+        workdir=workdir,
         split=values.split,
         overwrite=bool(values.overwrite),
         summary=bool(values.summary),
@@ -206,6 +208,18 @@ _KINDS: dict[type, tuple[Callable[[str], Any], str]] = {
     tuple: (_tuple, "a tuple such as 64,32"),
     object: (str, "JSON"),  # parsed by the readers of the key
 }
+
+
+def _workdir(values: argparse.Namespace) -> Path | None:
+    """Return the directory of --workdir or --name; None without both."""
+    name = values.name
+    if name is None:
+        return Path(values.workdir).expanduser() if values.workdir else None
+    if values.workdir:
+        raise UserError(f"--name={name}: is runs/{name}; drop it or --workdir")
+    if not name or name != Path(name).name or name == "..":
+        raise UserError(f"--name={name}: is not the name of a directory; give --workdir for a path")
+    return Path("runs", name)
 
 
 def _cluster(values: argparse.Namespace) -> tuple[str, int, int] | tuple[()] | None:

@@ -146,18 +146,19 @@ def test_the_name_of_a_run_says_what_it_is(here, monkeypatch, dataset, name):
         (["--config.task.name=binary", "--config.task.loss=hinge"],
          "linear-digits-s0-task-binary-loss-hinge"),
         (["--config.model.name=mlp", "--config.model.widths=64,32"],
-         "linear-digits-s0-model-mlp-widths-64-32"),
+         "linear-digits-s0-model-mlp-widths-64x32"),
         (["--config.train.epochs=3", "--config.train.epochs=4"], "linear-digits-s0-epochs-4"),
         (["--config.sweep.seeds=3"], "linear-digits-s0-3-trials"),
+        (["--config.sweep.folds=4"], "linear-digits-s0-folds-4-4-trials"),
         (["--config.sweep.folds=4", "--config.sweep.share_batches"],
-         "linear-digits-s0-folds-4-share_batches-True-4-trials"),
+         "linear-digits-s0-nyof-4-trials"),
     ],
 )  # fmt: skip
 def test_a_run_is_named_after_what_its_command_overrides(argv, name):
     assert commands.run_name(flags.parse([DIGITS, *argv]), "digits") == name
 
 
-def test_long_names_are_cut_and_stay_apart():
+def test_names_are_short_and_stay_apart():
     rates = '{"optim.learning_rate": [1e-3, 3e-3, 1e-2], "optim.weight_decay": [0, %s]}'
     grids = (rates % decay for decay in (1, 2))
     one, other = (
@@ -165,8 +166,34 @@ def test_long_names_are_cut_and_stay_apart():
         for grid in grids
     )
     assert one != other
-    assert one[:50] == other[:50]
-    assert re.fullmatch(r"[\w.+-]{60,110}", one)
+    for name in (one, other):
+        assert re.fullmatch(r"linear-digits-s0-[a-z]{4}-6-trials", name)
+    names = {
+        commands.run_name(flags.parse([DIGITS, *argv]), "digits")
+        for argv in (
+            ["--config.model.name=mlp", "--config.model.widths=64,32"],
+            ["--config.model.name=mlp", "--config.model.widths=6432"],
+            ["--config.task.name=binary", "--config.task.positive=3,1"],
+            ["--config.task.name=binary", "--config.task.positive=31"],
+            ["--config.task.name=one_vs_one", "--config.task.loss=hinge"],
+            ["--config.data.archives=[x]", "--config.optim.learning_rate=1e-05"],
+        )
+    }
+    assert len(names) == 6
+    assert all(re.fullmatch(r"[a-zA-Z0-9_.-]{1,45}", name) for name in names)
+
+
+def test_a_data_sets_file_of_any_name_makes_a_name_to_type():
+    assert commands.run_name(flags.parse([DIGITS]), f"csv:{ODD}") == "linear-csv-d-31m-s0"
+
+
+def test_a_name_is_a_directory_in_runs(here, capsys):
+    assert flags.parse([DIGITS, "--name=first"]).workdir == Path("runs", "first")
+    assert flags.parse(["--mode=evaluate", "--name=first"]).workdir == Path("runs", "first")
+    for name in ("a/b", "/a", "..", ".", "", "a/"):
+        assert "is not the name of a directory" in refusal(capsys, DIGITS, f"--name={name}")
+    assert "drop it or --workdir" in refusal(capsys, DIGITS, "--name=a", "--workdir=b")
+    assert list(here.iterdir()) == []
 
 
 def test_a_run_without_validation(here, capsys):
