@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import jax
@@ -51,6 +52,10 @@ def summarize(
     return {
         "dataset": printable(splits.name),
         "requested_dataset": printable(splits.requested or splits.name),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "name": printable(run.workdir.absolute().name),
+        "directory": printable(str(run.workdir.absolute())),
+        "init_from": config.init_from and printable(config.init_from),
         "model": config.model.name,
         "seed": config.seed,
         "num_params": sum(x.size for x in params) // len(final.group.settings),

@@ -33,6 +33,9 @@ _RESULTS = (
     *(METRICS, TRIALS, TENSORBOARD, CHECKPOINTS),
 )
 
+_CONTINUED = (METRICS, TENSORBOARD, CHECKPOINTS)  # stays when a run is trained longer
+_EPOCHS = "config.train.epochs"
+
 
 @contextmanager
 def locked(workdir: Path) -> Iterator[None]:
@@ -72,8 +75,15 @@ def locked(workdir: Path) -> Iterator[None]:
         os.close(directory)
 
 
-def prepare(workdir: Path, config: Mapping[str, Any], fingerprint: str, *, overwrite: bool) -> None:
-    """Makes the directory this config's: new, to be resumed, or finished.
+def prepare(
+    workdir: Path,
+    config: Mapping[str, Any],
+    fingerprint: str,
+    *,
+    overwrite: bool,
+    extends: bool = False,
+) -> None:
+    """Makes the directory this config's: new, to be resumed, to be trained longer, or finished.
 
     What a killed run was writing there when it was killed is removed.
 
@@ -82,6 +92,7 @@ def prepare(workdir: Path, config: Mapping[str, Any], fingerprint: str, *, overw
       config: a plain dict.
       fingerprint: of the data; `config.json` holds it with the config.
       overwrite: delete the run that is there, and nothing that it did not make.
+      extends: the run that is there may have had fewer epochs, because its first ones are the same.
 
     Raises:
       UserError: it holds another config's run or other people's files, or cannot be written.
@@ -92,12 +103,20 @@ def prepare(workdir: Path, config: Mapping[str, Any], fingerprint: str, *, overw
         temporary = [f for f in found if atomic.target_name(f) in (CONFIG, *_RESULTS)]
         if there is None and len(found) > len(temporary):
             raise UserError(f"{workdir}: holds files but no run; give another --workdir")
+        longer = False
         if there is not None and not overwrite:
-            _check_same(workdir, there, config, fingerprint)
+            longer = _check_same(workdir, there, config, fingerprint)
+            if longer and not extends:
+                raise UserError(
+                    f"{workdir}: was planned for fewer epochs, and its learning rate has fallen "
+                    "accordingly (config.optim.schedule); give another --workdir, where "
+                    f"--config.init_from={workdir} starts from its best epoch"
+                )
         for path in temporary:
             path.unlink()
-        if there is None or overwrite:
-            for path in (workdir / name for name in _RESULTS):
+        if there is None or overwrite or longer:
+            gone = _RESULTS if not longer else [x for x in _RESULTS if x not in _CONTINUED]
+            for path in (workdir / name for name in gone):
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             write(workdir / CONFIG, to_json({**config, FINGERPRINT: fingerprint}))
     except OSError as error:
@@ -166,10 +185,15 @@ def _check_version(workdir: Path, stored: Mapping[str, Any]) -> None:
 
 def _check_same(
     workdir: Path, there: dict[str, Any], config: Mapping[str, Any], fingerprint: str
-) -> None:
+) -> bool:
+    """Refuse another config's run; return whether this config only has more epochs."""
     _check_version(workdir, there)
     other_data = there.pop(FINGERPRINT) != fingerprint
-    differ = [f"config.{key}" for key in configs.differences(_with_defaults(there), config)]
+    stored = _with_defaults(there)
+    differ = [f"config.{key}" for key in configs.differences(stored, config)]
+    more = config["train"]["epochs"] > stored["train"]["epochs"]
+    if differ == [_EPOCHS] and more and not other_data:
+        return True
     if other_data and not differ:
         differ = ["the data (another fingerprint)"]
     if differ:
@@ -177,6 +201,7 @@ def _check_same(
             f"{workdir}: holds another run, which differs in {', '.join(differ)}; "
             "give another --workdir, or --overwrite to start anew"
         )
+    return False
 
 
 def _with_defaults(stored: Mapping[str, Any]) -> dict[str, Any]:

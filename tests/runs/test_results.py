@@ -31,6 +31,10 @@ OPTIONS = [
 SUMMARY = {
     "dataset": str,
     "requested_dataset": str,
+    "date": str,
+    "name": str,
+    "directory": str,
+    "init_from": type(None),
     "model": str,
     "seed": int,
     "num_params": int,
