@@ -3,10 +3,11 @@
 import os
 import re
 import shlex
+import shutil
 import string
 import sys
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from mnist_jax import tasks
 from mnist_jax.cli import flags
+from mnist_jax.cli.text import table
 from mnist_jax.config import flatten
 from mnist_jax.data import datasets, splits
 from mnist_jax.models import networks
@@ -43,7 +45,7 @@ def train(options: flags.Options) -> int:
         examples = multihost.on_first_process(lambda: splits.load(config))
         dataset = f"{examples.name}-not-{datasets.file_name(requested)}"
     workdir = options.workdir or Path("runs", run_name(options, dataset))
-    words = ["python", "-m", "mnist_jax.main", *options.argv]
+    words = [*program(), *options.argv]
     try:
         summary = training.train_run(
             config,
@@ -59,6 +61,23 @@ def train(options: flags.Options) -> int:
         return 128 + stopped.signum
     _say(headline(summary, workdir))
     return 0
+
+
+def program() -> list[str]:
+    """Return the words with which a shell starts this command again."""
+    started = Path(sys.argv[0])
+    if started.name == "mnist-jax":
+        return [_typed(started), "train"]
+    return [_typed(Path(sys.executable)), "-m", "mnist_jax.main"]
+
+
+def _typed(program: Path) -> str:
+    """Return a program's name if the shell finds it by that, else its path."""
+    found = shutil.which(program.name)
+    if found and Path(found).absolute() == program.absolute():
+        return program.name
+    path, here = program.absolute(), Path.cwd()
+    return f"./{path.relative_to(here)}" if path.is_relative_to(here) else str(path)
 
 
 def run_name(options: flags.Options, dataset: str) -> str:
@@ -201,18 +220,6 @@ def headline(summary: Mapping[str, Any], workdir: Path) -> str:
 
 def _end(summary: Mapping[str, Any], workdir: Path) -> str:
     return f"trained in {summary['train_seconds']:.1f} s  report: {workdir / files.REPORT}"
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns of text: words to the left, numbers and their headings to the right."""
-    columns = []
-    for heading, *cells in zip(header, *rows, strict=True):
-        numbers = all(cell[:1].isdigit() for cell in cells if cell)
-        width = max(map(len, (heading, *cells)))
-        columns.append(
-            [cell.rjust(width) if numbers else cell.ljust(width) for cell in (heading, *cells)]
-        )
-    return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
 
 
 def _say(text: str) -> None:

@@ -26,8 +26,8 @@ usage: python -m mnist_jax.main --config=FILE[:DATASET] [--config.KEY=VALUE]...
 Train a small-image classifier and write checkpoints, metrics and a report to
 the workdir. The same command resumes a run that was stopped.
 
-  --config=FILE[:DATASET]  configs/linear.py, mlp.py, fast.py or cnn.py, or your
-                           own file; on mnist (default), fashion_mnist, digits,
+  --config=FILE[:DATASET]  linear, mlp, fast or cnn (configs/cnn.py), or your own
+                           file; on mnist (default), fashion_mnist, digits,
                            csv:PATH or a tfds builder; or a net of an earlier
                            study: configs/study.py:NET[,DATASET]
   --config.KEY=VALUE       override a key of the config, as in
@@ -253,6 +253,8 @@ def _read(file: str, dataset: str | None = None) -> tuple[ConfigDict, str]:
     `dataset` replaces the argument unless get_config() takes a net (NET or NET,DATASET).
     """
     path, *argument = file.split(":", 1)
+    if re.fullmatch(r"\w+", path) and not Path(path).is_file():  # cnn is configs/cnn.py
+        path = f"configs/{path}.py"
     name = Path(path).stem
     package = Path(__file__).parents[1]
     folders = [package, package.parent]  # where configs/ is: in a wheel, in a checkout

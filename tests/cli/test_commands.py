@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 from pathlib import Path
@@ -220,7 +221,8 @@ def test_a_run_that_is_stopped_says_how_to_go_on(here, monkeypatch, capsys, sign
     out, err = capsys.readouterr()
     saved, command = out.splitlines()
     assert saved == "stopped after epoch 1 of 2, which is saved; to resume:"
-    assert command == f"  python -m mnist_jax.main {DIGITS} '--workdir=a b'"
+    started = shlex.join(commands.program())
+    assert command == f"  {started} {DIGITS} '--workdir=a b'"
     assert err == ""
 
 

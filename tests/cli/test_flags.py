@@ -27,7 +27,7 @@ def test_help_lists_every_flag():
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("usage: python -m mnist_jax.main --config=")
     listed = set(re.findall(r"^  --(\w+)", done.stdout, re.MULTILINE))
-    ours = {"config", "workdir", "overwrite", "summary", "mode", "split", "help"}
+    ours = {"config", "name", "workdir", "overwrite", "summary", "mode", "split", "help"}
     ours |= {"compilation_cache", "coordinator", "num_processes", "process_id", "distributed"}
     assert listed == ours
     assert {flag[2:] for flag in flags._FLAGS} == ours - {"config", "mode", "split"}
@@ -65,6 +65,8 @@ print("imported:", sorted(heavy & set(sys.modules)), codes)
         ("predict.__main__", [["--help"], ["x.png", "--workdri=run"]]),
         ("compare.__main__", [["--help"], ["a", "b", "--pgae=x.html"]]),
         ("explore.__main__", [["--help"], ["--datset=digits"]]),
+        ("list", [["--help"], ["--jsn"]]),
+        ("__main__", [["--help"], ["trian"]]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
