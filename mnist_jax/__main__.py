@@ -1,5 +1,6 @@
 """The console command: `mnist-jax train --config=cnn`, or `python -m mnist_jax train ...`."""
 
+import difflib
 import importlib
 import sys
 from collections.abc import Sequence
@@ -38,7 +39,9 @@ def main(argv: Sequence[str]) -> int:
         print(USAGE, end="")
         return 0
     if name not in COMMANDS:
-        raise UserError(f"{name}: no such command; there are {', '.join(COMMANDS)}")
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
+        raise UserError(f"{name}: no such command; {hint}")
     module, *first = COMMANDS[name]
     return int(importlib.import_module(module).main([*first, *rest]))
 

@@ -26,10 +26,10 @@ usage: python -m mnist_jax.main --config=FILE[:DATASET] [--config.KEY=VALUE]...
 Train a small-image classifier and write checkpoints, metrics and a report to
 the workdir. The same command resumes a run that was stopped.
 
-  --config=FILE[:DATASET]  linear, mlp, fast or cnn (configs/cnn.py), or your own
+  --config=FILE[:DATASET]  linear, mlp, fast, cnn (configs/cnn.py) or your own
                            file; on mnist (default), fashion_mnist, digits,
                            csv:PATH or a tfds builder; or a net of an earlier
-                           study: configs/study.py:NET[,DATASET]
+                           study: study:NET[,DATASET]
   --config.KEY=VALUE       override a key of the config, as in
                            --config.train.epochs=3; any number of these
   --config.sweep.seeds=20, --config.sweep.folds=10,

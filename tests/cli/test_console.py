@@ -46,7 +46,10 @@ def test_every_command_runs_its_module(capsys):
             console.main([name, "--help"])
         assert f"usage: python -m mnist_jax.{name} " in capsys.readouterr().out
     assert console.main(["trian"]) == 2
-    assert capsys.readouterr().err.startswith("error: trian: no such command; there are train, ")
+    assert console.main(["xyz"]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "error: trian: no such command; did you mean train?"
+    assert told[1].startswith("error: xyz: no such command; there are train, evaluate, ")
 
 
 @pytest.mark.parametrize("name", ["cnn", "fast", "linear", "mlp"])
