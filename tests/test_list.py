@@ -41,7 +41,7 @@ def test_all_runs_are_listed_oldest_first_with_their_differences(here, capsys):
         task__name="denoise",
     )
     make_run(here / "runs" / "d")
-    (here / "runs" / "d" / files.METRICS).write_text("{}\n{}\n")
+    (here / "runs" / "d" / files.METRICS).write_text('{"epoch": 1}\n{"epoch": 2}\n')
     (here / "runs" / "compare.html").write_text("")
     code, (header, *lines), err = say(capsys)
     assert (code, err) == (0, "")

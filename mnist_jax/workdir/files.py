@@ -33,7 +33,6 @@ _RESULTS = (
     *(METRICS, TRIALS, TENSORBOARD, CHECKPOINTS),
 )
 
-_CONTINUED = (METRICS, TENSORBOARD, CHECKPOINTS)  # stays when a run is trained longer
 _EPOCHS = "config.train.epochs"
 
 
@@ -115,8 +114,8 @@ def prepare(
         for path in temporary:
             path.unlink()
         if there is None or overwrite or longer:
-            gone = _RESULTS if not longer else [x for x in _RESULTS if x not in _CONTINUED]
-            for path in (workdir / name for name in gone):
+            kept = (CHECKPOINTS,) if longer else ()
+            for path in (workdir / name for name in _RESULTS if name not in kept):
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             write(workdir / CONFIG, to_json({**config, FINGERPRINT: fingerprint}))
     except OSError as error:
