@@ -21,6 +21,7 @@ from mnist_jax.types import Option, UserError, plain
 _SEEDS = f"[0, {2**32})"
 OPTIONS = {
     "seed": Option(0, "of the initial weights, the order of examples and all other draws", _SEEDS),
+    "init_from": Option(str, "run whose best epoch training starts from; None: random weights"),
     "data.name": Option(
         "mnist", "mnist, fashion_mnist, digits, csv:PATH, images:DIR or a tfds builder"
     ),

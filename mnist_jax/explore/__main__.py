@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mnist_jax.runtime import exits
 from mnist_jax.runtime.arguments import Parser
-from mnist_jax.types import UserError
+from mnist_jax.types import UserError, printable
 
 
 @exits.command
@@ -50,7 +50,8 @@ def main(argv: Sequence[str]) -> int:
     page = explore_page.render(dataset, command=command, versions=versions, revision=revision)
     files.write(out, page)
     train, test = len(dataset.train_labels), len(dataset.test_labels)
-    print(f"{dataset.name}: {train:,} images to train, {test:,} to test  page: {out}")
+    line = f"{dataset.name}: {train:,} images to train, {test:,} to test  page: {out}"
+    print(printable(line))
     return 0
 
 
