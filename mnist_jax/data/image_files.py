@@ -93,6 +93,8 @@ def _pixels(image: Image.Image) -> Float[np.ndarray, "h w c"]:
         pixels = _opaque(np.asarray(_reduced(image.convert("RGBA")), np.float64) / 255)
     else:
         pixels = np.asarray(_reduced(image.convert("RGB")), np.float64) / 255
+    if (pixels == pixels[..., :1]).all():
+        pixels = pixels[..., :1]  # a third of the work
     # Pixels of 12 bits in 16 are dark.
     top = pixels.max()
     return pixels / top if _BLACK < top < _DARK else pixels
@@ -101,15 +103,19 @@ def _pixels(image: Image.Image) -> Float[np.ndarray, "h w c"]:
 def _deep(image: Image.Image) -> Float[np.ndarray, "h w 1"]:
     """Return the pixels of an image of more than 8 bits, integer or not.
 
-    White is 1 for numbers up to 1; else the largest number of as many bits as the lightest pixel
-    needs, at least 8. Pixels that are no numbers get the median.
+    White is the largest number of as many bits as the lightest pixel needs, at least 8; but 1 for
+    fractions, and the lightest pixel if others are negative. NaN is replaced by the median.
     """
     values = np.asarray(image, np.float64)
     finite = values[np.isfinite(values)] if np.isfinite(values).any() else np.zeros(1)
     low, top = min(finite.min(), 0), finite.max()
     values = np.nan_to_num(values, nan=np.median(finite), posinf=top, neginf=low) - low
-    top -= low
-    white = 1 if image.mode == "F" and top <= 1 else 2 ** max(8, math.ceil(math.log2(top + 1))) - 1
+    if low < 0:
+        white = top - low
+    elif image.mode == "F" and top <= 1:
+        white = 1
+    else:
+        white = 2 ** max(8, math.ceil(math.log2(top + 1))) - 1
     reduced = _reduced(Image.fromarray((values / white).astype(np.float32)))
     return np.asarray(reduced, np.float64)[..., None]
 

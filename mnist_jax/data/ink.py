@@ -14,6 +14,7 @@ from mnist_jax.data import rulings
 
 _COARSE = 64  # pixels of a side on which light and shade are separated from ink
 _WINDOWS = (0.1, 0.2, 0.4)  # of the longest side: what is as wide is no stroke
+_NARROW = 6  # pixels: smaller windows do not tell strokes from shades
 _SMOOTH = 0.25  # of the ink: an edge of a shade between neighbouring coarse pixels is softer
 _SKEWED = 0.8  # skewness of detail from which on it says which is ink
 CONTRAST = 0.08  # of black to white: less is no ink
@@ -61,8 +62,8 @@ def _shade(light: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
     The smallest window whose background has no edges is right: a smaller one leaves parts of
     strokes in it, a larger one leaves shadows in the ink.
     """
-    for window in _WINDOWS:
-        size = math.ceil(window * max(light.shape))
+    sizes = [math.ceil(window * max(light.shape)) for window in _WINDOWS]
+    for size in [size for size in sizes if size > _NARROW] or sizes[-1:]:
         shade = ndimage.grey_opening(light, (size, size))
         steps = max(np.abs(np.diff(shade, axis=axis)).max(initial=0) for axis in (0, 1))
         if steps < _SMOOTH * (light - shade).max():

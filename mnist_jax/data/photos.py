@@ -61,7 +61,8 @@ def as_mnist(
     Raises:
       ValueError: nothing stands out from the background.
     """
-    for part in (*sheets.find(colours), colours):
+    sheet = sheets.find(colours)
+    for part in [colours] if sheet is None else [sheet, colours]:
         amount, noise = ink.separate(part)
         if _is_made(amount, by_mass):
             return _bytes(amount)[None]

@@ -18,6 +18,10 @@ def find(ink: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
 
 def _horizontal(ink: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     height, width = ink.shape
+    pieces, _ = ndimage.label(ink, np.ones((3, 3)))
+    longest = max((x.stop - x.start for _, x in ndimage.find_objects(pieces)), default=0)
+    if longest <= _ACROSS * width:
+        return np.zeros_like(ink)
     columns, length = np.arange(width), max(3, round(_RUN * width))
     runs = np.zeros_like(ink)
     for slope in _SLOPES:

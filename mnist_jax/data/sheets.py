@@ -1,36 +1,40 @@
-"""Sheets of paper in a photograph: bright quadrilaterals, seen from straight above."""
+"""The sheet of paper in a photograph of a table: a bright quadrilateral."""
 
 import numpy as np
 from jaxtyping import Bool, Float
 from PIL import Image
 from scipy import ndimage, spatial
 
-_COARSE = 128  # pixels of a side on which sheets are sought
+_COARSE = 128  # pixels of a side on which a sheet is sought
 _SMALLEST = 0.08  # of the picture's area
 _FILLED = 0.7  # of a sheet's area is bright; the rest is ink
 _STRAIGHT = 0.88  # a quadrilateral fills so much of a sheet's convex hull, and so does the sheet
-_CUT = 0.5  # of the outline, at most, lies on the border of the picture
+_NEAR = 4  # pixels from the border: the corners of an opened area are cut off
+_CUT = 0.5  # of the outline, at most, lies along the border of the picture
 _EDGE = 1.12  # the sheet is brighter by this factor than what surrounds it ...
 _CLEAR = 0.85  # ... along so much of the outline
 _MARGIN = 0.03  # of the sheet's sides, cut off: edges and the shadows at them
 
 
-def find(colours: Float[np.ndarray, "h w c"]) -> list[Float[np.ndarray, "_ _ c"]]:
-    """Return the sheets of paper in a picture, upright and without perspective, largest first."""
+def find(colours: Float[np.ndarray, "h w c"]) -> Float[np.ndarray, "_ _ c"] | None:
+    """Return the largest sheet of paper in a picture, upright and without perspective, or None."""
     grey = colours.mean(axis=-1)
     factor = -(-max(grey.shape) // _COARSE)
     coarse = np.asarray(Image.fromarray(grey.astype(np.float32)).reduce(factor), np.float64)
-    found: list[tuple[int, Float[np.ndarray, "4 2"]]] = []
-    for threshold in np.quantile(coarse, np.linspace(0.05, 0.95, 19)):
+    found, largest = None, 0
+    for threshold in np.quantile(coarse, np.linspace(0.05, 0.95, 13)):
         pieces, _ = ndimage.label(ndimage.binary_opening(coarse > threshold, iterations=2))
         sizes = np.bincount(pieces.ravel())
         for piece in 1 + np.flatnonzero(sizes[1:] > _SMALLEST * coarse.size):
             area = ndimage.binary_fill_holes(pieces == piece)
+            if area.sum() <= largest or sizes[piece] < _FILLED * area.sum():
+                continue
             corners = _corners(area)
-            filled = sizes[piece] > _FILLED * area.sum()
-            if filled and corners is not None and _stands_out(coarse, area):
-                found.append((area.sum(), factor * corners))
-    return [_straighten(colours, corners) for _, corners in sorted(found, key=lambda x: -x[0])[:1]]
+            if corners is None or not _is_inside(corners, coarse.shape[::-1]):
+                continue
+            if _stands_out(coarse, area):
+                found, largest = factor * corners, area.sum()
+    return None if found is None else _straighten(colours, found)
 
 
 def _corners(area: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "4 2"] | None:
@@ -51,12 +55,16 @@ def _corners(area: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "4 2"] | None:
     return np.roll(corners, -corners.sum(axis=1).argmin(), axis=0)
 
 
+def _is_inside(corners: Float[np.ndarray, "4 2"], size: tuple[int, int]) -> bool:
+    """Whether at least half of the outline is not along the picture's border."""
+    near = np.abs(corners[:, None] - np.array([(0, 0), size])) < _NEAR
+    along = (near & np.roll(near, -1, axis=0)).any(axis=(1, 2))
+    lengths = np.linalg.norm(np.roll(corners, -1, axis=0) - corners, axis=1)
+    return bool(lengths[along].sum() < _CUT * lengths.sum())
+
+
 def _stands_out(grey: Float[np.ndarray, "h w"], area: Bool[np.ndarray, "h w"]) -> bool:
-    """Whether nearly all of an area's outline is an edge, and enough of it is in the picture."""
-    rim = area & ~ndimage.binary_erosion(area)  # also where the picture's border cuts it off
-    free = area & ~ndimage.binary_erosion(area, border_value=1)
-    if free.sum() < (1 - _CUT) * rim.sum():
-        return False
+    """Whether nearly all of an area's outline in the picture is an edge."""
     inner = ndimage.binary_erosion(area, iterations=2, border_value=1)
     y, x = ndimage.distance_transform_edt(~inner, return_distances=False, return_indices=True)
     near, far = (ndimage.binary_dilation(area, iterations=n) for n in (1, 3))
