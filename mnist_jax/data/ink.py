@@ -105,7 +105,8 @@ def clean(ink: Float[np.ndarray, "h w"], noise: float) -> Float[np.ndarray, "h w
         return blank
     # Ruled lines are fainter than what is written on them.
     strong = ink > max(threshold, 0.4 * np.percentile(ink[ink > threshold], 90))
-    strong &= ~ndimage.binary_dilation(rulings.find(strong))
+    written = strong & ~ndimage.binary_dilation(rulings.find(strong))
+    strong = written if written.any() else strong
     pieces, count = ndimage.label(strong, np.ones((3, 3)))
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)
     sizes[0] = 0

@@ -87,7 +87,10 @@ def find(names: Iterable[str]) -> tuple[list[Path], list[str]]:
     for name in names:
         matches = [Path(name)]
         if glob.has_magic(name) and not os.path.lexists(name):
-            matches = sorted(map(Path, glob.glob(name, recursive=True)))  # noqa: PTH207 (Path's takes no absolute ones)
+            unique: dict[str, str] = {}  # links may lead back: the shortest name counts
+            for match in sorted(glob.glob(name, recursive=True), key=len):  # noqa: PTH207 (Path's takes no absolute ones)
+                unique.setdefault(os.path.realpath(match), match)
+            matches = sorted(map(Path, unique.values()))
         if not matches:
             failed[f"{printable(name)}: matches no file"] = None
         for path in matches:
