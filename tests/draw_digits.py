@@ -38,7 +38,7 @@ SIZE = 280  # of a canvas, pixels
 
 
 class Pen(NamedTuple):
-    """How a digit is drawn on the canvas: lengths are fractions of its side."""
+    """A pen on the canvas; lengths are fractions of its side."""
 
     width: float = 0.055
     height: float = 0.62  # of the digit
@@ -48,7 +48,7 @@ class Pen(NamedTuple):
 
 
 def cover(digit: int, rng: np.random.Generator, pen: Pen, size: int = SIZE) -> np.ndarray:
-    """How much of each pixel the pen covers, (size, size), in [0, 1]."""
+    """Return the share of each pixel that the pen covers, (size, size), in [0, 1]."""
     scale = max(2, 560 // size)  # drawn large, then averaged: Pillow's shapes have hard edges
     image = Image.new("L", (scale * size, scale * size))
     draw = ImageDraw.Draw(image)

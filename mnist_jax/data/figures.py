@@ -40,7 +40,7 @@ def _overlap(a: slice, b: slice) -> int:
 
 
 def _above(a: tuple[slice, slice], b: tuple[slice, slice]) -> bool:
-    """Whether two boxes (y, x) are pieces of one figure, one just above the other."""
+    """Return whether two boxes (y, x) are pieces of one figure, one just above the other."""
     close = -_overlap(a[0], b[0]) < _BROKEN * min(_length(a[0]), _length(b[0]))
     return close and 2 * _overlap(a[1], b[1]) > min(_length(a[1]), _length(b[1]))
 

@@ -103,8 +103,8 @@ def _pixels(image: Image.Image) -> Float[np.ndarray, "h w c"]:
 def _deep(image: Image.Image) -> Float[np.ndarray, "h w 1"]:
     """Return the pixels of an image of more than 8 bits, integer or not.
 
-    White is the largest number of as many bits as the lightest pixel needs, at least 8; but 1 for
-    fractions, and the lightest pixel if others are negative. NaN is replaced by the median.
+    White is the largest number of the bits that the lightest pixel needs, at least 8. It is 1 for
+    fractions, and the lightest pixel if others are negative. The median replaces NaN.
     """
     values = np.asarray(image, np.float64)
     finite = values[np.isfinite(values)] if np.isfinite(values).any() else np.zeros(1)

@@ -1,4 +1,4 @@
-"""Ink told from paper, whatever their colours and the light.
+"""Separate ink from paper in any colours and light.
 
 Ink is darker, or lighter, than all that surrounds it, and narrower than shades are.
 """
@@ -23,7 +23,7 @@ _SPECK = 0.05  # of the largest piece of ink: smaller pieces are dirt
 
 
 def separate(colours: Float[np.ndarray, "h w c"]) -> tuple[Float[np.ndarray, "h w"], float]:
-    """How much each pixel differs from the paper around it, in [0, 1], and the noise in that.
+    """Return the difference of each pixel from the paper around it, in [0, 1], and its noise.
 
     Dark ink is measured by the share of the light that it takes away, which is the same in the
     shade; light ink by what it adds. Each colour is looked at by itself: red ink on green paper is
@@ -45,7 +45,7 @@ def separate(colours: Float[np.ndarray, "h w c"]) -> tuple[Float[np.ndarray, "h 
 
 
 def _plane(grey: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
-    """The plane through most of the pixels: of the least absolute deviations, by reweighting."""
+    """Fit the plane through most of the pixels: least absolute deviations, by reweighting."""
     y, x = np.indices(grey.shape)
     terms = np.stack([np.ones(grey.size), x.ravel(), y.ravel()], axis=1)
     plane = np.full(grey.size, np.median(grey))
@@ -77,7 +77,7 @@ def _enlarged(coarse: Float[np.ndarray, "h w"], size: tuple[int, int]) -> Float[
 
 
 def _polarity(coarse: Float[np.ndarray, "h w"], fine: Float[np.ndarray, "_ _"]) -> int:
-    """1 where ink is light, -1 where it is dark.
+    """Return 1 if ink is light, -1 if it is dark.
 
     There is little of it, and it differs much: it makes the distribution of detail skew. In a
     picture cut close to its figure there is too much for that; there most of the border is paper.
@@ -124,7 +124,7 @@ def clean(ink: Float[np.ndarray, "h w"], noise: float) -> Float[np.ndarray, "h w
 
 
 def _otsu(values: Float[np.ndarray, "h w"]) -> float:
-    """The threshold that parts values in [0, 1] best in two (Otsu 1979, equation 18)."""
+    """Return the threshold that separates values in [0, 1] best (Otsu 1979, equation 18)."""
     counts, edges = np.histogram(values, 256, (0, 1))
     below, sums = np.cumsum(counts), np.cumsum(counts * (edges[:-1] + edges[1:]) / 2)
     above = below[-1] - below

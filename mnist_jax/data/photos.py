@@ -1,4 +1,4 @@
-"""A person's picture made into what a net was trained on: light on black, 28x28.
+"""Prepare a picture for a net: figures or an object, light on black, 28x28.
 
 MNIST's makers scaled each digit, its aspect kept, into a box of 20x20 pixels, grey from
 antialiasing, and put its centre of mass at the centre of 28x28 (LeCun et al. 1998, Gradient-based
@@ -56,7 +56,7 @@ def as_mnist(
 
     Args:
       colours: light or dark ink on paper.
-      by_mass: the centre is that of mass; else that of the box.
+      by_mass: center by mass; otherwise by the box.
 
     Raises:
       ValueError: nothing stands out from the background.
@@ -113,7 +113,7 @@ def as_fashion(colours: Float[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "28 28 
 
 
 def _is_made(page: Float[np.ndarray, "h w"], by_mass: bool) -> bool:
-    """Whether it is 28x28 and sized and placed already."""
+    """Return whether a page is 28x28 and its figure is sized and placed already."""
     if page.shape != (SIDE, SIDE) or not page.any():
         return False
     (box,) = ndimage.find_objects((page > 0.5 / 255).astype(int))
@@ -127,9 +127,9 @@ def _is_made(page: Float[np.ndarray, "h w"], by_mass: bool) -> bool:
 
 
 def _fit(ink: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h2 w2"]:
-    """What there is of ink, cropped and scaled to fit the box, `_FINE` pixels for one of it.
+    """Crop ink and scale it to fit the box, with `_FINE` pixels for one of the box.
 
-    Where that would make grey of strokes thinner than these pixels, they are as wide as one first.
+    Strokes that would become grey are first widened to one of these pixels.
     """
     (box,) = ndimage.find_objects((ink > 0.25).astype(int))
     cropped = ink[box]
@@ -148,7 +148,7 @@ def _fit(ink: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h2 w2"]:
 
 
 def _stroke_width(strokes: Float[np.ndarray, "h w"]) -> float:
-    """Mean width of strokes in pixels of the box: on average ink is a quarter of it from paper."""
+    """Return the mean width of strokes in pixels of the box: 4 times the mean depth of ink."""
     distance = ndimage.distance_transform_edt(np.pad(strokes > 0.5, 1))
     return float(4 * (distance[distance > 0] - 0.5).mean() / _FINE)
 

@@ -8,11 +8,11 @@ from scipy import ndimage, spatial
 _COARSE = 128  # pixels of a side on which a sheet is sought
 _SMALLEST = 0.08  # of the picture's area
 _FILLED = 0.7  # of a sheet's area is bright; the rest is ink
-_STRAIGHT = 0.88  # a quadrilateral fills so much of a sheet's convex hull, and so does the sheet
+_STRAIGHT = 0.88  # of a sheet's convex hull: a quadrilateral fills it, and so does the sheet
 _NEAR = 4  # pixels from the border: the corners of an opened area are cut off
 _CUT = 0.5  # of the outline, at most, lies along the border of the picture
 _EDGE = 1.12  # the sheet is brighter by this factor than what surrounds it ...
-_CLEAR = 0.85  # ... along so much of the outline
+_CLEAR = 0.85  # ... along this share of the outline
 _MARGIN = 0.03  # of the sheet's sides, cut off: edges and the shadows at them
 
 
@@ -56,7 +56,7 @@ def _corners(area: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "4 2"] | None:
 
 
 def _is_inside(corners: Float[np.ndarray, "4 2"], size: tuple[int, int]) -> bool:
-    """Whether at least half of the outline is not along the picture's border."""
+    """Return whether at least half of the outline is not along the picture's border."""
     near = np.abs(corners[:, None] - np.array([(0, 0), size])) < _NEAR
     along = (near & np.roll(near, -1, axis=0)).any(axis=(1, 2))
     lengths = np.linalg.norm(np.roll(corners, -1, axis=0) - corners, axis=1)
@@ -64,7 +64,7 @@ def _is_inside(corners: Float[np.ndarray, "4 2"], size: tuple[int, int]) -> bool
 
 
 def _stands_out(grey: Float[np.ndarray, "h w"], area: Bool[np.ndarray, "h w"]) -> bool:
-    """Whether nearly all of an area's outline in the picture is an edge."""
+    """Return whether nearly all of an area's outline in the picture is an edge."""
     inner = ndimage.binary_erosion(area, iterations=2, border_value=1)
     y, x = ndimage.distance_transform_edt(~inner, return_distances=False, return_indices=True)
     near, far = (ndimage.binary_dilation(area, iterations=n) for n in (1, 3))

@@ -194,7 +194,7 @@ def test_a_damaged_page_is_named_after_those_before_it(tmp_path, grey):
 def test_pictures_of_a_hundred_megapixels_are_read_and_larger_ones_are_named(
     tmp_path, five, grey, monkeypatch
 ):
-    """Pillow warns above MAX_IMAGE_PIXELS and refuses twice as many. Warnings are errors."""
+    """Pillow warns above MAX_IMAGE_PIXELS and refuses twice that. Warnings are errors."""
     grey.save(tmp_path / "x.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200 * 200 - 1)
     assert apart(tmp_path / "x.png", five) < 0.01
