@@ -15,7 +15,7 @@ from mnist_jax.data import rulings
 _COARSE = 64  # pixels of a side on which light and shade are separated from ink
 _WINDOWS = (0.1, 0.2, 0.4)  # of the longest side: what is as wide is no stroke
 _NARROW = 6  # pixels: smaller windows do not tell strokes from shades
-_SMOOTH = 0.25  # of the ink: an edge of a shade between neighbouring coarse pixels is softer
+_SMOOTH = 0.33  # of the ink: an edge of a shade between neighbouring coarse pixels is softer
 _SKEWED = 0.8  # skewness of detail from which on it says which is ink
 CONTRAST = 0.08  # of black to white: less is no ink
 _SMALLEST = 0.03  # of the longest side: a figure's largest piece of ink reaches that far
@@ -29,15 +29,21 @@ def separate(colours: Float[np.ndarray, "h w c"]) -> tuple[Float[np.ndarray, "h 
     shade; light ink by what it adds. Each colour is looked at by itself: red ink on green paper is
     lighter in one, darker in another.
     """
-    amounts = []
+    parts = []
     for channel in np.moveaxis(colours, -1, 0):
         large = Image.fromarray(channel.astype(np.float32))
         coarse = np.asarray(large.reduce(math.ceil(max(large.size) / _COARSE)), np.float64)
         plane = _plane(coarse)
-        sign = _polarity(coarse - plane, channel - _enlarged(plane, large.size))
+        fine = channel - _enlarged(plane, large.size)
+        parts.append((channel, coarse, plane, fine, _skewness(coarse - plane, fine)))
+    amounts = []
+    # The channels that show which is ink, if there are any.
+    for channel, coarse, plane, fine, skewness in [p for p in parts if p[-1]] or parts:
+        light = (skewness or fine.mean() - np.median(border(fine))) > 0
+        sign = 1 if light else -1
         shade = plane + sign * _shade(sign * (coarse - plane))
-        paper = _enlarged(shade, large.size)
-        amounts.append(sign * (channel - paper) / (np.maximum(paper, 0.25) if sign < 0 else 1))
+        paper = _enlarged(shade, channel.shape[::-1])
+        amounts.append(sign * (channel - paper) / (1 if light else np.maximum(paper, 0.25)))
     amount = np.max(amounts, axis=0)
     # Of noise alone these two are about a standard deviation apart; most of ink lies above both.
     low, level = np.percentile(amount, (5, 25))
@@ -76,17 +82,17 @@ def _enlarged(coarse: Float[np.ndarray, "h w"], size: tuple[int, int]) -> Float[
     return np.asarray(smooth, np.float64)
 
 
-def _polarity(coarse: Float[np.ndarray, "h w"], fine: Float[np.ndarray, "_ _"]) -> int:
-    """Return 1 if ink is light, -1 if it is dark.
+def _skewness(coarse: Float[np.ndarray, "h w"], fine: Float[np.ndarray, "_ _"]) -> float:
+    """Return the skewness of detail: above 0 where ink is light, below where it is dark.
 
-    There is little of it, and it differs much: it makes the distribution of detail skew. In a
-    picture cut close to its figure there is too much for that; there most of the border is paper.
+    There is little ink, and it differs much from paper. In a picture cut close to its figure there
+    is too much ink for that: then 0.
     """
     for detail in (coarse - ndimage.gaussian_filter(coarse, max(coarse.shape) / 4), fine):
         skewness = (detail**3).mean() / max((detail**2).mean(), 1e-12) ** 1.5
         if abs(skewness) > _SKEWED:
-            return 1 if skewness > 0 else -1
-    return 1 if np.median(border(fine)) < fine.mean() else -1
+            return float(skewness)
+    return 0.0
 
 
 def border(grey: Shaped[np.ndarray, "h w"]) -> Shaped[np.ndarray, " n"]:

@@ -89,7 +89,7 @@ def test_nine_of_ten_drawn_digits_are_seen_right(workdir, tmp_path, capsys):
 @pytest.mark.parametrize("style", ["pencil", "table", "squared"])
 def test_nine_of_ten_are_seen_right_in_hard_photographs(workdir, tmp_path, style):
     prepared.archives()
-    digits = [(digit, variant) for variant in (3, 4, 5) for digit in range(10)]
+    digits = [(digit, variant) for variant in (6, 7, 8) for digit in range(10)]
     images = []
     for digit, variant in digits:
         draw_digits.draw(style, digit, variant).save(tmp_path / "x.png")
@@ -222,7 +222,7 @@ def test_each_page_and_figure_has_an_answer(workdir, tmp_path, capsys):
     both = Image.new("L", (560, 280), 255)
     for x, digit in ((0, 4), (200, 2)):
         both.paste(draw_digits.draw("plain", digit), (x, 0))
-    both.save(tmp_path / "number")  # a PNG file without an extension
+    both.save(tmp_path / "number", "PNG")  # a PNG file without an extension
     flags = [f"--page={tmp_path}/out.html", f"--csv={tmp_path}/out.csv"]
     for _ in range(2):  # the second time its own files are there
         code, out, err = say(capsys, "--workdir", workdir, tmp_path, *flags, "--top=1")
