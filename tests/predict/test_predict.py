@@ -1,5 +1,6 @@
 """`python -m mnist_jax.predict`: what it prints and writes, and how good a net's eyes are."""
 
+import contextlib
 import csv
 import io
 import json
@@ -90,14 +91,16 @@ def test_nine_of_ten_drawn_digits_are_seen_right(workdir, tmp_path, capsys):
 def test_nine_of_ten_are_seen_right_in_hard_photographs(workdir, tmp_path, style):
     prepared.archives()
     digits = [(digit, variant) for variant in (6, 7, 8) for digit in range(10)]
-    images = []
+    images, expected = [], []
     for digit, variant in digits:
         draw_digits.draw(style, digit, variant).save(tmp_path / "x.png")
         (picture,) = image_files.read(tmp_path / "x.png")
-        found = photos.as_mnist(picture.pixels)
-        images.append(found[0] if len(found) == 1 else np.zeros((28, 28, 1), np.uint8))
+        with contextlib.suppress(ValueError):  # blank: a wrong answer
+            (image,) = photos.as_mnist(picture.pixels)  # so are several figures
+            images.append(image)
+            expected.append(digit)
     answers = classifier.load(workdir)(np.stack(images)).argmax(axis=1)
-    assert (answers == [digit for digit, _ in digits]).sum() >= 27
+    assert (answers == expected).sum() >= 27
 
 
 def test_what_is_no_digit_is_strange(workdir, tmp_path):
