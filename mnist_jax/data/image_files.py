@@ -17,8 +17,6 @@ from mnist_jax.types import UserError, printable
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM")
 _LISTED = "PNG, JPEG, GIF, BMP, TIFF, WebP, AVIF, JPEG 2000 or PNM"
 _LARGEST = 512  # pixels of a side of what is returned; a photograph has more
-_DARK = 0.25  # a picture whose lightest pixel is darker is brightened, ...
-_BLACK = 0.03  # ... unless that one is black
 _NEW_SUBFILE_TYPE = 254  # a tag of TIFF
 _THUMBNAIL = 1  # a bit of its value: the page is another one, reduced
 
@@ -95,9 +93,7 @@ def _pixels(image: Image.Image) -> Float[np.ndarray, "h w c"]:
         pixels = np.asarray(_reduced(image.convert("RGB")), np.float64) / 255
     if (pixels == pixels[..., :1]).all():
         pixels = pixels[..., :1]  # a third of the work
-    # Pixels of 12 bits in 16 are dark.
-    top = pixels.max()
-    return pixels / top if _BLACK < top < _DARK else pixels
+    return pixels
 
 
 def _deep(image: Image.Image) -> Float[np.ndarray, "h w 1"]:

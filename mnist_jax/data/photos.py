@@ -19,6 +19,8 @@ from mnist_jax.data import figures, ink, sheets
 
 Kind = Literal["digits", "objects"]
 SIDE, BOX = 28, 20
+_DARK = 0.25  # a picture whose lightest pixel is darker is brightened, ...
+_BLACK = 0.03  # ... unless that one is black
 _FINE = 8  # pixels for one of the box, while a digit is sized
 _KEPT = 0.75  # of the ink's area when it is made smaller: thin strokes lose more
 _THINNEST = 2.0  # strokes, in pixels of the box: of MNIST's, one in ten is thinner
@@ -41,6 +43,9 @@ def prepare(
     Raises:
       ValueError: nothing stands out from the background.
     """
+    top = colours.max()
+    if _BLACK < top < _DARK:  # such as pixels of 12 bits in 16
+        colours = colours / top
     if kind == "objects":
         return as_fashion(colours)[None]
     return as_mnist(colours, by_mass=by_mass)
