@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from ml_collections import ConfigDict, FieldReference
+from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from mnist_jax import tasks
@@ -40,7 +40,9 @@ OPTIONS = {
     "sweep.settings": Option(object, 'overrides: [{}, {"optim.clip": 1.0}, ...]'),
     "sweep.grid": Option(object, 'all combinations: {"optim.learning_rate": [1e-3, 3e-3], ...}'),
     "sweep.random": Option(object, 'drawn: {"optim.learning_rate": [1e-4, 1e-2, "log"], ...}'),
-    "sweep.samples": Option(10, "number of settings drawn from sweep.random", "[1, inf)"),
+    "sweep.samples": Option(
+        10, "number of settings drawn from sweep.random", "[1, inf)", optional=True
+    ),
     "sweep.share_batches": Option(False, "all trials see the same examples at the same time"),
     "sweep.halving": Option((), "epochs after which the worse half of the settings is dropped"),
     "sweep.patience": Option(0, "epochs without improvement that stop a trial; 0: any", "[0, inf)"),
@@ -52,34 +54,102 @@ _VALUES = ("labels", "settings", "grid", "random")  # keys of lists and dicts, o
 
 
 _RENAMED = {"members": "sweep"}  # sections of earlier versions
+EXPECTED = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    tuple: "a tuple such as 64,32",
+    object: "JSON",
+}
 
 
 class Config(ConfigDict):
-    """A config that answers the name of a renamed section with the new one."""
+    """A config that answers the name of a renamed section with the new one.
+
+    The name of a preset may be set as `config.train.augment`.
+    """
 
     def __getattr__(self, name: str) -> Any:
         if name in _RENAMED:
             raise UserError(f"config.{name}: is now config.{_RENAMED[name]}")
         return super().__getattr__(name)
 
+    def __setitem__(self, key: str, value: Any) -> None:
+        if key == "augment" and key in self and not isinstance(value, Mapping | ConfigDict):
+            self[key].update(_preset(value))
+        elif isinstance(value, bool) and key in self and self.get_type(key) is float:
+            raise TypeError(f"{key}: {value} is not a number")  # it would become 1.0
+        else:
+            super().__setitem__(key, value)
+
 
 def default() -> ConfigDict:
     """Return every key with its default; a file in configs/ starts from here."""
     # A dict that is set as a value stays a dict: its keys have dots.
     config = Config(convert_dict=False)
-    for key, (value, *_) in OPTIONS.items():
+    for key, option in OPTIONS.items():
         *sections, name = key.split(".")
         section = config
         for part in sections:
             if part not in section:
-                section[part] = ConfigDict(convert_dict=False)
+                section[part] = Config(convert_dict=False)
             section = section[part]
-        if isinstance(value, type):  # None unless it is set
-            value = placeholder(value)
-        elif isinstance(value, dict):
-            value = FieldReference(copy.deepcopy(value), object)
-        section[name] = value
+        section[name] = placeholder(option.kind) if option.nullable else option.default
     return config
+
+
+def check_keys(config: ConfigDict) -> None:
+    """Check that a config has all keys and no others.
+
+    Raises:
+      UserError: names the key.
+    """
+    known, given = (dict(flatten(c.to_dict())) for c in (default(), config))
+    for key in given | known:
+        if key not in known:
+            raise no_such_key(key, known)
+        if key not in given:
+            raise UserError(f"config.{key}: is missing; start from mnist_jax.config.default()")
+
+
+def override(config: ConfigDict, values: Mapping[str, Any]) -> None:
+    """Set dotted keys; a preset of train.augment comes before its single keys."""
+    single = dict(values)
+    if "train.augment" in single:
+        strengths = _preset(single.pop("train.augment"))
+        single = {f"train.augment.{key}": value for key, value in strengths.items()} | single
+    config.update_from_flattened_dict(single)
+
+
+def _preset(name: Any) -> dict[str, float]:
+    """Return the strengths of every augmentation in a preset."""
+    _check("train.augment", name, augment.PRESETS)
+    return dict.fromkeys(augment.Strength._fields, 0.0) | augment.PRESETS[name]
+
+
+def unused(config: ConfigDict) -> dict[str, str]:
+    """Return the keys that are set but have no effect, and why: the end of an error message."""
+    sections = {
+        "task": tasks.unused(config.task),
+        "model": registry.unused(config.model),
+        "train.augment": augment.unused(config.train.augment),
+        "optim": optimizers.unused(config.optim),
+        "sweep": {}
+        if config.sweep.samples is None or sweeps(config) == ["random"]
+        else {"samples": "only config.sweep.random uses it"},
+    }
+    return {f"{name}.{key}": why for name, keys in sections.items() for key, why in keys.items()}
+
+
+def sweeps(config: ConfigDict) -> list[str]:
+    """Return the keys of `config.sweep` that define settings, out of which one may be set."""
+    return [name for name in ("settings", "grid", "random") if config.sweep[name] not in (None, "")]
+
+
+def clear(config: ConfigDict, keys: Iterable[str]) -> None:
+    """Set keys to None in place."""
+    config.update_from_flattened_dict(dict.fromkeys(keys))
 
 
 def validate(config: ConfigDict) -> None:
@@ -88,14 +158,20 @@ def validate(config: ConfigDict) -> None:
     Raises:
       UserError: names the key, its value and what is allowed.
     """
-    known, given = (dict(flatten(c.to_dict())) for c in (default(), config))
-    for key in given | known:
-        if key not in known:
-            raise no_such_key(key, known)
-        if key not in given:
-            raise UserError(f"config.{key}: is missing; start from mnist_jax.config.default()")
+    check_keys(config)
     for key, option in OPTIONS.items():
-        _check(key, config[key], option.allowed)
+        value = config[key]
+        if not has_type(key, value):
+            default = ", or None for the default" if option.nullable else ""
+            raise UserError(f"config.{key}: {value!r} is not {EXPECTED[option.kind]}{default}")
+        if value is not None:
+            _check(key, value, option.allowed)
+    if ignored := unused(config):
+        if not sweeps(config):
+            raise unused_key(ignored)
+        # `runs.space.expand` refuses what no setting uses.
+        config = copy.deepcopy(config)
+        clear(config, ignored)
     tasks.check(config.task)
     net, sweep = registry.fields(config.model), config.sweep
     _check("sweep.seeds", sweep.seeds, f"[1, {2**32 - config.seed}]")
@@ -103,6 +179,7 @@ def validate(config: ConfigDict) -> None:
         if type(epoch) is not int:
             raise UserError(f"config.sweep.halving: {epoch!r} is no epoch; give some, as in 2,5")
         _check("sweep.halving", epoch, f"[1, {config.train.epochs})")
+    several = sweep.seeds > 1 or sweep.folds or sweeps(config)
     validates, plateau = config.data.val_size > 0, config.optim.schedule == "plateau"
     one, uses = "cross-validation takes at least 2; 0 for none", "watches validation"
     impossible = (
@@ -111,6 +188,13 @@ def validate(config: ConfigDict) -> None:
             f"optim.label_smoothing: the loss '{tasks.loss(config.task)}' of "
             f"'{config.task.name}' has none; give 0",
         ),
+        (
+            (optimizers.fields(config.optim)["min_learning_rate"]) > config.optim.learning_rate,
+            f"optim.min_learning_rate: {config.optim.min_learning_rate} is above the "
+            "config.optim.learning_rate from which the schedule falls",
+        ),
+        (sweep.width and not several, "sweep.width: there is only one trial"),
+        (sweep.share_batches and not several, "sweep.share_batches: there is only one trial"),
         (sweep.folds == 1, f"sweep.folds: {one}"),
         (sweep.outer_folds == 1, f"sweep.outer_folds: {one}"),
         (
@@ -149,6 +233,22 @@ def validate(config: ConfigDict) -> None:
             raise UserError(f"config.{message}")
 
 
+def unused_key(ignored: Mapping[str, str]) -> UserError:
+    """Return the error for the first of the keys in `unused`."""
+    key, why = next(iter(ignored.items()))
+    return UserError(f"config.{key}: {why}")
+
+
+def has_type(key: str, value: Any) -> bool:
+    """Return whether a value is of its key's type, or None where that stands for a default."""
+    kind = OPTIONS[key].kind
+    if value is None:
+        return OPTIONS[key].nullable
+    if isinstance(value, bool):  # an int to isinstance
+        return kind in (bool, object)
+    return isinstance(value, {float: (int, float), tuple: (tuple, list)}.get(kind, kind))
+
+
 def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     """Return the dotted keys that differ between two configs, except the data's location."""
     left, right = dict(flatten(a)), dict(flatten(b))
@@ -165,6 +265,8 @@ def no_such_key(key: str, known: Iterable[str]) -> UserError:
     section, _, rest = key.partition(".")
     if section in _RENAMED and f"{_RENAMED[section]}.{rest}" in known:
         return UserError(f"config.{key}: is now config.{_RENAMED[section]}.{rest}")
+    if own := [name for name in known if name.startswith(f"{key}.")]:
+        return UserError(f"config.{key}: no such key; it is a section, as in config.{own[0]}")
     namesakes = [name for name in known if name.rpartition(".")[2] == leaf]
     near = namesakes or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     hint = f"did you mean config.{near[0]}?" if near else f"there are {', '.join(known)}"
@@ -194,8 +296,8 @@ def _check(key: str, value: Any, allowed: str | Collection[str]) -> None:
     if not allowed:
         return
     if not isinstance(allowed, str):
-        if value not in allowed:
-            hint = suggestion(value, allowed)
+        if value not in [*allowed]:
+            hint = suggestion(str(value), allowed)
             raise UserError(f"config.{key}: no '{value}'; there are {', '.join(allowed)}{hint}")
         return
     low, high = allowed[1:-1].split(", ")

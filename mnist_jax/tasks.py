@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int32, Num
 
-from mnist_jax.types import Array, Fields, Option, UserError, plain
+from mnist_jax.types import Array, Fields, Option, UserError, plain, resolve, unread
 
 if TYPE_CHECKING:
     from mnist_jax.analysis.metrics import AnyReport
@@ -61,7 +61,7 @@ def build(config: Fields, num_classes: int) -> Task:
       config: `config.task`, which `config.validate` has passed.
       num_classes: the number of class names that `relabel` returns.
     """
-    return TASKS[config["name"]].build(config, loss(config), num_classes)
+    return TASKS[config["name"]].build(_fields(config), loss(config), num_classes)
 
 
 def loss(config: Fields) -> str:
@@ -86,7 +86,17 @@ def check(config: Fields) -> None:
             f"config.task.loss: '{name}' has no '{loss(config)}'; it has {', '.join(entry.losses)}"
         )
     if entry.check:
-        entry.check(config)
+        entry.check(_fields(config))
+
+
+def unused(config: Fields) -> dict[str, str]:
+    """Return the keys that are set, but not read by the task, and why; see `types.unread`."""
+    return unread(config, config["name"], {name: entry.options for name, entry in TASKS.items()})
+
+
+def _fields(config: Fields) -> dict[str, Any]:
+    """Return every key of `config.task`; None is replaced by the default of the task."""
+    return resolve(config, TASKS[config["name"]].options)
 
 
 def relabel(config: Fields, classes: Classes, class_names: Sequence[str]) -> Labels:
@@ -100,7 +110,7 @@ def relabel(config: Fields, classes: Classes, class_names: Sequence[str]) -> Lab
       UserError: the data lacks a class of the config, or has no other.
     """
     own = TASKS[config["name"]].relabel
-    return own(config, classes, class_names) if own else (classes, tuple(class_names))
+    return own(_fields(config), classes, class_names) if own else (classes, tuple(class_names))
 
 
 def cross_entropy(
@@ -383,5 +393,9 @@ TASKS = {
 OPTIONS = {
     "name": Option("multiclass", "what to predict", TASKS),
     "loss": Option(str, "softmax, logistic, hinge or squared; None: the task's default"),
-    **{key: option for entry in TASKS.values() for key, option in entry.options.items()},
+    **{
+        key: option._replace(optional=True)
+        for entry in TASKS.values()
+        for key, option in entry.options.items()
+    },
 }

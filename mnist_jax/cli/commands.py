@@ -69,7 +69,7 @@ def run_name(options: flags.Options, dataset: str) -> str:
     for key in options.overridden:
         if key not in _NAMED_ANYWAY:
             group, _, last = key.rpartition(".")
-            value = dict(flatten(config.to_dict()))[key]
+            value = dict(flatten(config.to_dict())).get(key, options.overridden[key])
             parts.append(f"-{group if last == 'name' else last}-{_as_name(value)}".rstrip("-"))
     overrides = "".join(parts)
     if len(overrides) > _LONG:

@@ -7,7 +7,7 @@ import inspect
 import re
 import runpy
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,7 +67,7 @@ class Options(NamedTuple):
     mode: str
     config: ConfigDict  # empty without --config
     config_name: str  # the stem of its file; of configs/study.py:NET also the net
-    overridden: Sequence[str]  # keys that the command line sets, in its order
+    overridden: Mapping[str, Any]  # keys that the command line sets, in its order, and the values
     workdir: Path | None
     split: str
     overwrite: bool
@@ -99,7 +99,9 @@ def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
     if keys and not file:
         raise UserError("--config.KEY=VALUE: overrides a config; give --config=configs/cnn.py too")
     config, config_name = _read(file, dataset) if file else (ConfigDict(), "")
-    types = dict(_types(config))
+    if file:
+        configs.check_keys(config)
+    types = dict(_types(config)) | ({"train.augment": str} if file else {})
     for key in keys:
         if key not in types:
             raise configs.no_such_key(key, types)
@@ -113,7 +115,11 @@ def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
         if name.startswith("config.")
     }
     if file:
-        config.update_from_flattened_dict(overrides)
+        without_effect = configs.unused(config)
+        configs.override(config, overrides)
+        # What the file set for a component that the command line replaces is dropped.
+        stale = configs.unused(config).keys() - without_effect.keys() - overrides.keys()
+        configs.clear(config, stale)
         configs.validate(config)
         space.expand(config)
     cache = values.compilation_cache
@@ -121,7 +127,7 @@ def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
         mode=values.mode,
         config=config.lock(),
         config_name=config_name,
-        overridden=list(overrides),
+        overridden=overrides,
         workdir=Path(values.workdir).expanduser() if values.workdir else None,
         split=values.split,
         overwrite=bool(values.overwrite),
@@ -157,12 +163,14 @@ def _types(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, type]]:
 
 
 def _value(flag: str, kind: type, text: str) -> Any:
-    """Parse the value of a flag."""
-    parse_text, expected = _KINDS[kind]
+    """Parse the value of a flag; None stands for the default of a key that has one."""
+    option = configs.OPTIONS.get(flag.removeprefix("--config."))
+    if text == "None" and option and option.nullable:
+        return None
     try:
-        return parse_text(text)
+        return _KINDS[kind](text)
     except (KeyError, SyntaxError, ValueError) as error:
-        raise UserError(f"{flag}={text}: is not {expected}") from error
+        raise UserError(f"{flag}={text}: is not {configs.EXPECTED[kind]}") from error
 
 
 def _tuple(text: str) -> tuple[Any, ...]:
@@ -171,13 +179,13 @@ def _tuple(text: str) -> tuple[Any, ...]:
 
 
 _BOOLEANS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
-_KINDS: dict[type, tuple[Callable[[str], Any], str]] = {
-    str: (str, "text"),
-    int: (int, "a whole number"),
-    float: (float, "a number"),
-    bool: (lambda text: _BOOLEANS[text.lower()], "true or false"),
-    tuple: (_tuple, "a tuple such as 64,32"),
-    object: (str, "JSON"),  # parsed by the readers of the key
+_KINDS: dict[type, Callable[[str], Any]] = {
+    str: str,
+    int: int,
+    float: float,
+    bool: lambda text: _BOOLEANS[text.lower()],
+    tuple: _tuple,
+    object: str,  # parsed by the readers of the key
 }
 
 

@@ -59,6 +59,7 @@ class Recipe(NamedTuple):
     batch_size: int
     ema: bool  # whether parameters are averaged
     mesh: Mesh | None  # the devices that share each batch; None: one device
+    min_learning_rate: float  # of schedules that decay
 
 
 def make_recipe(
@@ -74,24 +75,21 @@ def make_recipe(
         schedule=optim.schedule(config.optim, config.train.epochs, steps_per_epoch),
         plateau=optim.plateau(config.optim),
         augment=augment.make_transform(
-            augment.read_strength(config.train.augment), config.train.augment.fill
+            augment.read_strength(config.train.augment), augment.read_fill(config.train.augment)
         ),
         batch_size=config.train.batch_size,
         ema=config.optim.ema > 0,
         mesh=mesh,
+        min_learning_rate=optim.fields(config.optim)["min_learning_rate"],
     )
 
 
 def make_hparams(config: ConfigDict) -> Hparams:
     """The numbers of a config that training reads as traced values."""
-    c = config.optim
+    numbers = optim.fields(config.optim)
+    own = [key for key in Hparams._fields if key in numbers]
     return Hparams(
-        learning_rate=jnp.float32(c.learning_rate),
-        weight_decay=jnp.float32(c.weight_decay),
-        label_smoothing=jnp.float32(c.label_smoothing),
-        momentum=jnp.float32(c.momentum),
-        clip=jnp.float32(c.clip),
-        ema=jnp.float32(c.ema),
+        **{key: jnp.float32(numbers[key]) for key in own},
         init_scale=jnp.float32(config.model.init_scale),
         dropout=networks.read_rates(config.model),
         augment=augment.read_strength(config.train.augment),
@@ -262,7 +260,9 @@ def measure(
 def learning_rate(recipe: Recipe, state: State, hparams: Hparams) -> Float[Array, ""]:
     """The learning rate of the step that the state comes to next."""
     rate = hparams.learning_rate * recipe.schedule(state.step)
-    return rate * state.plateau.scale if recipe.plateau else rate
+    if recipe.plateau:
+        rate = rate * state.plateau.scale
+    return jnp.maximum(rate, recipe.min_learning_rate) if recipe.min_learning_rate else rate
 
 
 def end_epoch(recipe: Recipe, state: State, val_loss: Float[Array, ""]) -> State:

@@ -115,7 +115,22 @@ def test_help_with_a_config_shows_its_keys_and_their_values(capsys, flag):
         (["--config.model.widths=()"], "model.widths", ()),
         (["--config.data.offline_fallback"], "data.offline_fallback", True),
         (["-noconfig.data.offline_fallback"], "data.offline_fallback", False),
-        (["--config.sweep.share_batches", "--summary"], "sweep.share_batches", True),
+        (["--config.sweep.share_batches", "--config.sweep.seeds=2"], "sweep.share_batches", True),
+        (["--config.model.dropout=None"], "model.dropout", None),
+        (["--config.data.archives=None"], "data.archives", None),
+        (["--config.train.augment=none"], "train.augment.shift", 0.0),
+        (["--config.train.augment=mild"], "train.augment.shift", 0.1),
+        (["--config.train.augment", "mild"], "train.augment.shift", 0.1),
+        (
+            ["--config.train.augment=mild", "--config.train.augment.shift=.3"],
+            "train.augment.shift",
+            0.3,
+        ),
+        (
+            ["--config.train.augment.shift=.3", "--config.train.augment=none"],
+            "train.augment.shift",
+            0.3,
+        ),
         (["--config.data.archives=/some/where"], "data.archives", "/some/where"),
     ],
 )
@@ -126,6 +141,48 @@ def test_a_value_of_the_config_is_overridden(args, key, value):
             found = found[part]
         assert found == value
         assert type(found) is type(value)
+
+
+def test_augmentation_is_off_with_one_flag():
+    fields = flags.parse([f"{CNN}:digits", "--config.train.augment=none"]).config.train.augment
+    assert not any(value for key, value in fields.items() if key != "fill")
+
+
+@pytest.mark.parametrize(
+    ("line", "effect"),
+    [
+        ("c.train.augment = 'strong'", 20.0),
+        ("c.train.augment.rotation = 3.0; c.train.augment = 'none'", 0.0),
+        ("c.train.augment = 'mild'; c.train.augment.rotation = 3.0", 3.0),
+        ("c.train.augment = 'midl'", "config.train.augment: no 'midl'; there are none, mild, str"),
+        ("c.train.augment = None", "config.train.augment: no 'None'; there are none, mild"),
+    ],
+)
+def test_a_config_file_may_name_a_preset_of_augmentation(here, line, effect):
+    (here / "mine.py").write_text(
+        "from mnist_jax import config\ndef get_config():\n"
+        f"  c = config.default()\n  {line}\n  return c\n"
+    )
+    if isinstance(effect, str):
+        with pytest.raises(UserError, match=f"^{effect}"):
+            flags.parse(["--config=mine.py"])
+    else:
+        assert flags.parse(["--config=mine.py"]).config.train.augment.rotation == effect
+
+
+def test_keys_of_a_component_that_the_command_line_replaces_are_dropped(here):
+    """As `configs/mlp.py` sets a dropout that a linear model has not."""
+    assert flags.parse([f"{MLP}:digits"]).config.model.dropout == (0.2,)
+    replaced = flags.parse([f"{MLP}:digits", "--config.model.name=linear"]).config
+    assert replaced.model.dropout is None
+    (here / "mine.py").write_text(
+        "from mnist_jax import config\ndef get_config():\n"
+        "  c = config.default()\n  c.optim.b1 = 0.8\n  return c\n"
+    )
+    assert flags.parse(["--config=mine.py"]).config.optim.b1 == 0.8
+    assert flags.parse(["--config=mine.py", "--config.optim.name=sgd"]).config.optim.b1 is None
+    with pytest.raises(UserError, match=r"^config\.optim\.b1: sgd does not use it"):
+        flags.parse(["--config=mine.py", "--config.optim.name=sgd", "--config.optim.b1=.8"])
 
 
 def test_all_that_is_typed_is_in_the_options():
@@ -186,7 +243,12 @@ MISTAKES = [
     ([f"{MLP}:digits", "--config.model.dropout=1.0"], "1.0 is not a rate in [0, 1)"),
     ([f"{MLP}:digits", "--config.model.activation=rellu"], "no 'rellu'; there are relu,"),
     ([f"{CNN}:digits", "--config.model.batch_norm=perhaps"], "=perhaps: is not true or false"),
-    ([DIGITS, "--config.model.widths=64"], "model 'linear' has no such field"),
+    ([DIGITS, "--config.model.widths=64"], "model.widths: linear does not use it; mlp and cnn do"),
+    ([DIGITS, "--config.optim.momentum=.8"], "optim.momentum: adam does not use it; momentum does"),
+    ([DIGITS, "--config.sweep.samples=3"], "sweep.samples: only config.sweep.random uses it"),
+    ([DIGITS, "--config.task.positive=3"], "multiclass does not use it; binary does"),
+    ([DIGITS, "--config.train.augment=midl"], "no 'midl'; there are none, mild, strong; did you"),
+    ([DIGITS, "--config.train.epochs=None"], "--config.train.epochs=None: is not a whole number"),
     ([DIGITS, "--config.model.name=mpl"], "did you mean 'mlp'?"),
     ([DIGITS, "--config.optim.name=adma"], "did you mean 'adam'?"),
     ([DIGITS, "--config.optim.schedule=cosin"], "did you mean 'cosine'?"),
@@ -254,6 +316,18 @@ def test_a_mistake_is_told_in_one_line_and_leaves_nothing(here, capsys, args, co
         ("c.train.epocs = 3", "config.train.epocs: no such key; did you mean config.train.epochs?"),
         ("c.train.epochs = 0", "config.train.epochs: 0 is impossible"),
         ("c.train.epochs = 'ten'", "mine.py:4: TypeError: "),
+        ("c.train.epochs = None", "config.train.epochs: None is not a whole number"),
+        ("c.train.epochs = True", "config.train.epochs: True is not a whole number"),
+        ("c.optim.learning_rate = None", "config.optim.learning_rate: None is not a number"),
+        ("c.optim.learning_rate = True", "mine.py:4: TypeError: learning_rate: True is not a number"),
+        ("c.optim.update(b1=False)", "mine.py:4: TypeError: b1: False is not a number"),
+        ("c.data.name = None", "config.data.name: None is not text"),
+        ("c.optim = None", "config.optim: no such key; it is a section, as in config.optim.b1"),
+        ("c.train.augment.flip = None", "config.train.augment.flip: None is not a number"),
+        ("c.optim.momentum = 0.8", "config.optim.momentum: adam does not use it; momentum does"),
+        ("c.sweep.grid = {'train.epochs': [None]}", "None is no value of config.train.epochs"),
+        ("c.sweep.seeds = None", "config.sweep.seeds: None is not a whole number"),
+        ("c.sweep.halving = None", "config.sweep.halving: None is not a tuple"),
         ("del c.optim", "config.optim.b1: is missing; start from mnist_jax.config.default()"),
     ],
 )

@@ -11,6 +11,7 @@ from mnist_jax import train
 from mnist_jax.analysis import metrics
 from mnist_jax.data import augment
 from mnist_jax.runtime.prng import stream
+from mnist_jax.types import UserError
 
 N, BATCH = 50, 16  # 3 steps per epoch; 2 examples are left out, different ones each time
 
@@ -268,6 +269,24 @@ def test_plateau_lowers_the_rate(examples):
         state = train.end_epoch(recipe, state, jnp.float32(loss))
         rates.append(float(train.learning_rate(recipe, state, hparams)))
     np.testing.assert_allclose(rates, [1e-3, 0.5e-3, 0.5e-3, 0.25e-3], rtol=1e-6)
+
+
+@pytest.mark.parametrize("schedule", ["plateau", "step", "exponential"])
+def test_no_rate_falls_below_the_floor(schedule):
+    """Without one, 250 epochs divide the rate by 1e25."""
+    decay = {"optim.schedule": schedule, "optim.decay": 0.1, "optim.decay_epochs": 1}
+    for floor in (0.0, 1e-5):
+        recipe, hparams, _, state = make(**decay, **{"optim.min_learning_rate": floor})
+        for epoch in range(1, 9):
+            state = train.end_epoch(recipe, state, jnp.float32(1.0))
+            state = state._replace(step=jnp.int32(epoch * (N // BATCH)))
+        rate = float(train.learning_rate(recipe, state, hparams))
+        assert rate == np.float32(1e-5) if floor else rate < 1e-9
+
+
+def test_a_floor_above_the_peak_is_refused():
+    with pytest.raises(UserError, match=r"^config.optim.min_learning_rate: 0.1 is above "):
+        make(**{"optim.schedule": "step", "optim.min_learning_rate": 0.1})
 
 
 def test_smoothing_changes_the_gradient_not_the_reported_loss(examples):
