@@ -13,6 +13,7 @@ from jaxtyping import Float32
 from mnist_jax.types import Array, Fields, Option, UserError, unread
 
 DTYPES = ("float32", "bfloat16")
+PRECISIONS = ("default", "high", "highest")  # of `jax.default_matmul_precision`
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "sigmoid", "elu", "leaky_relu")
 PADDINGS = ("SAME", "VALID")
 
@@ -126,6 +127,11 @@ _HELP = {
 _SHARED = {
     "name": Option("mlp", "the model; its own defaults hold for the fields that are None", MODELS),
     "dtype": Option("float32", "of the computation; parameters are always float32", DTYPES),
+    "matmul_precision": Option(
+        str,
+        "of products of float32; default: TF32 on a GPU, bfloat16 on a TPU; None: JAX's setting",
+        PRECISIONS,
+    ),
     "init_scale": Option(1.0, "factor on the initial weights", "[0, inf)"),
 }
 OPTIONS = {

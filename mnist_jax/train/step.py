@@ -153,7 +153,8 @@ def train_step(
         counted = jnp.maximum(batch.weights.sum(), 1.0)  # a small batch may be held out entirely
         return (losses * batch.weights).sum() / counted, (logits, batch_stats)
 
-    gradients, (logits, batch_stats) = jax.grad(loss, has_aux=True)(state.params)
+    with networks.multiply_in(recipe.model.precision):
+        gradients, (logits, batch_stats) = jax.grad(loss, has_aux=True)(state.params)
     optimizer = recipe.optimizer(hparams, learning_rate(recipe, state, hparams))
     norms = _norms(last, optimizer.update, gradients, state)
     # The norms come first: they read what the update then overwrites in place.

@@ -1,5 +1,7 @@
 """Training: a golden step, an epoch as one program, and what it must be equal to."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from mnist_jax import train
 from mnist_jax.analysis import metrics
 from mnist_jax.data import augment
 from mnist_jax.runtime.prng import stream
+from mnist_jax.train import evaluate
 from mnist_jax.types import UserError
 
 N, BATCH = 50, 16  # 3 steps per epoch; 2 examples are left out, different ones each time
@@ -287,6 +290,23 @@ def test_no_rate_falls_below_the_floor(schedule):
 def test_a_floor_above_the_peak_is_refused():
     with pytest.raises(UserError, match=r"^config.optim.min_learning_rate: 0.1 is above "):
         make(**{"optim.schedule": "step", "optim.min_learning_rate": 0.1})
+
+
+@pytest.mark.parametrize("net", ["mlp", "cnn"])
+@pytest.mark.parametrize("precision", [None, "default", "high"])
+def test_every_product_of_a_net_and_of_its_gradients_has_the_precision(examples, net, precision):
+    own = {"model.name": net, "model.widths": (8,), "model.matmul_precision": precision}
+    recipe, hparams, root, state = make(**own)
+    step = jax.make_jaxpr(train.train_step, static_argnums=(0, 5))
+    predict = jax.make_jaxpr(evaluate.predict, static_argnums=0)
+    programs = (
+        step(recipe, state, batch_of(examples), hparams, root, False),
+        predict(recipe.model, train.variables(state), examples[0]),
+    )
+    for program in programs:
+        found = re.findall(r" precision=\(?(?:Precision\.)?(\w+)", str(program))
+        assert len(found) >= 2
+        assert set(found) == {(precision or "highest").upper()}  # the tests' own, see conftest
 
 
 def test_smoothing_changes_the_gradient_not_the_reported_loss(examples):
