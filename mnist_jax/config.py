@@ -16,6 +16,7 @@ from mnist_jax import tasks
 from mnist_jax.data import augment
 from mnist_jax.models import registry
 from mnist_jax.train import optim as optimizers
+from mnist_jax.train import weights as class_weights
 from mnist_jax.types import Option, UserError, plain
 
 _SEEDS = f"[0, {2**32})"
@@ -31,6 +32,12 @@ OPTIONS = {
     **{f"model.{name}": option for name, option in registry.OPTIONS.items()},
     "train.epochs": Option(10, "passes over the training examples", "[1, inf)"),
     "train.batch_size": Option(128, "examples per step", "[1, inf)"),
+    "train.patience": Option(
+        0, "epochs without a better validation that stop a trial; 0: never", "[0, inf)"
+    ),
+    "train.class_weights": Option(
+        object, "in the loss: balanced, or a number for each class; None: all alike"
+    ),
     **{f"train.augment.{name}": option for name, option in augment.OPTIONS.items()},
     **{f"optim.{name}": option for name, option in optimizers.OPTIONS.items()},
     # Several trials in one run: all combinations of seeds, folds and settings.
@@ -45,7 +52,6 @@ OPTIONS = {
     ),
     "sweep.share_batches": Option(False, "all trials see the same examples at the same time"),
     "sweep.halving": Option((), "epochs after which the worse half of the settings is dropped"),
-    "sweep.patience": Option(0, "epochs without improvement that stop a trial; 0: any", "[0, inf)"),
     "sweep.width": Option(0, "trials vmapped in a program; 0: chosen by the net", "[0, inf)"),
 }
 # Two runs are the same wherever their data lies: its fingerprint is compared.
@@ -53,7 +59,8 @@ _PLACES = ("data.archives", "data.data_dir", "data.offline_fallback")
 _VALUES = ("labels", "settings", "grid", "random")  # keys of lists and dicts, or JSON text of them
 
 
-_RENAMED = {"members": "sweep"}  # sections of earlier versions
+# Sections and keys of earlier versions.
+_RENAMED = {"members": "sweep", "sweep.patience": "train.patience"}
 EXPECTED = {
     str: "text",
     int: "a whole number",
@@ -174,6 +181,7 @@ def validate(config: ConfigDict) -> None:
         clear(config, ignored)
     tasks.check(config.task)
     net, sweep = registry.fields(config.model), config.sweep
+    weighted = class_weights.read(config.train.class_weights)
     _check("sweep.seeds", sweep.seeds, f"[1, {2**32 - config.seed}]")
     for epoch in sweep.halving:
         if type(epoch) is not int:
@@ -193,6 +201,10 @@ def validate(config: ConfigDict) -> None:
             f"optim.min_learning_rate: {config.optim.min_learning_rate} is above the "
             "config.optim.learning_rate from which the schedule falls",
         ),
+        (
+            weighted and not tasks.classifies(config.task),
+            f"train.class_weights: the task '{config.task.name}' has no classes; give None",
+        ),
         (sweep.width and not several, "sweep.width: there is only one trial"),
         (sweep.share_batches and not several, "sweep.share_batches: there is only one trial"),
         (sweep.folds == 1, f"sweep.folds: {one}"),
@@ -204,8 +216,8 @@ def validate(config: ConfigDict) -> None:
         # A training that watches held-out examples cannot be evaluated on them, and the final
         # training on all examples has none.
         (
-            sweep.folds and sweep.patience,
-            f"sweep.patience: {uses}, which config.sweep.folds keeps for the end",
+            sweep.folds and config.train.patience,
+            f"train.patience: {uses}, which config.sweep.folds keeps for the end",
         ),
         (
             sweep.folds and plateau,
@@ -219,8 +231,8 @@ def validate(config: ConfigDict) -> None:
             "take config.model.batch_norm=False, or leave each fold its own batches",
         ),
         (
-            sweep.patience and not validates,
-            f"sweep.patience: {uses}; give config.data.val_size",
+            config.train.patience and not validates,
+            f"train.patience: {uses}; give config.data.val_size",
         ),
         (
             plateau and not validates,
@@ -262,9 +274,11 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
 def no_such_key(key: str, known: Iterable[str]) -> UserError:
     """Return the error for a dotted key that no config has; it names the nearest one."""
     known, leaf = list(known), key.rpartition(".")[2]
-    section, _, rest = key.partition(".")
-    if section in _RENAMED and f"{_RENAMED[section]}.{rest}" in known:
-        return UserError(f"config.{key}: is now config.{_RENAMED[section]}.{rest}")
+    section, dot, rest = key.partition(".")
+    new = f"{_RENAMED.get(section, section)}{dot}{rest}"
+    new = _RENAMED.get(new, new)
+    if new != key and new in known:
+        return UserError(f"config.{key}: is now config.{new}")
     if own := [name for name in known if name.startswith(f"{key}.")]:
         return UserError(f"config.{key}: no such key; it is a section, as in config.{own[0]}")
     namesakes = [name for name in known if name.rpartition(".")[2] == leaf]

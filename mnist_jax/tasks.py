@@ -52,6 +52,7 @@ class Entry(NamedTuple):
     check: Callable[[Fields], object] | None = None  # of them
     # Labels from classes and class names; None: the classes.
     relabel: Callable[[Fields, Classes, Sequence[str]], Labels] | None = None
+    classifies: bool = True  # whether the target of each example is one label
 
 
 def build(config: Fields, num_classes: int) -> Task:
@@ -72,6 +73,11 @@ def loss(config: Fields) -> str:
 def smoothed(config: Fields) -> bool:
     """Return whether the loss in `config.task` supports label smoothing."""
     return loss(config) in ("softmax", "logistic") and config["name"] != "denoise"
+
+
+def classifies(config: Fields) -> bool:
+    """Return whether the task's target is one of several classes."""
+    return TASKS[config["name"]].classifies
 
 
 def check(config: Fields) -> None:
@@ -383,11 +389,13 @@ TASKS = {
         {"labels": Option({"large": [7, 8, 9], "odd": [1, 3, 5, 7, 9]}, "multilabel: classes")},
         _read_labels,
         _relabel_multilabel,
+        classifies=False,
     ),
     "denoise": Entry(
         _denoise,
         ("squared", "logistic"),
         {"noise": Option(100, "denoise: each pixel gets 0 to one less grey levels", "[1, inf)")},
+        classifies=False,
     ),
 }
 OPTIONS = {

@@ -138,13 +138,13 @@ def test_a_value_at_the_edge_is_allowed(key, value):
             "config.sweep.outer_folds: evaluates what inner folds choose; give",
         ),
         (
-            {"patience": 1},
-            {"data.val_size": 0},
-            "config.sweep.patience: watches validation; give",
+            {},
+            {"train.patience": 1, "data.val_size": 0},
+            "config.train.patience: watches validation; give",
         ),
         ({"halving": (2.5,)}, {}, "config.sweep.halving: 2.5 is no epoch; give some, as in 2,5"),
         ({"halving": ("half",)}, {}, "config.sweep.halving: 'half' is no epoch; give some"),
-        ({"folds": 2, "patience": 1}, {}, "config.sweep.patience: watches validation, which "),
+        ({"folds": 2}, {"train.patience": 1}, "config.train.patience: watches validation, which "),
         ({"folds": 2}, {"optim.schedule": "plateau"}, "config.optim.schedule=plateau: watches "),
         (
             {"folds": 2, "share_batches": True},
@@ -324,6 +324,31 @@ def test_a_key_of_an_earlier_version_answers_with_its_new_name():
         with pytest.raises(UserError) as refused:
             config.validate(whole)
         assert str(refused.value) == f"config.members.{key}: is now config.sweep.{key}"
+
+
+@pytest.mark.parametrize("section", ["sweep", "members"])
+def test_a_renamed_key_answers_with_its_new_name(section):
+    message = f"config.{section}.patience: is now config.train.patience"
+    assert refusal(f"{section}.patience", 3) == message if section == "sweep" else True
+    with pytest.raises(UserError, match=f"^{message}$"):
+        raise config.no_such_key(f"{section}.patience", config.OPTIONS)
+
+
+@pytest.mark.parametrize(
+    "value", ["balancd", "", (), (1.0,), (1, 0), (1, -1.0), (1, math.inf), (True, 2), 3, "1,a"]
+)
+def test_impossible_weights_of_classes_are_refused(value):
+    message = f"config.train.class_weights: {value!r} is not 'balanced', nor a number above 0"
+    assert refusal("train.class_weights", value).startswith(message)
+
+
+@pytest.mark.parametrize("task", ["multilabel", "denoise"])
+def test_weights_of_classes_need_classes(task):
+    whole = changed("train.class_weights", "balanced")
+    config.validate(whole)
+    whole.task.name = task
+    with pytest.raises(UserError, match=f"^config.train.class_weights: the task '{task}' has no"):
+        config.validate(whole)
 
 
 def test_reading_a_section_of_an_earlier_version_answers_with_its_new_name():

@@ -179,8 +179,8 @@ def macro_f1(answers: Bool[Array, "n labels"], truth: Bool[Array, "n labels"]) -
 
 
 def _of_labels(answers: Bool[Array, "n labels"], truth: Bool[Array, "n labels"]) -> Averages:
-    counts = [x.sum(axis=0) for x in (answers & truth, answers, truth)]
-    return _scores(*counts, jnp.int32(truth.shape[1]))
+    right, said, there = (x.sum(axis=0) for x in (answers & truth, answers, truth))
+    return _scores(right, said, there, jnp.int32(truth.shape[1]))
 
 
 def to_python(report: Any, class_names: Sequence[str]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from mnist_jax.models.networks import Model
 from mnist_jax.runtime import sharding, xla
 from mnist_jax.runtime.prng import Key, stream
 from mnist_jax.tasks import Task
-from mnist_jax.train import optim
+from mnist_jax.train import optim, weights
 from mnist_jax.train.optim import Schedule
 from mnist_jax.train.state import Hparams, State
 from mnist_jax.types import PyTree
@@ -36,7 +36,7 @@ class Examples(NamedTuple):
 
     images: UInt8[Array, "n 28 28 1"]
     labels: Shaped[Array, "n ..."]
-    weights: Float32[Array, "n"] | None = None  # 1: counts; 0: does not; None: all count
+    weights: Float32[Array, "n"] | None = None  # in the loss; 0: does not count; None: all alike
 
 
 class Norms(NamedTuple):
@@ -60,6 +60,7 @@ class Recipe(NamedTuple):
     ema: bool  # whether parameters are averaged
     mesh: Mesh | None  # the devices that share each batch; None: one device
     min_learning_rate: float  # of schedules that decay
+    class_weights: Callable[[Array, Array | None], Array] | None  # from `weights.make`
 
 
 def make_recipe(
@@ -81,6 +82,7 @@ def make_recipe(
         ema=config.optim.ema > 0,
         mesh=mesh,
         min_learning_rate=optim.fields(config.optim)["min_learning_rate"],
+        class_weights=weights.make(config.train.class_weights, num_classes),
     )
 
 
@@ -212,11 +214,14 @@ def train_batches(
     Returns:
       The new state, the summed metrics, and the norms of the last step.
     """
+    in_loss = examples.weights
+    if recipe.class_weights:
+        in_loss = recipe.class_weights(examples.labels, examples.weights)
 
     def step(carry: tuple[State, Metrics, Norms], inputs: tuple[Array, Array | bool]) -> tuple:
         (state, total, _), (index, last) = carry, inputs
-        weights = None if examples.weights is None else examples.weights[index]
-        batch = Examples(examples.images[index], examples.labels[index], weights)
+        own = None if in_loss is None else in_loss[index]
+        batch = Examples(examples.images[index], examples.labels[index], own)
         state, new, norms = train_step(recipe, state, batch, hparams, root, last)
         return (state, metrics.merge(total, new), norms), None
 
@@ -248,8 +253,8 @@ def measure(
     targets: Shaped[Array, "batch ..."],
     weights: Float32[Array, "batch"] | None = None,
 ) -> Metrics:
-    """Sum the metrics of a batch; the loss is without smoothing, as in validation."""
-    counted = jnp.ones(len(targets)) if weights is None else weights
+    """Sum the metrics of a batch; the loss is without smoothing and weights, as in validation."""
+    counted = jnp.ones(len(targets)) if weights is None else (weights > 0).astype(jnp.float32)
     correct = task.correct(outputs, targets) if task.correct else jnp.zeros_like(counted, bool)
     return Metrics(
         loss=(task.loss(outputs, targets, 0.0) * counted).sum(),

@@ -35,7 +35,6 @@ def test_a_plain_config_has_one_trial():
         ({"folds": 2}, True),
         ({"grid": {"optim.clip": [1.0]}}, True),
         ({"random": {}}, True),
-        ({"patience": 3}, False),
         ({"halving": (2,)}, False),
     ],
 )

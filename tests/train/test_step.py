@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from sklearn.utils.class_weight import compute_class_weight
 
 from mnist_jax import config as configs
 from mnist_jax import train
 from mnist_jax.analysis import metrics
 from mnist_jax.data import augment
 from mnist_jax.runtime.prng import stream
-from mnist_jax.train import evaluate
+from mnist_jax.train import evaluate, weights
 from mnist_jax.types import UserError
 
 N, BATCH = 50, 16  # 3 steps per epoch; 2 examples are left out, different ones each time
@@ -424,3 +425,47 @@ def test_an_epoch_returns_the_norms_of_its_last_step(examples):
     last = train.Examples(images[batches[-1]], labels[batches[-1]])
     *_, norms = train.train_epoch(recipe, state, images, labels, hparams, root)
     np.testing.assert_allclose(norms, norms_by_hand(recipe, expected, last, hparams), rtol=1e-4)
+
+
+@pytest.mark.parametrize("given", ["balanced", (1.0, 2.0, *[4.0] * 8)])
+def test_class_weights_weigh_the_loss_and_not_its_measurements(examples, given):
+    """A step of gradient descent, by hand; only ratios of the weights matter."""
+    images, _ = examples
+    labels = jnp.asarray(np.repeat([0, 1, 2, 3], [30, 10, 6, 4]), jnp.int32)
+    own = {"model.name": "linear", "optim.name": "sgd", "train.batch_size": N}
+    recipe, hparams, root, state = make(**own, **{"train.class_weights": given})
+    of_class = np.asarray(given) if given != "balanced" else 1 / np.bincount(labels, minlength=4)
+    shares = of_class[np.asarray(labels)] / of_class[np.asarray(labels)].sum()
+    kernel, bias = (np.asarray(state.params["Dense_0"][k], np.float64) for k in ("kernel", "bias"))
+    x = np.asarray(images, np.float64).reshape(N, -1) / 255
+    logits = x @ kernel + bias
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    error = (p - np.eye(10)[labels]) * shares[:, None]
+    loss = -np.log(p[np.arange(N), labels]).sum()
+    batches = jnp.arange(N)[None]
+    after, sums, _ = train.train_batches(
+        recipe, state, train.Examples(images, labels), batches, hparams, root
+    )
+    ours = after.params["Dense_0"]["bias"]
+    np.testing.assert_allclose(ours, bias - 1e-3 * error.sum(0), atol=1e-6)
+    np.testing.assert_allclose(sums.loss, loss, rtol=1e-4)
+    assert sums.examples == N
+
+
+def test_balanced_weights_are_scikit_learns():
+    labels = np.repeat([0, 2, 3], [30, 10, 6])
+    ours = weights.make("balanced", 4)(jnp.asarray(labels), None)
+    theirs = compute_class_weight("balanced", classes=np.unique(labels), y=labels)
+    np.testing.assert_allclose(
+        ours / ours[0], theirs[np.searchsorted([0, 2, 3], labels)] / theirs[0]
+    )
+    held_out = jnp.asarray(labels != 0, jnp.float32)  # these do not count
+    found = weights.make("balanced", 4)(jnp.asarray(labels), held_out)
+    np.testing.assert_allclose(found, np.where(labels == 0, 0, np.where(labels == 2, 1, 10 / 6)))
+
+
+def test_a_weight_for_each_class():
+    with pytest.raises(UserError, match=r"^config.train.class_weights: 2 weights for 10 classes; "):
+        make(**{"train.class_weights": (1.0, 2.0)})
+    assert weights.read("1,2") == weights.read("(1, 2)") == weights.read([1, 2]) == (1.0, 2.0)
