@@ -6,6 +6,7 @@ The sections `task`, `model`, `train.augment` and `optim` come from the registri
 import contextlib
 import copy
 import difflib
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -149,6 +150,35 @@ def unused(config: ConfigDict) -> dict[str, str]:
     return {f"{name}.{key}": why for name, keys in sections.items() for key, why in keys.items()}
 
 
+def effective(config: ConfigDict) -> dict[str, Any]:
+    """Return every dotted key; None is replaced by the default of what reads the key."""
+    own = copy.deepcopy(config)
+    clear(own, unused(config))
+    found = dict(flatten(own.to_dict()))
+    found |= {k: OPTIONS[k].default for k in found if found[k] is None and OPTIONS[k].optional}
+    for section, fields in (
+        ("task", tasks.fields(own.task)),
+        ("model", registry.fields(own.model)),
+        ("optim", optimizers.fields(own.optim)),
+    ):
+        found |= {f"{section}.{k}": value for k, value in fields.items() if value is not None}
+    return found
+
+
+def readers(key: str) -> list[str]:
+    """Return the names of the components that read a key, if others do not."""
+    section, _, name = key.partition(".")
+    entries: dict[str, dict[str, Collection[str]]] = {
+        "task": {name: entry.options for name, entry in tasks.TASKS.items()},
+        "model": {name: entry.fields for name, entry in registry.MODELS.items()},
+        "optim": {
+            name: entry.options
+            for name, entry in {**optimizers.SCHEDULES, **optimizers.OPTIMIZERS}.items()
+        },
+    }
+    return [one for one, keys in entries.get(section, {}).items() if name in keys]
+
+
 def sweeps(config: ConfigDict) -> list[str]:
     """Return the keys of `config.sweep` that define settings, out of which one may be set."""
     return [name for name in ("settings", "grid", "random") if config.sweep[name] not in (None, "")]
@@ -281,10 +311,20 @@ def no_such_key(key: str, known: Iterable[str]) -> UserError:
         return UserError(f"config.{key}: is now config.{new}")
     if own := [name for name in known if name.startswith(f"{key}.")]:
         return UserError(f"config.{key}: no such key; it is a section, as in config.{own[0]}")
-    namesakes = [name for name in known if name.rpartition(".")[2] == leaf]
-    near = namesakes or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    near = [name for name in known if stands_for(leaf, name)]
+    near = near or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     hint = f"did you mean config.{near[0]}?" if near else f"there are {', '.join(known)}"
     return UserError(f"config.{key}: no such key; {hint}")
+
+
+def stands_for(name: str, key: str) -> bool:
+    """Return whether a name is a key, its last part or that part's initials, or its section.
+
+    learning_rate and lr stand for optim.learning_rate, and model for model.name.
+    """
+    leaf = key.rpartition(".")[2]
+    initials = "".join(word[0] for word in leaf.split("_"))
+    return name in (key, leaf) or key == f"{name}.name" or (len(name) > 1 and name == initials)
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
@@ -314,12 +354,20 @@ def _check(key: str, value: Any, allowed: str | Collection[str]) -> None:
             hint = suggestion(str(value), allowed)
             raise UserError(f"config.{key}: no '{value}'; there are {', '.join(allowed)}{hint}")
         return
-    low, high = allowed[1:-1].split(", ")
-    above = value > float(low) if allowed[0] == "(" else value >= float(low)
-    below = value <= float(high) if allowed[-1] == "]" else value < float(high)
+    low, high = map(float, allowed[1:-1].split(", "))
+    above = value > low if allowed[0] == "(" else value >= low
+    below = value <= high if allowed[-1] == "]" else value < high
     if not above or not below:
-        lower = f"more than {low}" if allowed[0] == "(" else f"{low} or more"
-        upper = f" and {'at most' if allowed[-1] == ']' else 'below'} {high}"
-        if high == "inf":
-            upper = " and finite" if value == float(high) else ""
-        raise UserError(f"config.{key}: {value} is impossible; it must be {lower}{upper}")
+        finite = " and finite" if value == math.inf else ""
+        must = f"it must be {describe(allowed)}{finite}"
+        raise UserError(f"config.{key}: {value} is impossible; {must}")
+
+
+def describe(allowed: str | Collection[str]) -> str:
+    """Describe `Option.allowed`: "0 or more and below 1" or "SAME or VALID"."""
+    if not isinstance(allowed, str):
+        return " or ".join(filter(None, [", ".join([*allowed][:-1]), *[*allowed][-1:]]))
+    low, high = allowed[1:-1].split(", ")
+    lower = f"more than {low}" if allowed[0] == "(" else f"{low} or more"
+    upper = f" and {'at most' if allowed[-1] == ']' else 'below'} {high}"
+    return lower + (upper if high != "inf" else "")

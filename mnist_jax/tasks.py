@@ -62,7 +62,7 @@ def build(config: Fields, num_classes: int) -> Task:
       config: `config.task`, which `config.validate` has passed.
       num_classes: the number of class names that `relabel` returns.
     """
-    return TASKS[config["name"]].build(_fields(config), loss(config), num_classes)
+    return TASKS[config["name"]].build(fields(config), loss(config), num_classes)
 
 
 def loss(config: Fields) -> str:
@@ -92,7 +92,7 @@ def check(config: Fields) -> None:
             f"config.task.loss: '{name}' has no '{loss(config)}'; it has {', '.join(entry.losses)}"
         )
     if entry.check:
-        entry.check(_fields(config))
+        entry.check(fields(config))
 
 
 def unused(config: Fields) -> dict[str, str]:
@@ -100,7 +100,7 @@ def unused(config: Fields) -> dict[str, str]:
     return unread(config, config["name"], {name: entry.options for name, entry in TASKS.items()})
 
 
-def _fields(config: Fields) -> dict[str, Any]:
+def fields(config: Fields) -> dict[str, Any]:
     """Return every key of `config.task`; None is replaced by the default of the task."""
     return resolve(config, TASKS[config["name"]].options)
 
@@ -116,7 +116,7 @@ def relabel(config: Fields, classes: Classes, class_names: Sequence[str]) -> Lab
       UserError: the data lacks a class of the config, or has no other.
     """
     own = TASKS[config["name"]].relabel
-    return own(_fields(config), classes, class_names) if own else (classes, tuple(class_names))
+    return own(fields(config), classes, class_names) if own else (classes, tuple(class_names))
 
 
 def cross_entropy(
@@ -379,14 +379,18 @@ TASKS = {
     "binary": Entry(
         _binary,
         _YES_OR_NO,
-        {"positive": Option((5,), "binary: the classes that are a yes")},
+        {"positive": Option((5,), "the classes that are a yes")},
         _check_positive,
         _relabel_binary,
     ),
     "multilabel": Entry(
         _multilabel,
         _YES_OR_NO,
-        {"labels": Option({"large": [7, 8, 9], "odd": [1, 3, 5, 7, 9]}, "multilabel: classes")},
+        {
+            "labels": Option(
+                {"large": [7, 8, 9], "odd": [1, 3, 5, 7, 9]}, "the classes of each label"
+            )
+        },
         _read_labels,
         _relabel_multilabel,
         classifies=False,
@@ -394,7 +398,7 @@ TASKS = {
     "denoise": Entry(
         _denoise,
         ("squared", "logistic"),
-        {"noise": Option(100, "denoise: each pixel gets 0 to one less grey levels", "[1, inf)")},
+        {"noise": Option(100, "each pixel gets 0 to one less grey levels", "[1, inf)")},
         classifies=False,
     ),
 }

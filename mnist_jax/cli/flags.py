@@ -2,10 +2,13 @@
 
 import argparse
 import ast
+import copy
 import functools
 import inspect
+import json
 import re
 import runpy
+import textwrap
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -50,8 +53,10 @@ the workdir. The same command resumes a run that was stopped.
   --process_id=I           the index of this one, 0 to N - 1
   --distributed            take these three from Slurm, Open MPI, a TPU pod or
                            Kubernetes
-  --help                   print this text; with --config also every key of it
-                           and its value
+  --help                   print this text and every key of the config, with its
+                           value; without --config, with its default
+
+--config.train.augment=none, mild or strong sets all augmentations at once.
 """
 
 _FLAGS: dict[str, type] = {
@@ -105,6 +110,8 @@ def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
     for key in keys:
         if key not in types:
             raise configs.no_such_key(key, types)
+    for word in rest:
+        _suggest_key(word)
     values = _parse_flags(rest, _FLAGS | {f"--config.{key}": kind for key, kind in types.items()})
     if not values.help and not (file if values.mode == "train" else values.workdir):
         needed = "--config=configs/cnn.py" if values.mode == "train" else "--workdir=runs/NAME"
@@ -139,10 +146,28 @@ def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
     )
 
 
+def _suggest_key(word: str) -> None:
+    """Raise UserError for a flag such as --epochs=3, which stands for --config.train.epochs=3."""
+    flag, equals, value = word.partition("=")
+    if not flag.startswith("--") or flag in (*_FLAGS, "--mode", "--split"):
+        return
+    name = flag[2:].replace("-", "_")
+    keys = [key for key in configs.OPTIONS if configs.stands_for(name, key)]
+    if len(keys) == 1:
+        flag = f"{flag}: no such flag; did you mean --config.{keys[0]}{equals}{value}?"
+        raise UserError(flag)
+
+
+def _mode(text: str) -> str:
+    if f"--{text}" in _FLAGS:
+        raise UserError(f"--mode={text}: no such mode; did you mean --{text}?")
+    return text
+
+
 def _parse_flags(words: Sequence[str], types: dict[str, type]) -> argparse.Namespace:
     """Parse flags of the given types; keys of the config that are not set are left out."""
     parser = Parser(add_help=False)
-    parser.add_argument("--mode", choices=["train", "evaluate"], default="train")
+    parser.add_argument("--mode", type=_mode, choices=["train", "evaluate"], default="train")
     parser.add_argument("--split", choices=["train", "val", "test"], default="test")
     for flag, kind in types.items():
         default = None if flag in _FLAGS else argparse.SUPPRESS
@@ -227,7 +252,11 @@ def _read(file: str, dataset: str | None = None) -> tuple[ConfigDict, str]:
         path = next((str(folder / path) for folder in folders if (folder / path).is_file()), path)
     if not Path(path).is_file():
         shipped = {f"configs/{p.name}" for folder in folders for p in folder.glob("configs/*.py")}
-        raise UserError(f"--config={file}: no such file; there are {', '.join(sorted(shipped))}")
+        meant = f"configs/{name}.py"
+        hint = f"there are {', '.join(sorted(shipped))}"
+        if meant in shipped:
+            hint = f"did you mean --config={':'.join([meant, *argument])}?"
+        raise UserError(f"--config={file}: no such file; {hint}")
     try:
         get_config = runpy.run_path(path).get("get_config", lambda *_: None)
         parameters = inspect.signature(get_config).parameters
@@ -249,6 +278,31 @@ def _read(file: str, dataset: str | None = None) -> tuple[ConfigDict, str]:
 
 
 def help_text(config: ConfigDict) -> str:
-    """Return how to use the command, followed by the keys and values of a config."""
-    keys = configs.flatten(config.to_dict())
-    return "\n".join([USAGE, *(f"  --config.{key}={value}" for key, value in keys)])
+    """Return how to use the command, followed by the keys of a config, or of the default one.
+
+    Each key has the value that a run would use, with its meaning, the allowed values, and its
+    default where that is another.
+    """
+    config = config if len(config) else configs.default()
+    plain = copy.deepcopy(config)
+    configs.clear(plain, [key for key, option in configs.OPTIONS.items() if option.nullable])
+    values, defaults = configs.effective(config), configs.effective(plain)
+    lines, pad = [USAGE], " " * 6
+    for key, option in configs.OPTIONS.items():
+        default = defaults[key] if option.nullable else option.default
+        shown, usual = _as_flag(values[key]), _as_flag(default)
+        names, allowed = configs.readers(key), configs.describe(option.allowed)
+        facts = [option.help, allowed, f"of {configs.describe(names)}" if names else ""]
+        facts += [f"default: {usual}"] if usual != shown else []
+        lines += [f"  --config.{key}={shown}"]
+        lines += textwrap.wrap(
+            "; ".join(filter(None, facts)), 80, initial_indent=pad, subsequent_indent=pad
+        )
+    return "\n".join(lines)
+
+
+def _as_flag(value: Any) -> str:
+    """Return a value as it is typed: tuples without parentheses, if that is unambiguous."""
+    if isinstance(value, tuple | list):
+        return ",".join(map(str, value)) if value else "()"
+    return json.dumps(value) if isinstance(value, dict) else str(value)

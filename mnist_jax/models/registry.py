@@ -120,9 +120,9 @@ _HELP = {
     "conv_dropout": "rate after each stage",
     "padding": f"one of {', '.join(PADDINGS)}",
     "batch_norm": "after each pool, in place of a bias",
-    "standardise": "linear: give each pixel mean 0 and variance 1",
-    "features": "rbf: number of random features",
-    "gamma": "rbf: the kernel is exp(-gamma |x - y|^2)",
+    "standardise": "give each pixel mean 0 and variance 1",
+    "features": "number of random features",
+    "gamma": "the kernel is exp(-gamma |x - y|^2)",
 }
 _SHARED = {
     "name": Option("mlp", "the model; its own defaults hold for the fields that are None", MODELS),

@@ -26,16 +26,18 @@ class Entry(NamedTuple):
 
 
 _BETAS = {
-    "b1": Option(0.9, "adam, adamw: decay of the gradient's average", "[0, 1)"),
-    "b2": Option(0.999, "adam, adamw: decay of the squared gradient's average", "[0, 1)"),
+    "b1": Option(0.9, "decay of the gradient's average", "[0, 1)"),
+    "b2": Option(0.999, "decay of the squared gradient's average", "[0, 1)"),
 }
-_WARMUP = {"warmup": Option(0.3, "cosine and one_cycle: rising share of the steps", "[0, 1)")}
+_WARMUP = {"warmup": Option(0.3, "share of the steps in which the rate rises", "[0, 1)")}
 _DECAY = {
-    "decay": Option(0.1, "step, exponential and plateau: factor ...", "(0, 1)"),
+    "decay": Option(0.1, "factor on the rate, every decay_epochs", "(0, 1)"),
     "decay_epochs": Option(
-        10, "... per this many epochs (plateau: without a loss 0.01% below the best)", "[1, inf)"
+        10,
+        "epochs a factor; of plateau those in a row without a validation loss 0.01% below the best",
+        "[1, inf)",
     ),
-    "min_learning_rate": Option(0.0, "where step, exponential and plateau end", "[0, inf)"),
+    "min_learning_rate": Option(0.0, "the rate falls no further", "[0, inf)"),
 }
 
 
@@ -49,7 +51,7 @@ OPTIMIZERS = {
     "sgd": Entry(lambda optax, config, hparams, decay: [decay]),
     "momentum": Entry(
         lambda optax, config, hparams, decay: [decay, optax.trace(hparams.momentum)],
-        {"momentum": Option(0.9, "momentum", "[0, 1)")},
+        {"momentum": Option(0.9, "share of the last update in the next", "[0, 1)")},
     ),
     "adam": Entry(lambda optax, config, hparams, decay: [decay, _adam(optax, config)], _BETAS),
     "adamw": Entry(lambda optax, config, hparams, decay: [_adam(optax, config), decay], _BETAS),
@@ -178,8 +180,7 @@ def optimizer(
     from mnist_jax.runtime.xla import barrier
 
     config = fields(config)
-    mask = None if config["decay_biases"] else _weights
-    decay = optax.add_decayed_weights(hparams.weight_decay, mask)
+    decay = optax.stateless(_decay(hparams.weight_decay, config["decay_biases"]))
     direction = OPTIMIZERS[config["name"]].build(optax, config, hparams, decay)
     clip = [optax.clip_by_global_norm(hparams.clip)] if config["clip"] else []
     chain = optax.chain(*clip, *direction, optax.scale(-learning_rate))
@@ -194,11 +195,19 @@ def optimizer(
     return optax.GradientTransformation(chain.init, loosely(update))
 
 
-def _weights(params: PyTree) -> PyTree:
-    """Return whether each array of parameters is a layer's weights; others have one axis."""
+def _decay(rate: Float[Array, ""], biases: bool) -> Callable:
+    """Return the function that adds weight decay to updates, as `optax.add_decayed_weights` does.
+
+    A bias or scale, which has one axis, is decayed by 0: leaving its term out would change how XLA
+    rounds all others.
+    """
     import jax
 
-    return jax.tree.map(lambda x: x.ndim > 1, params)
+    def decay(update: Array, parameter: Array) -> Array:
+        share = 1.0 if biases or parameter.ndim > 1 else 0.0
+        return update + rate * share * parameter
+
+    return lambda updates, params: jax.tree.map(decay, updates, params)
 
 
 def plateau(config: Fields) -> "optax.GradientTransformationExtraArgs | None":

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from shell import CNN, DIGITS, LINEAR, MLP, ROOT, content, refusal, typed
 
+from mnist_jax import config as configs
 from mnist_jax import main
 from mnist_jax.cli import commands, flags
 from mnist_jax.compare import __main__ as compare
@@ -89,6 +90,38 @@ def test_help_with_a_config_shows_its_keys_and_their_values(capsys, flag):
     assert "  --config.train.augment.zoom=0.25\n" in out
     assert "  --config.data.name=digits\n" in out
     assert err == ""
+
+
+@pytest.mark.parametrize("argv", [[], [DIGITS], [f"{CNN}:digits"], [f"{MLP}:digits"]])
+def test_help_explains_every_key_in_80_columns(capsys, argv):
+    assert main.main([*argv, "--help"]) == 0
+    out, _ = capsys.readouterr()
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 80
+    shown = dict(re.findall(r"^  --config\.([\w.]+)=(.*)$", out.split("at once.")[1], re.MULTILINE))
+    assert shown.keys() == configs.OPTIONS.keys()
+    text = " ".join(out.split())
+    for option in configs.OPTIONS.values():
+        assert " ".join(option.help.split()) in text
+        if option.allowed and not isinstance(option.allowed, str):
+            assert configs.describe(option.allowed) in text
+    if not argv:  # the defaults, also of keys that another component reads
+        assert (shown["train.epochs"], shown["optim.b1"], shown["optim.momentum"]) == (
+            "10",
+            "0.9",
+            "0.9",
+        )
+        assert (shown["model.widths"], shown["task.positive"]) == ("512,256", "5")
+        assert (shown["train.augment.fill"], shown["sweep.samples"]) == ("nearest", "10")
+    if argv == [f"{CNN}:digits"]:
+        assert (shown["model.widths"], shown["train.epochs"]) == ("256", "30")
+        assert "passes over the training examples; 1 or more; default: 10" in text
+
+
+def test_help_says_which_components_read_a_key(capsys):
+    assert main.main(["--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "decay of the gradient's average; 0 or more and below 1; of adam or adamw " in text
 
 
 # What is understood
@@ -228,6 +261,20 @@ MISTAKES = [
     ([DIGITS, "--config.epochs", "3"], "did you mean config.train.epochs?"),
     ([DIGITS, "--noconfig.data.offline_falback"], "did you mean config.data.offline_fallback?"),
     ([DIGITS, "--config.train=3"], "config.train: no such key"),
+    ([DIGITS, "--config.optim.lr=3"], "optim.lr: no such key; did you mean config.optim.learn"),
+    ([DIGITS, "--config.optim.wd=3"], "did you mean config.optim.weight_decay?"),
+    ([DIGITS, "--epochs=3"], "--epochs: no such flag; did you mean --config.train.epochs=3?"),
+    (["--epochs=3"], "--epochs: no such flag; did you mean --config.train.epochs=3?"),
+    ([DIGITS, "--batch-size=3"], "did you mean --config.train.batch_size=3?"),
+    ([DIGITS, "--train.epochs=3"], "did you mean --config.train.epochs=3?"),
+    ([DIGITS, "--lr", ".1"], "--lr: no such flag; did you mean --config.optim.learning_rate?"),
+    ([DIGITS, "--model=cnn"], "--model: no such flag; did you mean --config.model.name=cnn?"),
+    ([DIGITS, "--mode=summary"], "--mode=summary: no such mode; did you mean --summary?"),
+    ([DIGITS, "--mode", "summary"], "--mode=summary: no such mode; did you mean --summary?"),
+    (["--config=cnn"], "--config=cnn: no such file; did you mean --config=configs/cnn.py?"),
+    (["--config=cnn.py"], "no such file; did you mean --config=configs/cnn.py?"),
+    (["--config=configs/cnn"], "no such file; did you mean --config=configs/cnn.py?"),
+    (["--config=cnn:digits"], "no such file; did you mean --config=configs/cnn.py:digits?"),
     ([DIGITS, "--config.members.seeds=3"], "config.members.seeds: is now config.sweep.seeds"),
     ([DIGITS, "--config.members.grid={}"], "config.members.grid: is now config.sweep.grid"),
     ([DIGITS, "--config.sweep.patience=3"], "sweep.patience: is now config.train.patience"),
