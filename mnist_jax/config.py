@@ -180,7 +180,7 @@ def readers(key: str) -> list[str]:
 
 
 def sweeps(config: ConfigDict) -> list[str]:
-    """Return the keys of `config.sweep` that define settings, out of which one may be set."""
+    """Return the keys of `config.sweep` that define settings; only one may be set."""
     return [name for name in ("settings", "grid", "random") if config.sweep[name] not in (None, "")]
 
 
@@ -206,7 +206,7 @@ def validate(config: ConfigDict) -> None:
     if ignored := unused(config):
         if not sweeps(config):
             raise unused_key(ignored)
-        # `runs.space.expand` refuses what no setting uses.
+        # `runs.space.check_used` refuses what no setting uses.
         config = copy.deepcopy(config)
         clear(config, ignored)
     tasks.check(config.task)

@@ -35,7 +35,7 @@ class Option(NamedTuple):
 
     @property
     def nullable(self) -> bool:
-        """Whether its value may be None."""
+        """True if its value may be None."""
         return self.optional or isinstance(self.default, type)
 
 

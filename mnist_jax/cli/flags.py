@@ -129,6 +129,7 @@ def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
         configs.clear(config, stale)
         configs.validate(config)
         space.expand(config)
+        space.check_used(config)
     cache = values.compilation_cache
     return Options(
         mode=values.mode,
@@ -294,7 +295,7 @@ def help_text(config: ConfigDict) -> str:
         names, allowed = configs.readers(key), configs.describe(option.allowed)
         facts = [option.help, allowed, f"of {configs.describe(names)}" if names else ""]
         facts += [f"default: {usual}"] if usual != shown else []
-        lines += [f"  --config.{key}={shown}"]
+        lines += textwrap.wrap(f"  --config.{key}={shown}", 80, subsequent_indent=pad)
         lines += textwrap.wrap(
             "; ".join(filter(None, facts)), 80, initial_indent=pad, subsequent_indent=pad
         )

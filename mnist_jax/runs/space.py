@@ -61,11 +61,20 @@ def expand(config: ConfigDict) -> list[Trial]:
         configs.validate(one)
         if ignored := configs.unused(one):
             raise configs.unused_key(ignored)
-    ignored = configs.unused(config)
-    for key in ignored:
-        if all(one[key] is None for one in own):
-            raise configs.unused_key({key: ignored[key]})
     return trials
+
+
+def check_used(config: ConfigDict) -> None:
+    """Check that some trial reads each key that the run's config sets.
+
+    Raises:
+      UserError: names a key without effect.
+    """
+    if ignored := configs.unused(config):
+        own = [config_of(config, trial) for trial in expand(config)]
+        for key in ignored:
+            if all(one[key] is None for one in own):
+                raise configs.unused_key({key: ignored[key]})
 
 
 def settings(config: ConfigDict) -> list[dict[str, Any]]:

@@ -69,6 +69,7 @@ def train_run(
     """
     run = Run(config, examples, workdir, log)
     trials = space.expand(config)
+    space.check_used(config)
     _check(run, trials)
     with ExitStack() as stack:
         finished = multihost.on_first_process(lambda: _prepare(run, overwrite, stack))

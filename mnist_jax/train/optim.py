@@ -170,8 +170,8 @@ def optimizer(
     """Return the chain that turns gradients into updates, at this step's learning rate.
 
     Weight decay is decoupled for "adamw" (Loshchilov and Hutter 2019) and an L2 term in the
-    gradient for the others. Biases and scales, which have one axis, are decayed only if
-    `config.optim.decay_biases` says so. The chain's state has the same structure whatever the
+    gradient for the others. Biases and scales, which have one axis, are decayed only with
+    `config.optim.decay_biases`. The chain's state has the same structure whatever the
     numbers are.
     """
     import jax

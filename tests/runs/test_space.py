@@ -173,6 +173,7 @@ def test_a_trial_has_only_the_keys_that_its_components_read():
     """What the run sets for one of several optimizers, schedules or models is left out."""
     config = make(grid={"optim.name": ["adam", "momentum"], "model.name": ["mlp", "linear"]})
     config.optim.momentum, config.model.widths = 0.8, (7,)
+    space.check_used(config)
     own = [space.config_of(config, trial) for trial in space.expand(config)]
     assert [(c.optim.momentum, c.model.widths) for c in own] == [
         (None, (7,)),
@@ -191,11 +192,11 @@ def test_a_key_that_no_trial_reads_is_refused():
     config.optim.momentum = 0.8
     message = r"^config\.optim\.momentum: adam does not use it; momentum does$"
     with pytest.raises(UserError, match=message):
-        space.expand(config)
+        space.check_used(config)
     config = make(seeds=2)
     config.optim.momentum = 0.8
     with pytest.raises(UserError, match=message):
-        space.expand(config)
+        space.check_used(config)
 
 
 def test_presets_of_augmentation_are_values_of_a_sweep():
