@@ -181,7 +181,8 @@ def readers(key: str) -> list[str]:
 
 def sweeps(config: ConfigDict) -> list[str]:
     """Return the keys of `config.sweep` that define settings; only one may be set."""
-    return [name for name in ("settings", "grid", "random") if config.sweep[name] not in (None, "")]
+    values = {name: config.sweep[name] for name in ("settings", "grid", "random")}
+    return [name for name, value in values.items() if value is not None and str(value) != ""]
 
 
 def clear(config: ConfigDict, keys: Iterable[str]) -> None:

@@ -126,7 +126,9 @@ _HELP = {
 }
 _SHARED = {
     "name": Option("mlp", "the model; its own defaults hold for the fields that are None", MODELS),
-    "dtype": Option("float32", "of the computation; parameters are always float32", DTYPES),
+    "dtype": Option(
+        "float32", "of the computation (see matmul_precision); parameters are float32", DTYPES
+    ),
     "matmul_precision": Option(
         str,
         "of products of float32; default: TF32 on a GPU, bfloat16 on a TPU; None: JAX's setting",

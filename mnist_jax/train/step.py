@@ -60,7 +60,7 @@ class Recipe(NamedTuple):
     ema: bool  # whether parameters are averaged
     mesh: Mesh | None  # the devices that share each batch; None: one device
     min_learning_rate: float  # of schedules that decay
-    class_weights: Callable[[Array, Array | None], Array] | None  # from `weights.make`
+    class_weights: Callable[[Array, Array | None], Array] | None  # see `train_batches`
 
 
 def make_recipe(
