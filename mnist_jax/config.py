@@ -236,7 +236,7 @@ def validate(config: ConfigDict) -> None:
             weighted and not tasks.classifies(config.task),
             f"train.class_weights: the task '{config.task.name}' has no classes; give None",
         ),
-        (sweep.width and not several, "sweep.width: there is only one trial"),
+        (sweep.width > 1 and not several, "sweep.width: there is only one trial"),
         (sweep.share_batches and not several, "sweep.share_batches: there is only one trial"),
         (sweep.folds == 1, f"sweep.folds: {one}"),
         (sweep.outer_folds == 1, f"sweep.outer_folds: {one}"),
