@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mnist_jax.runtime import exits
+from mnist_jax.runtime import exits, output
 from mnist_jax.runtime.arguments import Parser
 from mnist_jax.types import UserError
 
@@ -31,11 +31,11 @@ def main(argv: Sequence[str]) -> int:
 
     runs = [comparison.read(workdir) for workdir in options.runs]
     found = [comparison.versus(runs[0], run) for run in runs[1:]]
-    print(compare_text.compare(runs, found))
+    output.say(compare_text.compare(runs, found))
     page = options.page or options.runs[0].parent / PAGE
     text = compare_page.render(runs, found, comparison.test_images(runs[0]))
     files.write(page, text)
-    print(f"page: {page}")
+    output.say(f"page: {page}")
     return 0
 
 

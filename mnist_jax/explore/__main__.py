@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mnist_jax.runtime import exits
+from mnist_jax.runtime import exits, output
 from mnist_jax.runtime.arguments import Parser
 from mnist_jax.types import UserError
 
@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
 
     out = options.out or Path("runs", f"explore-{datasets.file_name(options.dataset)}.html")
     dataset = datasets.load(
-        options.dataset, data_dir=options.data_dir, archives=options.archives, log=print
+        options.dataset, data_dir=options.data_dir, archives=options.archives, log=output.say
     )
     if len(dataset.train_labels) < 2:
         raise UserError(f"{dataset.name}: has only one training image; explore needs two or more")
@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     page = explore_page.render(dataset, command=command, versions=versions, revision=revision)
     files.write(out, page)
     train, test = len(dataset.train_labels), len(dataset.test_labels)
-    print(f"{dataset.name}: {train:,} images to train, {test:,} to test  page: {out}")
+    output.say(f"{dataset.name}: {train:,} images to train, {test:,} to test  page: {out}")
     return 0
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mnist_jax.runtime import exits
+from mnist_jax.runtime import exits, output
 from mnist_jax.runtime.arguments import Parser
 from mnist_jax.types import UserError
 from mnist_jax.workdir import files
@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     from mnist_jax.runtime import xla
 
     xla.enable_cache()
-    net = classifier.load(options.workdir, _warn)
+    net = classifier.load(options.workdir, output.warn)
     paths, failed = find(options.images)
     images = {}
     for path in paths:
@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
         except photos.PictureError as error:
             failed.append(_readable(str(error)))
     for message in failed:
-        _warn(message)
+        output.warn(message)
     answer = net.answer(np.array([*images.values()], np.uint8).reshape(-1, 28, 28, 1))
     seen = [
         predict_page.Seen(_readable(str(path)), image, probabilities, bool(strange))
@@ -65,11 +65,11 @@ def main(argv: Sequence[str]) -> int:
         )
         files.write(Path(options.page), page)
     if STDOUT not in (options.json, options.csv):
-        shown = sys.stdout.isatty() if options.show is None else options.show
+        shown = output.shows_blocks() if options.show is None else options.show
         width = max((len(one.name) for one in seen), default=0)
         for one in seen:
             line = predict_page.line(one, names, options.top, width)
-            print(predict_page.drawing(one, names, options.top) if shown else line)
+            output.say(predict_page.drawing(one, names, options.top) if shown else line)
     return 1 if failed else 0
 
 
@@ -123,13 +123,9 @@ def _parser() -> Parser:
 
 def _write(name: str | None, text: str) -> None:
     if name == STDOUT:
-        sys.stdout.write(text)
+        output.say(text, end="")
     elif name:
         files.write(Path(name), text)
-
-
-def _warn(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 if __name__ == "__main__":
