@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from mnist_jax.cli import flags
-from mnist_jax.runtime import exits, output
+from mnist_jax.runtime import backend, exits, output
 
 
 @exits.command
@@ -30,6 +30,7 @@ def _dispatch(argv: Sequence[str]) -> int:
         from mnist_jax.runtime import multihost
 
         multihost.start(*options.cluster)
+    backend.check()
     from mnist_jax.cli import commands
     from mnist_jax.runtime import xla
 

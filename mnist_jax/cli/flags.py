@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from mnist_jax import config as configs
 from mnist_jax.runs import space
+from mnist_jax.runtime import paths
 from mnist_jax.runtime.arguments import Parser
 from mnist_jax.types import UserError
 
@@ -122,11 +123,11 @@ def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
         config=config.lock(),
         config_name=config_name,
         overridden=list(overrides),
-        workdir=Path(values.workdir).expanduser() if values.workdir else None,
+        workdir=paths.expand(values.workdir) if values.workdir else None,
         split=values.split,
         overwrite=bool(values.overwrite),
         summary=bool(values.summary),
-        compilation_cache=cache and str(Path(cache).expanduser()),
+        compilation_cache=cache and str(paths.expand(cache)),
         cluster=_cluster(values),
         help=bool(values.help),
         argv=argv,

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mnist_jax.runtime import exits, output
+from mnist_jax.runtime import backend, exits, output
 from mnist_jax.runtime.arguments import Parser
 from mnist_jax.types import UserError
 
@@ -26,6 +26,7 @@ def main(argv: Sequence[str]) -> int:
     if len(options.runs) < 2:
         raise UserError("RUN: give at least two workdirs")
     # Imported here because Matplotlib takes a second, which --help and errors do not need.
+    backend.check()
     from mnist_jax.compare import compare_page, compare_text, comparison
     from mnist_jax.workdir import files
 

@@ -20,7 +20,8 @@ from jaxtyping import Int, Int32, UInt8
 
 from mnist_jax.data.tfds_reader import PUBLISHED, DataError, Examples, find_builder, read_tfds
 from mnist_jax.data.tfds_reader import DataNotFound as DataNotFound
-from mnist_jax.runtime import atomic
+from mnist_jax.runtime import atomic, paths
+from mnist_jax.types import UserError
 
 COLUMNS = 1 + 28 * 28  # of a CSV file
 DIGITS = tuple("0123456789")
@@ -83,7 +84,12 @@ def load(
     home = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     if "://" in home:
         raise DataError(f"{home}: data_dir must be a local folder")
-    root = Path(home).expanduser()
+    try:
+        root = paths.expand(home)
+    except UserError as error:
+        if name in _BUILT_IN:
+            return _hold_out(name, _BUILT_IN[name]())
+        raise DataError(f"{error}, in $TFDS_DATA_DIR or --config.data.data_dir") from error
     cache = root / "mnist_jax" / f"{file_name(name)}.npz"
     if dataset := _read_cache(cache):
         return dataset
@@ -236,7 +242,7 @@ def _read_csv(path: str) -> Examples:
         DataError: the file cannot be read, holds no examples, or a line of it is wrong.
     """
     try:
-        content = Path(path).expanduser().read_bytes()
+        content = paths.expand(path).read_bytes()
         if content.startswith(b"\x1f\x8b"):
             content = gzip.decompress(content)
         text = content.decode("utf-8-sig")

@@ -10,16 +10,19 @@ import hashlib
 import io
 import logging
 import os
+import sys
 import threading
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from jaxtyping import Int32, UInt8
 
+from mnist_jax.runtime import paths
 from mnist_jax.types import UserError
 
 Examples = tuple[UInt8[np.ndarray, "_ 28 28 1"], Int32[np.ndarray, " _"]]  # images, labels
@@ -83,11 +86,11 @@ def read_tfds(
     """
     cls = _without_tensorflow(find_builder(name))
     config = name.partition("/")[2] or None
-    with _quiet():
+    with _quiet() as stdout:
         builder = cls(data_dir=str(data_dir), config=config)
         keys = _keys(builder, name)
         if not builder.is_prepared():
-            _prepare(builder, name, archives, log)
+            _prepare(builder, name, archives, partial(_aloud, stdout, log))
             builder = cls(data_dir=str(data_dir), config=config)
         if not {"train", "test"} <= set(builder.info.splits):
             raise DataError(f"{name}: lacks a split train or test: has {set(builder.info.splits)}")
@@ -186,7 +189,7 @@ def _archives(name: str, pinned: dict[str, Any], archives: str | None) -> Path |
     root = archives or os.environ.get("MNIST_JAX_ARCHIVES")
     if not root:
         return None
-    folder = Path(root).expanduser() / name.partition("/")[0]
+    folder = paths.expand(root) / name.partition("/")[0]
     if not folder.is_dir():
         if archives:
             raise DataError(f"{folder}: there is no such folder of archives")
@@ -281,20 +284,30 @@ def _digest(*splits: Examples) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without tfds's prints, progress bars and logs: what matters of them comes as an exception."""
+def _quiet() -> Iterator[TextIO]:
+    """Without tfds's prints, progress bars and logs: what matters of them comes as an exception.
+
+    Yields:
+      Standard output.
+    """
     import tensorflow_datasets as tfds
 
-    logger = logging.getLogger("absl")
+    stdout, logger = sys.stdout, logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     tfds.disable_progress_bar()
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            yield
+            yield stdout
     finally:
         tfds.enable_progress_bar()
         logger.setLevel(level)
+
+
+def _aloud(stdout: TextIO, log: Callable[[str], object], line: str) -> None:
+    """Log a line within `_quiet`."""
+    with contextlib.redirect_stdout(stdout):
+        log(line)
 
 
 def _reason(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mnist_jax.runtime import exits, output
+from mnist_jax.runtime import backend, exits, output
 from mnist_jax.runtime.arguments import Parser
 from mnist_jax.types import UserError
 from mnist_jax.workdir import files
@@ -30,6 +30,7 @@ def main(argv: Sequence[str]) -> int:
     if options.json == options.csv == STDOUT:
         raise UserError("--json=- --csv=-: only one of them can be written to stdout")
     # Imported here because JAX takes a second, which --help and errors do not need.
+    backend.check()
     from mnist_jax.data import photos
     from mnist_jax.predict import classifier, predict_page
     from mnist_jax.runtime import xla

@@ -206,8 +206,13 @@ def make_chunks(group: Group, states: TrialState, places: Sequence[int]) -> list
 
 
 def compile_programs(group: Group, chunk: Chunk) -> Programs:
-    """Compile an epoch of training and its end for the chunks of a group."""
+    """Compile an epoch of training and its end for the chunks of a group.
+
+    With JAX_DISABLE_JIT=1, which is for debugging, nothing is compiled.
+    """
     plan, epoch, data = group.plan, np.int32(1), group.data
+    if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+        return Programs(partial(vmapped.train_epoch, plan), partial(vmapped.end_epoch, plan))
     lowered = vmapped.train_epoch.lower(plan, chunk.states.state, chunk.trials, epoch, data)
     train = xla.compile_lowered(lowered)
     _, *measured = jax.tree.map(

@@ -13,7 +13,7 @@ from typing import TextIO
 from mnist_jax.types import UserError
 
 
-class Unwritable(UserError):
+class Unwritable(UserError):  # noqa: N818
     """Standard output cannot be written; from now on everything printed is discarded."""
 
     def __init__(self, error: OSError):
@@ -31,7 +31,7 @@ def prepare() -> None:
     os.close(null)
     for fileno, name in ((1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(fileno, "w", closefd=False))  # noqa: PTH123, SIM115
+            setattr(sys, name, open(fileno, "w", closefd=False))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
 
