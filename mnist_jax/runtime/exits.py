@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable, Sequence
 
 from mnist_jax.runtime import output
-from mnist_jax.types import UserError
+from mnist_jax.types import UserError, printable
 
 Main = Callable[[Sequence[str]], int]
 
@@ -29,7 +29,7 @@ def command(main: Main) -> Main:
         except UserError as error:
             if isinstance(error, output.Unwritable) and error.closed_pipe:
                 return 128 + signal.SIGPIPE
-            output.warn(f"error: {error}")
+            output.warn(f"error: {printable(str(error))}")
             return 2
         except KeyboardInterrupt:
             output.warn("stopped")
