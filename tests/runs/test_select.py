@@ -164,6 +164,8 @@ def test_halving_drops_the_worse_half_of_the_settings(folder):
     assert {row["status"] for row in rows(folder / "halved")} == {"dropped", "finished"}
     assert lines.count("halving after epoch 1: 2 dropped") == 1
     assert lines.count("halving after epoch 3: 1 dropped") == 1
+    assert sum(line.startswith("estimated from this epoch: ") for line in lines) == 1
+    assert select._work(config, [range(8)], repeats=1) == loop.Later(groups=3, epochs=sum(epochs))
 
 
 BOTH_BETTER = json.dumps(  # the settings with four units, not those with eight
