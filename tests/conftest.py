@@ -4,17 +4,16 @@ import gc
 import os
 import tempfile
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most of the tests' time went into optimising programs that then ran once: in commands that tests
 # start little is optimised, in the tests' processes next to nothing, but where a test asks for it.
 # `XLA_FLAGS= make pytest` has everything compiled as users' programs are.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false "
-    "--xla_cpu_parallel_codegen_split_count=1",
-)
+_FLAGS = "--xla_backend_optimization_level=1 --xla_cpu_parallel_codegen_split_count=1"
+_OLD_FLAG = " --xla_cpu_use_fusion_emitters=false"  # a jaxlib that lacks it would end the process
+os.environ.setdefault("XLA_FLAGS", _FLAGS + _OLD_FLAG * version("jaxlib").startswith("0.10."))
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as `experiments.study` does
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # one for all workers and the commands they run
     _programs = tempfile.TemporaryDirectory(prefix="mnist_jax-programs-")
@@ -47,10 +46,11 @@ install_import_hook("mnist_jax", "beartype.beartype")
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _programs_are_not_searched_for_garbage():
-    """What a test file leaves, JAX's traces above all, is millions of objects that stay."""
+def _programs_of_a_test_file_are_freed():
+    """Else a process of thousands of programs runs out of memory maps."""
     yield
-    gc.freeze()
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture
