@@ -37,17 +37,21 @@ def render(runs: Sequence[Run], found: Sequence[Versus], images: Images | None) 
                 "name": name,
                 "colour": compare_plots.colour(place),
                 "accuracy": one,
+                "on_new_images": comparison.on_new_images(run),
                 "flattery": comparison.flattery(run),
                 "run": run,
             }
             for place, (name, run, one) in enumerate(zip(names, runs, described, strict=True))
         ],
         folds=runs[0].folds,
+        task=runs[0].config.get("task", {}).get("name", "multiclass").replace("_", " "),
         versus=[_versus(runs[0], *pair, images) for pair in zip(runs[1:], found, strict=True)],
         differ=differ,
         config_rows=same,
         pictured=images is not None,
-        accuracies=compare_plots.accuracies(names, values, described),
+        accuracies=compare_plots.accuracies(
+            names, values, described, [comparison.on_new_images(run) for run in runs]
+        ),
         learning=compare_plots.learning(runs),
     )
 

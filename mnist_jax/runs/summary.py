@@ -118,13 +118,15 @@ def _of_trials(
 def _interval(score: str, tested: Evaluated, splits: Splits) -> dict[str, float] | None:
     """Return the 95% interval of the test score for new images and, of several trials, new seeds.
 
-    None if a trial's score is not finite.
+    None if training diverged or a score is infinite.
     """
+    if not len(splits.test.labels) or not np.isfinite(tested.scores).all():
+        return None
     images, truth = splits.test
     if score == "psnr":
         truth = np.asarray(normalize(images)).reshape(len(images), -1)
     values = contributions.of_images(score, tested.scores, truth)
-    if not values.size or not np.isfinite(values).all():
+    if not np.isfinite(values).all():
         return None
     low, high = stats.on_new_images(values, stats.limits_of(score))
     return {"low": low, "high": high}
