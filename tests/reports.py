@@ -160,7 +160,8 @@ def make_sweep(
     logits = np.tile(np.float32(np.eye(2)[labels]), (count, 1, 1))
     logits[:, 2] = (-1.0, 1.0)
     logits[0, 9] = (1.5, 0.0)
-    tested = stats.describe(np.linspace(0.9, 0.95, count).tolist())._asdict()
+    accuracies = np.linspace(0.9, 0.95, count).tolist()
+    tested = stats.describe(accuracies, None, stats.SHARE)._asdict()
     bins = [{"low": 0.0, "high": 1.0, "count": 7, "confidence": 0.8, "accuracy": 0.9}]
     empty = [{"low": 0.0, "high": 1.0, "count": 0, "confidence": 0.0, "accuracy": 0.0}]
     ensemble = {

@@ -75,8 +75,9 @@ def sweep(settings: Sequence[Row], score: str) -> Figure | None:
         return None
     values = {key: _ordered(setting["overrides"][key] for setting in settings) for key in keys}
     grid = len(settings) == math.prod(map(len, values.values()))
-    figure, axes = plots.panel(6.0, 3.4)
     draw = _curve if len(keys) == 1 else _heat_map if len(keys) == 2 and grid else _parallel
+    columns = len(values[keys[-1]]) if draw is _heat_map else 0
+    figure, axes = plots.panel(max(4.5, 0.7 * columns), 3.0)
     draw(axes, values, evaluated, score)
     return figure
 

@@ -67,10 +67,15 @@ def test_two_trainings_by_mcnemar(folder, capsys):
 def test_two_runs_over_seeds_by_pairs(folder, capsys):
     code, lines, _ = say(capsys, folder / "goods", folder / "poors")
     assert code == 0
-    seeds, both = re.findall(r"(\d+\.\d+)% to (\d+\.\d+)%", lines[0])
+    run = comparison.read(folder / "goods")
+    seeds, both = comparison.accuracy(run), comparison.on_new_images(run)
+    ends = [
+        f"{formats.percent(low)} to {formats.percent(high)}" for low, high in (seeds[3:5], both)
+    ]
+    assert re.findall(r"\S+% to \d+\.\d+%", lines[0]) == ends
     assert "(n = 3; 95% interval for new seeds on these test images: " in lines[0]
     assert "; 95% interval for new seeds and new images: " in lines[0]
-    assert float(both[0]) < float(seeds[0]) < float(seeds[1]) < float(both[1]) <= 100
+    assert both[0] < seeds.mean < both[1] <= 1
     assert lines[3].startswith("  worse (-")
     assert "paired t-test over 3 trials" in lines[3]
     assert " points for new seeds on these test images, -" in lines[3]
@@ -185,7 +190,7 @@ def test_intervals_for_new_images_are_over_the_seeds_that_both_have(folder):
     fewer = dict(list(poors.accuracies.items())[1:])
     found = comparison.versus(goods, poors._replace(accuracies=fewer, logits=poors.logits[1:]))
     both = right[1][1:].astype(float) - right[0][1:]
-    assert found.on_new_images == stats.on_new_images(both, (-1, 1))
+    assert found.on_new_images == stats.on_new_images(both, (-1.0, 1.0))
     assert comparison.on_new_images(comparison.read(folder / "folds")) is None
     good = comparison.read(folder / "good")
     assert comparison.versus(good, good).on_new_images is None

@@ -257,7 +257,7 @@ def test_images_have_their_numbers_on_phones():
     for heading in ("Most confident</h3>", "What they rest on</h3>", "Closest calls</h2>"):
         part = page.partition(heading)[2].partition("</div>")[0]
         numbers = re.findall(r'title="test image (\d+)"', part)
-        assert numbers == re.findall(r'<small class="index">no. (\d+)</small>', part) != []
+        assert numbers == re.findall(r'<small class="index">image (\d+)</small>', part) != []
 
 
 @pytest.mark.parametrize("epochs", [0, 1, 120])
