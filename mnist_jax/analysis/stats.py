@@ -130,7 +130,8 @@ def on_new_images(
     # Without any variance, trials tell nothing about images that they do not share.
     n = spread / variance * (z / t) ** 2 if spread and variance else x.shape[1]
     centre, half = mean + z**2 / (2 * n), z * (spread / n + (z / (2 * n)) ** 2) ** 0.5
-    return _clip(*((centre + sign * half) / (1 + z**2 / n) for sign in (-1, 1)), limits)
+    low, high = ((centre + sign * half) / (1 + z**2 / n) for sign in (-1, 1))
+    return _clip(low, high, limits)
 
 
 def _crossed(x: Float[np.ndarray, "trials images"]) -> tuple[float, float]:

@@ -174,8 +174,8 @@ def versus(first: Run, other: Run) -> Versus:
     limits = stats.limits_of_difference(stats.SHARE)
     on_images = None
     if first.alone and other.alone:
-        values = (r.astype(np.float64).tolist() for r in right)
-        compared = stats.paired(*values, limits=stats.SHARE)
+        a, b = (r.astype(np.float64) for r in right)
+        compared = stats.paired(a.tolist(), b.tolist(), limits=stats.SHARE)
         compared = compared._replace(p_value=decided.p_value)
         differ = decided.only_a + decided.only_b > 0
     else:
@@ -194,7 +194,7 @@ def versus(first: Run, other: Run) -> Versus:
                 _correct_by_trial(run)[[list(run.accuracies).index(pair) for pair in pairs]]
                 for run in (first, other)
             )
-            on_images = stats.on_new_images(b.astype(np.float64) - a, limits)
+            on_images = stats.on_new_images(np.subtract(b, a, dtype=np.float64), limits)
     if not differ:  # an interval without width would be too sure
         compared, on_images = compared._replace(low=None, high=None), None
     return Versus(compared, decided, on_images)

@@ -355,7 +355,8 @@ def _mistaken(run: FinishedRun) -> list[dict[str, Any]]:
 
 def _restored(run: FinishedRun) -> dict[str, list[dict[str, Any]]]:
     """Test images of a denoising run, by title: noisy, restored (the mean of trials), clean."""
-    if run.noisy is None:
+    noisy = run.noisy
+    if noisy is None:
         return {}
     restored = run.scores.mean(axis=0).reshape(run.images.shape).clip(0, 1)
     errors = np.square(restored - run.images / np.float32(255)).mean(axis=(1, 2, 3))
@@ -363,8 +364,7 @@ def _restored(run: FinishedRun) -> dict[str, list[dict[str, Any]]]:
         psnr = -10 * np.log10(errors)
 
     def show(index: int) -> dict[str, Any]:
-        noisy, output = (pictures.grey(images[index]) for images in (run.noisy, restored))
-        images = noisy, output, run.images[index]
+        images = pictures.grey(noisy[index]), pictures.grey(restored[index]), run.images[index]
         return {"index": index, "images": images, "psnr": float(psnr[index])}
 
     worst = np.argsort(-errors, kind="stable")[:RESTORED].tolist()

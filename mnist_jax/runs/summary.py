@@ -124,7 +124,7 @@ def _interval(score: str, tested: Evaluated, splits: Splits) -> dict[str, float]
         return None
     images, truth = splits.test
     if score == "psnr":
-        truth = np.asarray(normalize(images)).reshape(len(images), -1)
+        truth = np.asarray(normalize(jnp.asarray(images))).reshape(len(images), -1)
     values = contributions.of_images(score, tested.scores, truth)
     if not np.isfinite(values).all():
         return None
