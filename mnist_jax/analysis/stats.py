@@ -111,7 +111,8 @@ def on_new_images(
     Trials and images are crossed random effects, whose variances add up (Searle, Casella and
     McCulloch 1992, Variance Components, chapter 4); degrees of freedom by Satterthwaite (1946). A
     share has Wilson's interval with the number of examples that would have this variance (Korn and
-    Graubard 1998); of one trial this is `wilson`.
+    Graubard 1998); of one trial this is `wilson`. The interval contains that of `describe`, which
+    has fewer degrees of freedom.
 
     Args:
       values: of each image by each trial, such as 1 for a correct prediction and 0 for an error.
@@ -123,14 +124,22 @@ def on_new_images(
     mean, (variance, freedom) = float(x.mean()), _crossed(x)
     tail = (1 + LEVEL) / 2
     z, t = float(stats.norm.ppf(tail)), float(stats.t.ppf(tail, freedom))
+    seeds = describe(x.mean(axis=1).tolist())
     if limits != SHARE:
         half = t * variance**0.5
-        return _clip(mean - half, mean + half, limits)
+        return _around(seeds, mean - half, mean + half, limits)
     spread = max(mean * (1 - mean), 0.0)
     # Without any variance, trials tell nothing about images that they do not share.
     n = spread / variance * (z / t) ** 2 if spread and variance else x.shape[1]
     centre, half = mean + z**2 / (2 * n), z * (spread / n + (z / (2 * n)) ** 2) ** 0.5
     low, high = ((centre + sign * half) / (1 + z**2 / n) for sign in (-1, 1))
+    return _around(seeds, low, high, limits)
+
+
+def _around(found: Described, low: float, high: float, limits: Limits) -> tuple[float, float]:
+    """Widen an interval to contain that of the mean, if there is one, and clip it."""
+    if found.low is not None and found.high is not None:
+        low, high = min(low, found.low), max(high, found.high)
     return _clip(low, high, limits)
 
 

@@ -18,6 +18,7 @@ from mnist_jax.models.registry import Layer
 from mnist_jax.report import (
     architecture,
     error_plots,
+    formats,
     pictures,
     plots,
     sweep_plots,
@@ -82,7 +83,7 @@ def render(run: FinishedRun, explanation: Explanation | None, command: str) -> s
         next_commands=[] if several else next_commands(summary, history, run.config, command),
         config_rows=flatten(run.config),
         learning=plots.learning_curves(history, None if several else summary["best_epoch"]),
-        task=dict(flatten(run.config)).get("task.name", "multiclass").replace("_", " "),
+        task=formats.task_name(run.config),
         sweep=_sweep(run) if several else None,
         classes=_classes(run, explanation) if "confusion_matrix" in summary else None,
         mistaken=_mistaken(run) if summary["score"] == "macro_f1" else None,

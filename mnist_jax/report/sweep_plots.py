@@ -54,7 +54,8 @@ def distribution(trials: Sequence[Row], settings: Sequence[Row], score: str, spl
                 name(setting["overrides"]) + epochs, (0, place), (0, 8), fontsize=8,
                 xycoords=("axes fraction", "data"), textcoords="offset points", parse_math=False,
             )  # fmt: skip
-    label = {"val": "validation", "test": "test"}[split]
+    of_folds = any(trial["fold"] is not None for trial in trials)
+    label = "test" if split == "test" else "held-out" if of_folds else "validation"
     axes.set_xlabel(f"{label} {formats.score_name(score)}")
     plots.score_ticks(axes.xaxis, score, 5)
     return figure

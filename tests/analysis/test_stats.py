@@ -138,10 +138,11 @@ def test_one_trial_on_new_images_has_wilsons_interval():
     assert stats.on_new_images(np.ones((3, 400), bool), stats.SHARE) == flawless
 
 
-def test_variances_of_trials_and_images_add_up():
-    """The analysis of variance of a table of 2 x 3, by hand."""
-    table = np.array([[1.0, 2.0, 6.0], [3.0, 4.0, 14.0]])
-    means, columns = (3, 7), (2, 3, 10)
+@pytest.mark.parametrize("spread", [0.0, 9.0])
+def test_variances_of_trials_and_images_add_up(spread):
+    """The analysis of variance of a table of 2 x 3, by hand; `spread` is of images."""
+    table = np.array([[1.0 - spread, 2.0, 6.0 + spread], [3.0 - spread, 4.0, 14.0 + spread]])
+    means, columns = (3, 7), (2 - spread, 3, 10 + spread)
     of_trials = 3 * sum((x - 5) ** 2 for x in means)
     of_images = 2 * sum((x - 5) ** 2 for x in columns) / 2
     rest = sum((table[i, j] - means[i] - columns[j] + 5) ** 2 for i in (0, 1) for j in (0, 1, 2))
@@ -149,6 +150,9 @@ def test_variances_of_trials_and_images_add_up():
     total = of_trials + of_images - rest
     freedom = total**2 / (of_trials**2 / 1 + of_images**2 / 2)
     half = scipy.stats.t.ppf(0.975, freedom) * math.sqrt(total / 6)
+    over_seeds = scipy.stats.t.ppf(0.975, 1) * 2  # of the two means alone
+    assert (half > over_seeds) == (spread > 0)
+    half = max(half, over_seeds)
     np.testing.assert_allclose(stats.on_new_images(table), (5 - half, 5 + half))
     assert stats.on_new_images(table, (0.0, 7.0)) == (0.0, 7.0)
 
@@ -172,8 +176,9 @@ def test_on_new_seeds_and_images_the_interval_covers_as_often_as_it_says(
         low, high = stats.on_new_images(correct, stats.SHARE)
         assert 0 <= low < correct.mean() < high <= 1
         seeds = stats.describe(correct.mean(axis=1).tolist(), None, stats.SHARE)
+        assert low <= seeds.low < seeds.high <= high
         return low < truth < high, seeds.low < truth < seeds.high
 
     both, seeds = np.mean([covered() for _ in range(400)], axis=0)
-    assert 0.925 < both < 0.985
+    assert 0.925 < both < 0.99
     assert seeds < both  # an interval over seeds alone answers another question
