@@ -59,8 +59,9 @@ def to_markdown(record: Mapping[str, Any]) -> str:
         "Reproduced: their system, with their budget. At its best: our choice of the same kind, or "
         "of a better kind. Gain: paired by seed, by fold with allowance for the examples that the "
         "folds' trainings share (Nadeau and Bengio 2003), by test image where one of both has "
-        "neither (of PSNR beside the one value). Seconds: the training of one, the median of several; of "
-        "kNN the search for neighbours, with all of a grid's; on their machines for theirs; "
+        "neither (of PSNR beside the one value). Seconds: the training of one, the median of "
+        "several; of kNN the search for neighbours, with all of a grid's; on their machines for "
+        "theirs; "
         f"{times}{seen(record['rows'])}Measured at revisions "
         f"{revisions}; {tables.source({**record, **of_rows})}"
     )
