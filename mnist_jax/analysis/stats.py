@@ -111,8 +111,8 @@ def on_new_images(
     Trials and images are crossed random effects, whose variances add up (Searle, Casella and
     McCulloch 1992, Variance Components, chapter 4); degrees of freedom by Satterthwaite (1946). A
     share has Wilson's interval with the number of examples that would have this variance (Korn and
-    Graubard 1998); of one trial this is `wilson`. The interval contains that of `describe`, which
-    has fewer degrees of freedom.
+    Graubard 1998), which for one trial is `wilson`. The result contains the interval over seeds
+    alone, whose degrees of freedom are fewer.
 
     Args:
       values: of each image by each trial, such as 1 for a correct prediction and 0 for an error.
@@ -137,7 +137,7 @@ def on_new_images(
 
 
 def _around(found: Described, low: float, high: float, limits: Limits) -> tuple[float, float]:
-    """Widen an interval to contain that of the mean, if there is one, and clip it."""
+    """Clip an interval, widened to contain the mean's if there is one."""
     if found.low is not None and found.high is not None:
         low, high = min(low, found.low), max(high, found.high)
     return _clip(low, high, limits)

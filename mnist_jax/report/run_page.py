@@ -331,7 +331,7 @@ def _odds_of_yes(
 
 
 def _mistaken(run: FinishedRun) -> list[dict[str, Any]]:
-    """The test images with a wrong label, those of the surest wrong answers first."""
+    """The test images with a wrong label; the surest wrong answers come first."""
     names, truth = [row["name"] for row in run.summary["per_class"]], run.labels > 0
     scores = run.scores.mean(axis=0)
     wrong = (scores > 0) != truth

@@ -194,6 +194,17 @@ def test_halving_drops_the_worse_half_of_the_settings(folder):
     assert {row["status"] for row in rows(folder / "halved")} == {"dropped", "finished"}
     assert lines.count("halving after epoch 1: 2 dropped") == 1
     assert lines.count("halving after epoch 3: 1 dropped") == 1
+    assert [(part["epoch"], len(part["settings"])) for part in found["rounds"]] == [(1, 4), (3, 2)]
+    by_rank = sorted(found["settings"], key=lambda setting: setting["rank"])
+    assert [setting["epochs"] for setting in by_rank] == [4, 3, 1, 1]
+    assert by_rank[0]["setting"] == chosen
+    at_3 = {row["setting"]: row["val_score"]["mean"] for row in found["rounds"][1]["settings"]}
+    difference = at_3[by_rank[1]["setting"]] - at_3[chosen]
+    assert by_rank[1]["vs_chosen"]["difference"] == pytest.approx(difference)
+    interval, accuracy = found["test_interval"], found["test"]["accuracy"]
+    assert 0 <= interval["low"] <= accuracy["low"] < accuracy["high"] <= interval["high"] <= 1
+    report = (folder / "halved" / "report.html").read_text()
+    assert [f"After epoch {epoch}</h3>" in report for epoch in (1, 3)] == [True, True]
 
 
 BOTH_BETTER = json.dumps(  # the settings with four units, not those with eight
