@@ -21,7 +21,21 @@ from mnist_jax.types import Option, UserError, plain
 _SEEDS = f"[0, {2**32})"
 OPTIONS = {
     "seed": Option(0, "of the initial weights, the order of examples and all other draws", _SEEDS),
-    "data.name": Option("mnist", "mnist, fashion_mnist, digits, csv:PATH or a tfds builder"),
+    "init_from": Option(str, "run whose best epoch training starts from; None: random weights"),
+    "data.name": Option(
+        "mnist", "mnist, fashion_mnist, digits, csv:PATH, images:DIR or a tfds builder"
+    ),
+    "data.label_column": Option(
+        str,
+        "of a CSV; None: the one that its header calls label or class, else first",
+        ("first", "last"),
+    ),
+    "data.pixel_max": Option(int, "of a CSV: the value of white; None: 255", "[1, 65535]"),
+    "data.transposed": Option(bool, "images lie on their side, mirrored; None: those of emnist do"),
+    "data.class_names": Option(tuple, "as in \"'cat','dog'\", by label; None: the data set's"),
+    "data.kind": Option(
+        str, "of the images, for predict; None: known by the data set", ("digits", "objects")
+    ),
     "data.split_seed": Option(0, "of the validation split and of folds, for all seeds", _SEEDS),
     "data.val_size": Option(0.1, "below 1 a fraction, else a number; 0: none", "[0, inf)"),
     "data.archives": Option(str, "folder of official archives; None: $MNIST_JAX_ARCHIVES"),
@@ -46,8 +60,10 @@ OPTIONS = {
     "sweep.patience": Option(0, "epochs without improvement that stop a trial; 0: any", "[0, inf)"),
     "sweep.width": Option(0, "trials vmapped in a program; 0: chosen by the net", "[0, inf)"),
 }
-# Two runs are the same wherever their data lies: its fingerprint is compared.
+# Two runs are the same wherever their data lies and however it is stored: its fingerprint is
+# compared.
 _PLACES = ("data.archives", "data.data_dir", "data.offline_fallback")
+_FORMS = ("data.name", "data.label_column", "data.pixel_max", "data.transposed")
 _VALUES = ("labels", "settings", "grid", "random")  # keys of lists and dicts, or JSON text of them
 
 
@@ -95,7 +111,8 @@ def validate(config: ConfigDict) -> None:
         if key not in given:
             raise UserError(f"config.{key}: is missing; start from mnist_jax.config.default()")
     for key, option in OPTIONS.items():
-        _check(key, config[key], option.allowed)
+        if config[key] is not None or not isinstance(option.default, type):
+            _check(key, config[key], option.allowed)
     tasks.check(config.task)
     net, sweep = registry.fields(config.model), config.sweep
     _check("sweep.seeds", sweep.seeds, f"[1, {2**32 - config.seed}]")
@@ -149,13 +166,22 @@ def validate(config: ConfigDict) -> None:
             raise UserError(f"config.{message}")
 
 
-def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """Return the dotted keys that differ between two configs, except the data's location."""
+def differences(
+    a: Mapping[str, Any], b: Mapping[str, Any], *, same_data: bool = False
+) -> list[str]:
+    """Return the dotted keys that differ between two configs, except the data's location.
+
+    Args:
+      a: a plain config.
+      b: another one.
+      same_data: the fingerprints of their data are equal, so that its name and form do not matter.
+    """
     left, right = dict(flatten(a)), dict(flatten(b))
+    ignored = _PLACES + _FORMS if same_data else _PLACES
     return [
         key
         for key in sorted(left.keys() | right.keys())
-        if key not in _PLACES and left.get(key) != right.get(key)
+        if key not in ignored and left.get(key) != right.get(key)
     ]
 
 

@@ -27,6 +27,7 @@ def _dispatch(argv: Sequence[str]) -> int:
     if options.help:
         print(flags.help_text(options.config))
         return 0
+    flags.refuse_ineffective(options)
     # Imported here because JAX takes a second, which --help and errors do not need.
     if options.cluster is not None:
         from mnist_jax.runtime import multihost

@@ -4,6 +4,7 @@ Shapes are written with jaxtyping: `Float[Array, "batch classes"]` is a float ar
 """
 
 import json
+import os
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -35,6 +36,14 @@ def plain(value: Any) -> Any:
       TypeError: JSON cannot store the value.
     """
     return json.loads(value if isinstance(value, str) else json.dumps(value))
+
+
+def printable(text: str) -> str:
+    """Replace control characters, and bytes that are not UTF-8, in a name or path."""
+    return "".join(
+        c if c.isprintable() else "\N{REPLACEMENT CHARACTER}"
+        for c in os.fsencode(text).decode(errors="replace")
+    )
 
 
 class UserError(Exception):

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -272,6 +273,33 @@ def test_the_one_key_that_is_changed_is_the_one_that_differs(data):
     other = changed(key, "something else").to_dict()
     places = {"data.archives", "data.data_dir", "data.offline_fallback"}
     assert config.differences(fields, other) == ([] if key in places else [key])
+
+
+def test_the_name_and_form_of_data_do_not_matter_where_its_fingerprint_is_the_same():
+    a, b = config.default(), config.default()
+    b.data.update(
+        name="csv:t.csv", label_column="last", pixel_max=16, transposed=True, kind="digits"
+    )
+    a, b = a.to_dict(), b.to_dict()
+    keys = ["data.kind", "data.label_column", "data.name", "data.pixel_max", "data.transposed"]
+    assert config.differences(a, b) == keys
+    assert config.differences(a, b, same_data=True) == ["data.kind"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("label_column", "middle", "no 'middle'; there are first, last"),
+        ("kind", "digit", "no 'digit'; there are digits, objects; did you mean 'digits'?"),
+        ("pixel_max", 0, "0 is impossible; it must be 1 or more"),
+    ],
+)
+def test_the_form_of_data_is_checked(key, value, message):
+    fields = config.default()
+    config.validate(fields)  # None is allowed
+    fields.data[key] = value
+    with pytest.raises(UserError, match=f"config.data.{key}: {re.escape(message)}"):
+        config.validate(fields)
 
 
 def test_a_key_that_one_side_lacks_differs_unless_it_is_none():

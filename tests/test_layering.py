@@ -22,7 +22,9 @@ ALLOWED = {
     "explore": "types runtime data report workdir",
     "predict": "types runtime analysis tasks data config train report workdir runs",
     "cli": "types runtime tasks data models config workdir runs",
+    "list": "types runtime config workdir cli",
     "main": "runtime cli",
+    "__main__": "types runtime",
     "__init__": "types data models config runs predict",
 }
 PACKAGE = Path(__file__).parent.parent / "mnist_jax"

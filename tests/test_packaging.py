@@ -43,13 +43,24 @@ def test_the_wheel_contains_every_file_and_nothing_else(site):
     expected = {path.relative_to(ROOT) for path in ROOT.glob("mnist_jax/**/*") if path.is_file()}
     expected |= {"mnist_jax" / path.relative_to(ROOT) for path in ROOT.glob("configs/*.py")}
     expected = {path for path in expected if "__pycache__" not in path.parts}
+    expected.add(Path("bin/mnist-jax"))
     assert {path for path in files if "dist-info" not in str(path)} == expected
 
 
-def test_it_trains_from_another_directory(site, here):
-    # -S ignores .pth files, and with them an editable install of the repository.
+def installed(site):
+    """The environment of a Python with -S, which ignores .pth files and so editable installs."""
     libraries = [path for path in sys.path if path.endswith("-packages")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), *libraries])}
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(site), *libraries])}
+
+
+def test_the_console_command_finds_the_configs_from_another_directory(site, here):
+    command = [sys.executable, "-S", site / "bin/mnist-jax", "train", "--config=cnn:digits"]
+    done = subprocess.run([*command, "--help"], env=installed(site), capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_it_trains_from_another_directory(site, here):
+    environment = installed(site)
     flags = ["--config=configs/linear.py:digits", "--config.train.epochs=1", "--workdir=run"]
     done = subprocess.run(
         [sys.executable, "-S", "-c", TRAIN, *flags], env=environment, capture_output=True, text=True

@@ -90,8 +90,9 @@ def rows(workdir):
 
 
 def summary(workdir):
-    """summary.json without the wall clock, the memory and the code's history."""
+    """summary.json without the wall clock, the memory, the place and the code's history."""
     other = ("train_seconds", "compile_seconds", "seconds_per_epoch", "peak_rss_bytes")
+    other += ("date", "name", "directory")
     content = files.read_json(workdir / files.SUMMARY)
     return {k: v for k, v in content.items() if k not in (*other, "git_revision")}
 

@@ -29,6 +29,7 @@ def rows(workdir, name=files.TRIALS):
 
 def summary(workdir):
     other = ("train_seconds", "compile_seconds", "seconds_per_epoch", "peak_rss_bytes")
+    other += ("date", "name", "directory")
     content = files.read_json(workdir / files.SUMMARY)
     for row in (content["nested"] or {"folds": []})["folds"]:
         del row["train_seconds"], row["compile_seconds"]

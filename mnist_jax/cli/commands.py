@@ -1,10 +1,13 @@
 """The modes of the command line: train, evaluate, and summarize a model."""
 
+import os
 import re
 import shlex
+import shutil
+import string
 import sys
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +15,13 @@ import numpy as np
 
 from mnist_jax import tasks
 from mnist_jax.cli import flags
+from mnist_jax.cli.text import table
 from mnist_jax.config import flatten
 from mnist_jax.data import datasets, splits
 from mnist_jax.models import networks
 from mnist_jax.runs import evaluation, space, training
 from mnist_jax.runtime import multihost, progress
+from mnist_jax.types import printable
 from mnist_jax.workdir import files
 
 
@@ -40,7 +45,7 @@ def train(options: flags.Options) -> int:
         examples = multihost.on_first_process(lambda: splits.load(config))
         dataset = f"{examples.name}-not-{datasets.file_name(requested)}"
     workdir = options.workdir or Path("runs", run_name(options, dataset))
-    words = ["python", "-m", "mnist_jax.main", *options.argv]
+    words = [*program(), *options.argv]
     try:
         summary = training.train_run(
             config,
@@ -58,45 +63,79 @@ def train(options: flags.Options) -> int:
     return 0
 
 
-def run_name(options: flags.Options, dataset: str) -> str:
-    """A directory's name that tells what is trained: another command has another.
+def program() -> list[str]:
+    """Return the words with which a shell starts this command again."""
+    started = Path(sys.argv[0])
+    if started.name == "mnist-jax":
+        return [_typed(started), "train"]
+    return [_typed(Path(sys.executable)), "-m", "mnist_jax.main"]
 
-    The config, the data set, the seed, what is overridden (`epochs-5`, `task-binary`; cut short
-    where that is long) and how many trials there are.
+
+def _typed(program: Path) -> str:
+    """Return a program's name if the shell finds it by that, else its path."""
+    found = shutil.which(program.name)
+    if found and Path(found).absolute() == program.absolute():
+        return program.name
+    path, here = program.absolute(), Path.cwd()
+    return f"./{path.relative_to(here)}" if path.is_relative_to(here) else str(path)
+
+
+def run_name(options: flags.Options, dataset: str) -> str:
+    """Name a run's directory after what its command trains: another command has another name.
+
+    The config, the data set, the seed, what is overridden, and the number of trials of a sweep.
+    Overrides are words (`epochs-5`, `task-binary`) or, if these are long, a hash of four letters.
     """
     config = options.config
-    parts = []
+    values = dict(flatten(config.to_dict()))
+    words = []
     for key in options.overridden:
         if key not in _NAMED_ANYWAY:
-            group, _, last = key.rpartition(".")
-            value = dict(flatten(config.to_dict()))[key]
-            parts.append(f"-{group if last == 'name' else last}-{_as_name(value)}".rstrip("-"))
-    overrides = "".join(parts)
-    if len(overrides) > _LONG:
-        overrides = f"{overrides[:_LONG].rstrip('-')}-{zlib.crc32(overrides.encode()):08x}"
+            section, _, leaf = key.rpartition(".")
+            value = datasets.file_name(values[key]) if key == "data.name" else values[key]
+            value = "x".join(map(str, value)) if isinstance(value, list) else value
+            words.append(f"-{section if leaf == 'name' else leaf}-{value}")
+    overrides = "".join(words)
+    if len(overrides) > _LONG or not re.fullmatch(r"[\w.+-]*", overrides, re.ASCII):
+        overrides = f"-{_hash(overrides)}"
     many = f"-{len(space.expand(config))}-trials" if space.is_sweep(config) else ""
-    name = f"{options.config_name}-{datasets.file_name(dataset)}-s{config.seed}"
-    return name + overrides + many
+    return f"{options.config_name}-{_as_name(dataset)}-s{config.seed}{overrides}{many}"
 
 
-_LONG = 60  # letters of overrides in a name
+_LONG = 24  # letters of overrides in a name
 _NAMED_ANYWAY = {
     *("seed", "sweep.seeds"),
     *("data.archives", "data.data_dir", "data.offline_fallback"),
 }
 
 
-def _as_name(value: Any) -> str:
-    """A value in letters that file names may have."""
-    return re.sub(r"[^\w.+-]+", "-", str(value)).strip("-")
+def _as_name(dataset: str) -> str:
+    """A data set's name in letters that are easy to type."""
+    return re.sub(r"[^\w.+-]+", "-", datasets.file_name(dataset), flags=re.ASCII).strip("-")
+
+
+def _hash(text: str) -> str:
+    """Four letters that stand for a text."""
+    number = zlib.crc32(os.fsencode(text))
+    return "".join(string.ascii_lowercase[number // 26**place % 26] for place in range(4))
 
 
 def evaluate(options: flags.Options) -> int:
-    """Judges a run's best checkpoint on a split and prints what it is worth."""
-    workdir, split = options.workdir or Path(), options.split
-    epochs, report = evaluation.evaluate_run(workdir, split, _warn)
+    """Evaluate a run's best checkpoint on a split and print the figures.
+
+    The data is that of --config, or that of the run with the keys that the command overrides.
+    """
+    workdir = options.workdir or Path()
+    keys = flatten(options.config.to_dict().get("data", {}), "data.")
+    data = {
+        key.removeprefix("data."): value
+        for key, value in keys
+        if key not in flags.OF_TRAINING and (options.config_name or key in options.overridden)
+    }
+    epochs, report = evaluation.evaluate_run(workdir, options.split, _warn, data)
     what = f"epoch {epochs[0]}" if len(epochs) == 1 else f"mean of {len(epochs)} trials"
-    _say(f"{workdir}: {what} on {split}: {'  '.join(_facts(report))}")
+    place = f"on the {report['split']} split of {report['dataset']}"
+    _say(f"{workdir}: {what} {place}: {'  '.join(_facts(report))}")
     if "per_class" not in report:
         return 0
     rows = [*report["per_class"]]
@@ -139,10 +178,11 @@ def summarize(options: flags.Options) -> int:
     """Prints a config's model layer by layer."""
     config = options.config
     name = config.data.name
-    familiar = name in datasets.KNOWN or name.startswith("csv:")
-    names = datasets.DIGITS if familiar else splits.load(config).class_names
-    if familiar:
+    if name in datasets.KNOWN and not datasets.is_file(name):  # without reading it
+        names = config.data.class_names or datasets.DIGITS
         _, names = tasks.relabel(config.task, np.zeros(0, np.int32), names)
+    else:
+        names = splits.load(config).class_names
     task = tasks.build(config.task, len(names))
     layers = networks.build(config.model, task.num_outputs).layers()
     cells = [
@@ -183,23 +223,15 @@ def _end(summary: Mapping[str, Any], workdir: Path) -> str:
     return f"trained in {summary['train_seconds']:.1f} s  report: {workdir / files.REPORT}"
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns of text: words to the left, numbers and their headings to the right."""
-    columns = []
-    for heading, *cells in zip(header, *rows, strict=True):
-        numbers = all(cell[:1].isdigit() for cell in cells if cell)
-        width = max(map(len, (heading, *cells)))
-        columns.append(
-            [cell.rjust(width) if numbers else cell.ljust(width) for cell in (heading, *cells)]
-        )
-    return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
-
-
-def _say(line: str) -> None:
+def _say(text: str) -> None:
     if multihost.is_first():
-        print(line, flush=True)
+        print(_printable(text), flush=True)
 
 
 def _warn(line: str) -> None:
     if multihost.is_first():
-        print(line, file=sys.stderr, flush=True)
+        print(_printable(line), file=sys.stderr, flush=True)
+
+
+def _printable(lines: str) -> str:
+    return "\n".join(map(printable, lines.split("\n")))

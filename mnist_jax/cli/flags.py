@@ -21,26 +21,30 @@ from mnist_jax.types import UserError
 USAGE = """\
 usage: python -m mnist_jax.main --config=FILE[:DATASET] [--config.KEY=VALUE]...
        python -m mnist_jax.main --mode=evaluate --workdir=DIR [--split=test]
+           [--config=FILE:DATASET | --config.data.KEY=VALUE]
 
 Train a small-image classifier and write checkpoints, metrics and a report to
 the workdir. The same command resumes a run that was stopped.
 
-  --config=FILE[:DATASET]  configs/linear.py, mlp.py, fast.py or cnn.py, or your
-                           own file; on mnist (default), fashion_mnist, digits,
-                           csv:PATH or a tfds builder; or a net of an earlier
-                           study: configs/study.py:NET[,DATASET]
+  --config=FILE[:DATASET]  linear, mlp, fast, cnn (configs/cnn.py) or your own
+                           file; on mnist (default), fashion_mnist, digits,
+                           csv:PATH, images:DIR (a folder per class) or a tfds
+                           builder; or a net of an earlier study:
+                           study:NET[,DATASET]
   --config.KEY=VALUE       override a key of the config, as in
                            --config.train.epochs=3; any number of these
   --config.sweep.seeds=20, --config.sweep.folds=10,
   --config.sweep.grid='{"optim.learning_rate": [1e-3, 3e-3]}', and .random:
                            train many times in one run; the hyperparameters best
                            on validation are evaluated on the test split
-  --workdir=DIR            directory of the run (default: runs/NAME, which names
-                           the config, data set, seed and overrides)
+  --name=NAME              directory of the run: runs/NAME (default: a name made
+                           of the config, data set, seed and overrides)
+  --workdir=DIR            directory of the run, anywhere
   --overwrite              delete the run in the workdir and start again
   --summary                print the model layer by layer, and do nothing else
-  --mode=train|evaluate    evaluate: only evaluate the best checkpoint there;
-                           its run need not be finished
+  --mode=train|evaluate    evaluate: only evaluate the best checkpoint there, on
+                           its run's data or that of --config; the run need not
+                           be finished
   --split=train|val|test   split to evaluate (default: test)
   --compilation_cache=DIR  where to keep compiled programs; off: keep none
                            (default: $JAX_COMPILATION_CACHE_DIR, else the user's
@@ -55,10 +59,14 @@ the workdir. The same command resumes a run that was stopped.
 """
 
 _FLAGS: dict[str, type] = {
-    **dict.fromkeys(("--workdir", "--compilation_cache", "--coordinator"), str),
+    **dict.fromkeys(("--workdir", "--name", "--compilation_cache", "--coordinator"), str),
     **dict.fromkeys(("--num_processes", "--process_id"), int),
     **dict.fromkeys(("--overwrite", "--summary", "--distributed", "--help"), bool),
 }
+
+
+# Keys of the data that only training reads: an evaluation splits as the run did.
+OF_TRAINING = ("data.val_size", "data.split_seed", "data.offline_fallback")
 
 
 class Options(NamedTuple):
@@ -91,20 +99,24 @@ def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
     words = [re.sub("^-(?=[a-z]{2})", "--", word) for word in argv]  # -NAME is --NAME
     first = Parser(add_help=False)
     first.add_argument("--config")
+    first.add_argument("--mode", default="train")
     found, rest = first.parse_known_args(words)
-    file = found.config
+    file, rest = found.config, [*rest, f"--mode={found.mode}"]
     if dataset and file:
         rest = [*rest, f"--config.data.name={dataset}"]
     keys = [match[1] for word in rest if (match := re.match(r"--(?:no)?config\.([^=]*)", word))]
-    if keys and not file:
+    if keys and not file and found.mode == "train":
         raise UserError("--config.KEY=VALUE: overrides a config; give --config=configs/cnn.py too")
-    config, config_name = _read(file, dataset) if file else (ConfigDict(), "")
+    # Without a file, overrides are of the config of the run that is evaluated.
+    own = configs.default() if keys else ConfigDict()
+    config, config_name = _read(file, dataset) if file else (own, "")
     types = dict(_types(config))
     for key in keys:
         if key not in types:
             raise configs.no_such_key(key, types)
     values = _parse_flags(rest, _FLAGS | {f"--config.{key}": kind for key, kind in types.items()})
-    if not values.help and not (file if values.mode == "train" else values.workdir):
+    workdir = _workdir(values)
+    if not values.help and not (file if values.mode == "train" else workdir):
         needed = "--config=configs/cnn.py" if values.mode == "train" else "--workdir=runs/NAME"
         raise UserError(f"{needed}: is needed to {values.mode}; see --help")
     overrides = {
@@ -112,7 +124,7 @@ def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
         for name, value in vars(values).items()
         if name.startswith("config.")
     }
-    if file:
+    if file or keys:
         config.update_from_flattened_dict(overrides)
         configs.validate(config)
         space.expand(config)
@@ -122,7 +134,7 @@ def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
         config=config.lock(),
         config_name=config_name,
         overridden=list(overrides),
-        workdir=Path(values.workdir).expanduser() if values.workdir else None,
+        workdir=workdir,
         split=values.split,
         overwrite=bool(values.overwrite),
         summary=bool(values.summary),
@@ -131,6 +143,24 @@ def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
         help=bool(values.help),
         argv=argv,
     )
+
+
+def refuse_ineffective(options: Options) -> None:
+    """Raise UserError if the mode ignores a flag that was typed."""
+    typed = {match[1] for word in options.argv if (match := re.match("--?([a-z_]+)", word))}
+    if options.mode == "train":
+        if "split" in typed:
+            raise UserError("--split: has no effect without --mode=evaluate; drop it")
+        return
+    for flag in ("overwrite", "summary"):
+        if flag in typed:
+            raise UserError(f"--{flag}: has no effect with --mode=evaluate; drop it")
+    for key in options.overridden:
+        if not key.startswith("data.") or key in OF_TRAINING:
+            raise UserError(
+                f"--config.{key}: has no effect with --mode=evaluate, which takes no more than the "
+                "data set from a config; drop it"
+            )
 
 
 def _parse_flags(words: Sequence[str], types: dict[str, type]) -> argparse.Namespace:
@@ -181,6 +211,18 @@ _KINDS: dict[type, tuple[Callable[[str], Any], str]] = {
 }
 
 
+def _workdir(values: argparse.Namespace) -> Path | None:
+    """Return the directory of --workdir or --name; None without both."""
+    name = values.name
+    if name is None:
+        return Path(values.workdir).expanduser() if values.workdir else None
+    if values.workdir:
+        raise UserError(f"--name={name}: is runs/{name}; drop it or --workdir")
+    if not name or name != Path(name).name or name == "..":
+        raise UserError(f"--name={name}: is not the name of a directory; give --workdir for a path")
+    return Path("runs", name)
+
+
 def _cluster(values: argparse.Namespace) -> tuple[str, int, int] | tuple[()] | None:
     """Return the arguments of `multihost.start`; None for a single process."""
     address, count, index = values.coordinator, values.num_processes, values.process_id
@@ -212,6 +254,8 @@ def _read(file: str, dataset: str | None = None) -> tuple[ConfigDict, str]:
     `dataset` replaces the argument unless get_config() takes a net (NET or NET,DATASET).
     """
     path, *argument = file.split(":", 1)
+    if re.fullmatch(r"\w+", path) and not Path(path).is_file():  # cnn is configs/cnn.py
+        path = f"configs/{path}.py"
     name = Path(path).stem
     package = Path(__file__).parents[1]
     folders = [package, package.parent]  # where configs/ is: in a wheel, in a checkout

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mnist_jax.runtime import exits
 from mnist_jax.runtime.arguments import Parser
-from mnist_jax.types import UserError
+from mnist_jax.types import UserError, printable
 
 PAGE = "compare.html"
 
@@ -18,7 +18,13 @@ def main(argv: Sequence[str]) -> int:
         prog="python -m mnist_jax.compare",
         description="Say which runs are better than the first, by how much and how surely.",
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="workdirs, two or more")
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="workdirs, two or more; what cannot be compared is skipped",
+    )
     parser.add_argument(
         "--page", type=Path, metavar="FILE", help=f"default: {PAGE} next to the first workdir"
     )
@@ -29,13 +35,17 @@ def main(argv: Sequence[str]) -> int:
     from mnist_jax.compare import compare_page, compare_text, comparison
     from mnist_jax.workdir import files
 
-    runs = [comparison.read(workdir) for workdir in options.runs]
-    found = [comparison.versus(runs[0], run) for run in runs[1:]]
+    runs, found, skipped = comparison.read_all(options.runs)
+    if len(runs) < 2:
+        more = f"; {len(skipped) - 1} more cannot be compared" if len(skipped) > 1 else ""
+        raise UserError(f"{skipped[0]}{more}")
+    for reason in skipped:
+        print(f"skipped: {printable(reason)}", file=sys.stderr)
     print(compare_text.compare(runs, found))
     page = options.page or options.runs[0].parent / PAGE
     text = compare_page.render(runs, found, comparison.test_images(runs[0]))
     files.write(page, text)
-    print(f"page: {page}")
+    print(f"page: {printable(str(page))}")
     return 0
 
 

@@ -69,7 +69,8 @@ def keys(runs: Sequence[Run]) -> tuple[list[tuple[str, list[Any]]], list[tuple[s
     the former where it differs.
     """
     tables = [{**run.config, "run": {key: run.summary[key] for key in _ORIGIN}} for run in runs]
-    differ = sorted({key for other in tables for key in configs.differences(tables[0], other)})
+    pairs = (configs.differences(tables[0], other, same_data=True) for other in tables)
+    differ = sorted({key for pair in pairs for key in pair})
     flat = [dict(configs.flatten(table)) for table in tables]
     rows = {key: [table.get(key, "–") for table in flat] for key in (*differ, *flat[0])}
     same = [

@@ -6,6 +6,7 @@ from mnist_jax import config as configs
 from mnist_jax.compare import comparison
 from mnist_jax.compare.comparison import Run, Versus
 from mnist_jax.report import formats
+from mnist_jax.types import printable
 
 
 def describe(run: Run) -> str:
@@ -60,9 +61,9 @@ def compare(runs: Sequence[Run], found: Sequence[Versus]) -> str:
         if flattery := comparison.flattery(run):
             lines.append(f"  {flattery}")
         changed = dict(configs.flatten(run.config))
-        for key in configs.differences(runs[0].config, run.config):
+        for key in configs.differences(runs[0].config, run.config, same_data=True):
             has = f"= {changed[key]}" if key in changed else "is not there"
-            lines.append(f"  config.{key} {has}")
+            lines.append(printable(f"  config.{key} {has}"))
         if versus:
             lines.append(f"  {sentence(runs[0], run, versus)}")
     return "\n".join(lines)

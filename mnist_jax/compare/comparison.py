@@ -4,6 +4,7 @@ Trials of the same seed and fold are pairs; two single trainings share their tes
 McNemar's test looks at.
 """
 
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from jaxtyping import Bool, Float, Float32, Int, Int32, UInt8
 from mnist_jax import config as configs
 from mnist_jax.analysis import ensemble, metrics, stats
 from mnist_jax.data import splits
-from mnist_jax.types import UserError
+from mnist_jax.types import UserError, printable
 from mnist_jax.workdir import files
 
 _SURE = 0.05  # a smaller p-value is called a difference
@@ -70,14 +71,18 @@ def read(workdir: Path) -> Run:
     summary = files.read_summary(workdir)
     if "confusion_matrix" not in summary:
         raise UserError(f"{workdir}: decides for no classes; only runs that do can be compared")
-    history = files.read_rows(workdir / files.METRICS)
-    with np.load(workdir / files.PREDICTIONS) as stored:
-        logits, labels = stored["logits"], stored["labels"]
+    try:
+        history = files.read_rows(workdir / files.METRICS)
+        rows = files.read_rows(workdir / files.TRIALS) if "trials" in summary else []
+        with np.load(workdir / files.PREDICTIONS) as stored:
+            logits, labels = stored["logits"], stored["labels"]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{workdir}: has lost a part ({reason}); train it anew") from error
     if "trials" not in summary:
         accuracies: dict[tuple[int, ...], float] = {(summary["seed"],): summary["test_accuracy"]}
         logits = logits[None]
     else:
-        rows = files.read_rows(workdir / files.TRIALS)
         own = {row["trial"]: row for row in rows if row["setting"] == summary["chosen"]}
         history = [row for row in history if row["trial"] in own]
         folds = summary["folds"]
@@ -87,9 +92,28 @@ def read(workdir: Path) -> Run:
             accuracy = row.get("val_accuracy" if folds else "test_accuracy")
             if accuracy is not None:
                 accuracies[(row["seed"], *pair)] = accuracy
-    return Run(
-        str(workdir), config.to_dict(), fingerprint, summary, history, accuracies, logits, labels
-    )
+    name = printable(str(workdir))
+    return Run(name, config.to_dict(), fingerprint, summary, history, accuracies, logits, labels)
+
+
+def read_all(workdirs: Iterable[Path]) -> tuple[list[Run], list[Versus], list[str]]:
+    """Read the runs that can be compared with the first one that can be read.
+
+    Returns:
+      The runs, the comparison of each but the first with it, and why others are left out.
+    """
+    runs: list[Run] = []
+    found: list[Versus] = []
+    skipped = []
+    for workdir in workdirs:
+        try:
+            run = read(workdir)
+            if runs:
+                found.append(versus(runs[0], run))
+            runs.append(run)
+        except UserError as error:
+            skipped.append(str(error))
+    return runs, found, skipped
 
 
 def accuracy(run: Run) -> stats.Described:

@@ -4,27 +4,41 @@ Nothing here depends on a run's configuration, except through arguments.
 """
 
 import contextlib
-import gzip
 import hashlib
 import math
 import os
 import re
-import zlib
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from warnings import catch_warnings
 
 import numpy as np
 from jaxtyping import Int, Int32, UInt8
 
+from mnist_jax.data import csv_reader, image_folder
 from mnist_jax.data.tfds_reader import PUBLISHED, DataError, Examples, find_builder, read_tfds
 from mnist_jax.data.tfds_reader import DataNotFound as DataNotFound
 from mnist_jax.runtime import atomic
 
-COLUMNS = 1 + 28 * 28  # of a CSV file
 DIGITS = tuple("0123456789")
-_INTEGER = re.compile(r"[ \t]*[+-]?[0-9]{1,18}[ \t]*")
+# Their images are made as MNIST's are; those of other data sets show objects.
+_CHARACTERS = ("mnist", "digits", "kmnist", "emnist", "csv")
+_TRANSPOSED = ("emnist",)
+_DAY = 24 * 60 * 60  # seconds
+
+
+class Format(NamedTuple):
+    """The form in which a data set is stored; None: as is known of it."""
+
+    label_column: str | None = None  # of a CSV file: "first" or "last"
+    pixel_max: int | None = None  # of a CSV file: the value of white
+    transposed: bool | None = None  # rows are stored as columns
+    class_names: tuple[str, ...] | None = None  # in the order of the labels
+    kind: str | None = None  # "digits" or "objects", see `Dataset`
+
+
+_AS_KNOWN = Format()
 
 
 class Dataset(NamedTuple):
@@ -37,6 +51,8 @@ class Dataset(NamedTuple):
     test_labels: Int32[np.ndarray, " test"]
     class_names: tuple[str, ...]
     fingerprint: str  # sha256 over the four arrays, their dtypes and shapes included
+    # "digits": light characters on black, sized and centred as MNIST's; or "objects".
+    kind: str = "objects"
 
 
 def check_name(name: str) -> None:
@@ -45,13 +61,20 @@ def check_name(name: str) -> None:
     Raises:
         DataError: there is none; the message names the nearest one.
     """
-    if name in KNOWN or (name.startswith("csv:") and name != "csv:"):
+    if is_file(name) or name in KNOWN:
         return
     find_builder(name, KNOWN)
 
 
+def is_file(name: str) -> bool:
+    """Return whether `name` is that of a file or folder of the user: its path follows."""
+    source, _, path = name.partition(":")
+    return source in _FILES and bool(path)
+
+
 def load(
     name: str,
+    form: Format = _AS_KNOWN,
     *,
     data_dir: str | None = None,
     archives: str | None = None,
@@ -63,10 +86,13 @@ def load(
     `data_dir`, which is made first where there is none, from archives or by download. What was read
     is kept in `data_dir`/mnist_jax, so that the next start takes a fraction of a second; so are
     `digits`, or each start would wait for scikit-learn.
-    `digits` and `csv:PATH` have one set of examples: a fixed fifth of each class is the test split.
+    `digits` and `csv:PATH` have one set of examples: a fixed fifth of each class is the test split;
+    so has `images:DIR` without folders `train` and `test`.
+    Images are upright, whether they are stored so or transposed.
 
     Args:
-        name: `mnist`, `fashion_mnist`, `digits`, `csv:PATH` or a tfds builder's name.
+        name: `mnist`, `fashion_mnist`, `digits`, `csv:PATH`, `images:DIR` or a tfds builder's name.
+        form: the form in which it is stored, where that is not known.
         data_dir: where prepared copies live; by default `$TFDS_DATA_DIR`, else
             ~/tensorflow_datasets, as in tfds.
         archives: a folder that holds the published archives: mnist/*.gz, fashion_mnist/*.gz;
@@ -78,8 +104,28 @@ def load(
         DataError: anything else is wrong; see the message.
     """
     check_name(name)
-    if name.startswith("csv:"):
-        return _hold_out(name, _read_csv(name.removeprefix("csv:")))
+    source, _, path = name.partition(":")
+    for key in ("label_column", "pixel_max"):
+        if getattr(form, key) is not None and source != "csv":
+            raise DataError(f"config.data.{key}: {name} has none, only csv:PATH; give None")
+    if source == "csv":
+        examples = csv_reader.read(path, form.label_column, form.pixel_max)
+        dataset = _hold_out(name, examples)
+    elif source == "images":
+        train, test, class_names = image_folder.read(path, log)
+        if test is None:
+            dataset = _hold_out(name, train)._replace(class_names=class_names)
+        else:
+            dataset = _dataset(name, (*train, *test), class_names)
+    else:
+        dataset = _load_prepared(name, data_dir, archives, log)
+    return _formed(dataset, form)
+
+
+def _load_prepared(
+    name: str, data_dir: str | None, archives: str | None, log: Callable[[str], object]
+) -> Dataset:
+    """Load a built-in data set or one of tfds, from the cache if it is there."""
     home = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     if "://" in home:
         raise DataError(f"{home}: data_dir must be a local folder")
@@ -96,10 +142,32 @@ def load(
     return dataset
 
 
+def _formed(dataset: Dataset, form: Format) -> Dataset:
+    """Turn transposed images upright, and set the class names and the kind."""
+    name, source = dataset.name, re.split("[:/]", dataset.name)[0]
+    transposed = source in _TRANSPOSED if form.transposed is None else form.transposed
+    if transposed:
+        upright = (
+            array.swapaxes(1, 2).copy() if array.ndim == 4 else array for array in dataset[1:5]
+        )
+        dataset = _dataset(name, tuple(upright), dataset.class_names)
+    names, count = dataset.class_names, len(dataset.class_names)
+    if form.class_names:
+        names = tuple(map(str, form.class_names))
+    if len(names) != count or (form.class_names and len(set(names)) < count):
+        raise DataError(
+            f"config.data.class_names: give {count} different names, one for each class of {name}"
+        )
+    kind = form.kind or ("digits" if source in _CHARACTERS else "objects")
+    return dataset._replace(class_names=names, kind=kind)
+
+
 def file_name(name: str) -> str:
     """A data set's name as a part of file names: `csv:runs/letters.csv.gz` as `csv-letters`."""
-    kind, _, path = name.partition(":")
-    return f"csv-{Path(path).name.partition('.')[0]}" if path else kind.replace("/", "-")
+    source, _, path = name.partition(":")
+    if not path:
+        return source.replace("/", "-")
+    return f"{source}-{Path(path).expanduser().resolve().name.partition('.')[0]}"
 
 
 def split(
@@ -171,13 +239,19 @@ def _shuffled_by_class(labels: Int[np.ndarray, " n"], seed: int) -> Int[np.ndarr
 
 
 def _hold_out(name: str, examples: Examples) -> Dataset:
-    """A fifth of each class for the test split, by a seed of its own: no run can change it."""
+    """A fifth of each class for the test split, by a seed of its own: no run can change it.
+
+    The labels become 0, 1, ..., and the class names are the labels as they were.
+    """
     images, labels = examples
     try:
         train, test = split(labels, 0.2, seed=0)
     except DataError as error:
         raise DataError(f"{name}: too few examples for a test split: {error}") from error
-    return _dataset(name, (images[train], labels[train], images[test], labels[test]), DIGITS)
+    values, classes = np.unique(labels, return_inverse=True)
+    classes = classes.astype(np.int32)
+    arrays = images[train], classes[train], images[test], classes[test]
+    return _dataset(name, arrays, tuple(map(str, values.tolist())))
 
 
 def _dataset(name: str, arrays: Sequence[Any], class_names: tuple[str, ...]) -> Dataset:
@@ -186,14 +260,17 @@ def _dataset(name: str, arrays: Sequence[Any], class_names: tuple[str, ...]) -> 
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
-    return Dataset._make([name, *arrays, class_names, digest.hexdigest()])
+    return Dataset._make([name, *arrays, class_names, digest.hexdigest(), "objects"])
+
+
+_CACHED = Dataset._fields[:-1]  # the kind is known by the name
 
 
 def _read_cache(path: Path) -> Dataset | None:
     """Return what `_write_cache` wrote; None if there is nothing, or anything else."""
     try:
         with path.open("rb") as file, np.load(file) as stored:
-            name, *arrays, class_names, fingerprint = (stored[x] for x in Dataset._fields)
+            name, *arrays, class_names, fingerprint = (stored[x] for x in _CACHED)
         dataset = _dataset(str(name), arrays, tuple(class_names.tolist()))
     except Exception:  # numpy and zipfile raise a dozen kinds at a damaged file
         return None
@@ -204,8 +281,11 @@ def _write_cache(path: Path, dataset: Dataset) -> None:
     """Write `dataset` to `path` if possible; else the next start takes some seconds longer."""
     with contextlib.suppress(OSError):  # a read-only or full disk
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{path.name}.*"):  # by a process that was killed
+            if time.time() - left.stat().st_mtime > _DAY:
+                left.unlink()
         with atomic.replacing(path) as file:
-            np.savez(file, **dataset._asdict())
+            np.savez(file, **{field: getattr(dataset, field) for field in _CACHED})
 
 
 def _read_digits() -> Examples:
@@ -227,54 +307,7 @@ def _read_digits() -> Examples:
     return images, scans.target.astype(np.int32)
 
 
-def _read_csv(path: str) -> Examples:
-    """A CSV file, plain or gzipped, in Kaggle's layout: label 0..9, then 784 pixels 0..255.
-
-    A first line that does not start with an integer is a header. Blank lines are skipped.
-
-    Raises:
-        DataError: the file cannot be read, holds no examples, or a line of it is wrong.
-    """
-    try:
-        content = Path(path).expanduser().read_bytes()
-        if content.startswith(b"\x1f\x8b"):
-            content = gzip.decompress(content)
-        text = content.decode("utf-8-sig")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as CSV: {error}") from error
-    rows = [(number, row) for number, row in enumerate(text.splitlines(), 1) if row.strip()]
-    if rows and not _INTEGER.fullmatch(rows[0][1].partition(",")[0]):
-        rows = rows[1:]
-    if not rows:
-        raise DataError(f"{path}: holds no examples: expected lines of label,pixel,pixel,...")
-    try:
-        lines = [row for _, row in rows]
-        # NumPy before 2.4 reads 3.7 as 3, with a warning.
-        with catch_warnings(action="error", category=DeprecationWarning):
-            table = np.loadtxt(lines, np.int16, comments=None, delimiter=",", ndmin=2)
-        largest = np.array([9] + [255] * (COLUMNS - 1))
-        is_sound = table.shape[1] == COLUMNS and ((table >= 0) & (table <= largest)).all()
-    except (ValueError, DeprecationWarning):
-        is_sound = False
-    if not is_sound:
-        faults = (f"line {number}: {fault}" for number, row in rows if (fault := _csv_fault(row)))
-        raise DataError(f"{path}: {next(faults, 'not a table of integers')}")
-    return table[:, 1:].astype(np.uint8).reshape(-1, 28, 28, 1), table[:, 0].astype(np.int32)
-
-
-def _csv_fault(row: str) -> str | None:
-    fields = row.split(",")
-    if len(fields) != COLUMNS:
-        return f"{len(fields)} columns instead of {COLUMNS} (label, then 784 pixels)"
-    for column, field in enumerate(fields, 1):
-        kind, top = ("label", 9) if column == 1 else ("pixel", 255)
-        if not _INTEGER.fullmatch(field):
-            return f"column {column}: {kind} {field[:20]!r} is not an integer"
-        if not 0 <= int(field) <= top:
-            return f"column {column}: {kind} {int(field)} is outside 0..{top}"
-    return None
-
-
 # Data sets that need neither files nor network, and all names that are known without tfds.
 _BUILT_IN = {"digits": _read_digits}
-KNOWN = (*PUBLISHED, *_BUILT_IN, "csv:PATH")
+_FILES = ("csv", "images")
+KNOWN = (*PUBLISHED, *_BUILT_IN, "csv:PATH", "images:DIR")

@@ -1,10 +1,10 @@
 """The examples of a run: training, validation and test."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Int32, Shaped, UInt8
 from ml_collections import ConfigDict
 
 from mnist_jax import tasks
@@ -30,16 +30,19 @@ class Splits(NamedTuple):
     val: Split  # of no examples when config.data.val_size is 0
     test: Split
     requested: str | None = None  # the data set that was asked for, if it is another one
+    kind: str = "digits"  # of the images, see `datasets.Dataset`
 
 
 def load(config: ConfigDict, log: Callable[[str], object] = lambda line: None) -> Splits:
     """Loads a config's data set for its task and splits validation off, by config.data.split_seed.
 
     Raises:
-      UserError: the data cannot be had, or the config asks for more of it than there is.
+      UserError: the data cannot be had, the config asks for more of it than there is, or all
+        training examples have the same label.
     """
     data = config.data
-    found = datasets.load(data.name, data_dir=data.data_dir, archives=data.archives, log=log)
+    form = datasets.Format(**{key: data[key] for key in datasets.Format._fields})
+    found = datasets.load(data.name, form, data_dir=data.data_dir, archives=data.archives, log=log)
     images, classes = found.train_images, found.train_labels
     # In cross-validation every example is held out once, by the trials.
     val_size = 0 if config.sweep.folds else data.val_size
@@ -50,6 +53,8 @@ def load(config: ConfigDict, log: Callable[[str], object] = lambda line: None) -
             f"{len(train_index):,} training examples of {found.name}"
         )
     labels, class_names = tasks.relabel(config.task, classes, found.class_names)
+    if config.task.name != "denoise":  # which learns from images alone
+        _check_labels(found.name, labels[train_index], class_names)
     test_labels, _ = tasks.relabel(config.task, found.test_labels, found.class_names)
     return Splits(
         name=found.name,
@@ -58,6 +63,24 @@ def load(config: ConfigDict, log: Callable[[str], object] = lambda line: None) -
         train=Split(images[train_index], labels[train_index]),
         val=Split(images[val_index], labels[val_index]),
         test=Split(found.test_images, test_labels),
+        kind=found.kind,
+    )
+
+
+def _check_labels(
+    name: str, labels: Int32[np.ndarray, "n ..."], class_names: Sequence[str]
+) -> None:
+    """Check that each label, of one or several, has two values at least."""
+    constant = (labels == labels[0]).all(axis=0)
+    if not constant.any():
+        return
+    if labels.ndim == 1:
+        what = f"are of the class {class_names[labels[0]]!r}"
+    else:
+        column = int(constant.argmax())
+        what = f"{'have' if labels[0, column] else 'lack'} the label {class_names[column]!r}"
+    raise UserError(
+        f"{name}: all training examples {what}; there is nothing to learn: choose other classes"
     )
 
 

@@ -1,16 +1,22 @@
 """Examples from tensorflow-datasets: found or prepared, and read, without TensorFlow.
 
-`data.py` is the way in; this half of it imports tfds only when it has to.
+`datasets.load` is the way in; tfds is imported only where it is needed.
 """
 
 import contextlib
 import difflib
+import fcntl
+import functools
 import gzip
 import hashlib
 import io
 import logging
 import os
+import re
+import shutil
+import sys
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -23,6 +29,10 @@ from jaxtyping import Int32, UInt8
 from mnist_jax.types import UserError
 
 Examples = tuple[UInt8[np.ndarray, "_ 28 28 1"], Int32[np.ndarray, " _"]]  # images, labels
+
+NOT_THERE = "it is not there; if it was moved, give the same command its new path"
+_MARK = ".mnist_jax"  # a file in the temporary folder of a preparation of ours
+_DAY = 24 * 60 * 60  # seconds
 
 # `_digest` of the published examples, computed from the official archives.
 PUBLISHED = {
@@ -55,7 +65,7 @@ def find_builder(name: str, known: Sequence[str] = ()) -> Any:
     try:
         cls = registered.imported_builder_cls(base)
     except registered.DatasetNotFoundError as error:
-        wanted = "csv:PATH" if "csv" in base.lower() else base.lower()
+        wanted = _with_source(name) or base.lower()
         near = difflib.get_close_matches(wanted, known)
         near += difflib.get_close_matches(wanted, registered.list_imported_builders(), 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
@@ -67,6 +77,14 @@ def find_builder(name: str, known: Sequence[str] = ()) -> Any:
         known = ", ".join(cls.builder_configs) or "none"
         raise DataError(f"unknown data set {name!r}: the configs of {base} are: {known}")
     return cls
+
+
+def _with_source(name: str) -> str:
+    """Return the form of name that a path was meant to have; "" if the name is no path."""
+    if "csv" in name.lower():
+        return "csv:PATH"
+    is_folder = re.match("images?:", name.lower()) or (name and Path(name).is_dir())
+    return "images:DIR" if is_folder else ""
 
 
 def read_tfds(
@@ -83,11 +101,17 @@ def read_tfds(
     """
     cls = _without_tensorflow(find_builder(name))
     config = name.partition("/")[2] or None
+    stdout = sys.stdout
+
+    def announce(line: str) -> None:
+        with contextlib.redirect_stdout(stdout):  # what `_quiet` redirects
+            log(line)
+
     with _quiet():
         builder = cls(data_dir=str(data_dir), config=config)
         keys = _keys(builder, name)
         if not builder.is_prepared():
-            _prepare(builder, name, archives, log)
+            _prepare(builder, name, archives, announce)
             builder = cls(data_dir=str(data_dir), config=config)
         if not {"train", "test"} <= set(builder.info.splits):
             raise DataError(f"{name}: lacks a split train or test: has {set(builder.info.splits)}")
@@ -164,6 +188,10 @@ def _prepare(builder: Any, name: str, archives: str | None, log: Callable) -> No
     if folder is None and pinned and not _reachable(url := next(iter(pinned))):
         raise DataNotFound(f"{missing}: no answer from {url}")
     log(f"{name}: first use: preparing it in {data_dir}, once; from archives in some 15 s")
+    _remove_leftovers(builder)
+    builder._download_and_prepare = functools.partial(
+        _marked, builder, builder._download_and_prepare
+    )
     try:
         builder.download_and_prepare(
             file_format="array_record",  # the one tfds writes without TensorFlow
@@ -177,6 +205,44 @@ def _prepare(builder: Any, name: str, archives: str | None, log: Callable) -> No
         if builder.is_prepared():  # by another process, just now
             return
         raise DataError(f"{name}: cannot be prepared in {data_dir}: {_reason(error)}") from error
+
+
+def _marked(builder: Any, write: Callable[..., None], **options: Any) -> None:
+    """Write the examples to tfds's temporary folder, which is marked and locked meanwhile."""
+    folder = Path(builder.data_dir)
+    with _locked(folder):
+        mark = folder / _MARK
+        mark.touch()
+        write(**options)
+        mark.unlink()
+
+
+def _remove_leftovers(builder: Any) -> None:
+    """Remove the temporary folders of preparations that were killed.
+
+    One with our mark is removed unless it is locked: its process is alive. Others may belong to
+    another program that uses tfds, and are removed after a day.
+    """
+    for folder in Path(builder.data_path).parent.glob("incomplete.*_*"):
+        with contextlib.suppress(OSError), _locked(folder) as is_free:
+            old = time.time() - folder.stat().st_mtime > _DAY
+            if is_free and (old or (folder / _MARK).exists()):
+                shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Lock a folder while this process lives; yield False where another one has."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # it is locked, or the file system has no locks
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
 
 
 def _archives(name: str, pinned: dict[str, Any], archives: str | None) -> Path | None:
@@ -244,7 +310,7 @@ def _read_split(builder: Any, split: str, image: str, label: str) -> Examples:
         blocks = (range(i, min(i + 1000, len(source))) for i in range(0, len(source), 1000))
         # One by one, each read would seek: twice the time.
         examples = (example for block in blocks for example in source.__getitems__(block))
-    pairs = [(_grey(example[image]), example[label]) for example in examples]
+    pairs = [(to_grey(example[image]), example[label]) for example in examples]
     if len(pairs) != info.splits[split].num_examples:
         raise ValueError(f"{len(pairs)} examples in {split}")
     images, labels = zip(*pairs, strict=True)
@@ -260,7 +326,8 @@ def _tfrecords(paths: Iterable[os.PathLike[str]]) -> Iterator[bytes]:
                 file.read(4)
 
 
-def _grey(image: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "28 28 1"]:
+def to_grey(image: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "28 28 1"]:
+    """Return an image of one or three channels as 28x28 and grey (ITU-R 601)."""
     if image.shape == (28, 28, 1):
         return image
     from PIL import Image

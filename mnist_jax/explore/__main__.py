@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mnist_jax.runtime import exits
 from mnist_jax.runtime.arguments import Parser
-from mnist_jax.types import UserError
+from mnist_jax.types import UserError, printable
 
 
 @exits.command
@@ -19,10 +19,13 @@ def main(argv: Sequence[str]) -> int:
     )
     add = parser.add_argument
     add("--dataset", required=True, metavar="NAME",
-        help="mnist, fashion_mnist, digits, csv:PATH or a tfds builder")  # fmt: skip
+        help="mnist, fashion_mnist, digits, csv:PATH, images:DIR or a tfds builder")  # fmt: skip
     add("--out", type=Path, metavar="FILE", help="default: runs/explore-NAME.html")
     add("--data_dir", metavar="DIR", help="as config.data.data_dir")
     add("--archives", metavar="DIR", help="as config.data.archives")
+    add("--label_column", choices=("first", "last"), help="as config.data.label_column")
+    add("--pixel_max", type=int, metavar="N", help="as config.data.pixel_max")
+    add("--transposed", action="store_true", default=None, help="as config.data.transposed")
     options = parser.parse(argv)
     # Imported here because JAX and Matplotlib take a second, which --help and errors do not need.
     from mnist_jax.data import datasets
@@ -31,8 +34,9 @@ def main(argv: Sequence[str]) -> int:
     from mnist_jax.workdir import files
 
     out = options.out or Path("runs", f"explore-{datasets.file_name(options.dataset)}.html")
+    form = datasets.Format(options.label_column, options.pixel_max, options.transposed)
     dataset = datasets.load(
-        options.dataset, data_dir=options.data_dir, archives=options.archives, log=print
+        options.dataset, form, data_dir=options.data_dir, archives=options.archives, log=print
     )
     if len(dataset.train_labels) < 2:
         raise UserError(f"{dataset.name}: has only one training image; explore needs two or more")
@@ -46,7 +50,8 @@ def main(argv: Sequence[str]) -> int:
     page = explore_page.render(dataset, command=command, versions=versions, revision=revision)
     files.write(out, page)
     train, test = len(dataset.train_labels), len(dataset.test_labels)
-    print(f"{dataset.name}: {train:,} images to train, {test:,} to test  page: {out}")
+    line = f"{dataset.name}: {train:,} images to train, {test:,} to test  page: {out}"
+    print(printable(line))
     return 0
 
 

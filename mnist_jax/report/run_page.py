@@ -130,7 +130,7 @@ def _short(value: int | float) -> float:
 
 
 def override(command: str, field: str, value: object) -> str:
-    """Return the command with `--config.field=value` and with its `--workdir`, if any, renamed.
+    """Return the command with `--config.field=value` and its `--workdir` or `--name` renamed.
 
     A second run in the same directory would be taken for the first one, interrupted.
     """
@@ -138,7 +138,9 @@ def override(command: str, field: str, value: object) -> str:
     words = [word for word in shlex.split(command) if not word.startswith(flag)]
     suffix = f"-{field.rpartition('.')[2]}-{value}"
     for place, word in enumerate(words):
-        if word.startswith("--workdir=") or (place and words[place - 1] == "--workdir"):
+        if word.startswith(("--workdir=", "--name=")) or (
+            place and words[place - 1] in ("--workdir", "--name")
+        ):
             words[place] = word.rstrip("/") + suffix
     return shlex.join([*words, f"{flag}{value}"])
 

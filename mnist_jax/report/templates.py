@@ -3,12 +3,14 @@
 import inspect
 import re
 from pathlib import Path
+from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from mnist_jax.report import formats, pictures, plots
+from mnist_jax.types import printable
 
 _LONG = 5  # sections, from which on a page has a table of contents
 
@@ -24,6 +26,7 @@ def load(name: str, *folders: Path) -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_finalize,
     )
     for module in (formats, pictures):
         environment.filters.update(inspect.getmembers(module, inspect.isfunction))
@@ -38,7 +41,8 @@ def _contents(body: str) -> Markup:
     def identify(match: re.Match[str]) -> str:
         title = match["title"]
         name = match["id"] or f"section-{len(links) + 1}"
-        links.append(f'<li><a href="#{name}">{Markup(title).striptags()}</a></li>')
+        text = escape(Markup(title).striptags())  # which has unescaped it
+        links.append(f'<li><a href="#{name}">{text}</a></li>')
         return f'<h2 id="{name}">{title}</h2>'
 
     body = re.sub(r'<h2(?: id="(?P<id>[^"]*)")?>(?P<title>.*?)</h2>', identify, body)
@@ -46,6 +50,11 @@ def _contents(body: str) -> Markup:
         return Markup(body)
     listed = f'<nav class="contents" aria-label="Contents"><ul>{"".join(links)}</ul></nav>'
     return Markup(body.replace("</header>", f"{listed}\n</header>", 1))
+
+
+def _finalize(value: Any) -> Any:
+    """Replace control characters and undecodable bytes in text that is inserted into a page."""
+    return printable(value) if type(value) is str else value  # not in markup
 
 
 def _svg(figure: Figure, label: str) -> Markup:

@@ -10,7 +10,7 @@ from jaxtyping import Float32
 
 from mnist_jax.analysis import metrics
 from mnist_jax.data import splits as data_splits
-from mnist_jax.data.splits import Split
+from mnist_jax.data.splits import Split, Splits
 from mnist_jax.runs import restore, space
 from mnist_jax.runs.loop import Trained
 from mnist_jax.runs.select import Selection
@@ -100,40 +100,62 @@ def pool(diagrams: Sequence[Sequence[Row]]) -> list[Row]:
     return bins
 
 
-def evaluate_run(workdir: Path, split: str, log: Log = print) -> tuple[list[int], Row]:
-    """Evaluate a run on a split of its data: its best epoch, or the trials of its chosen setting.
+def evaluate_run(
+    workdir: Path, split: str, log: Log = print, data: Mapping[str, Any] | None = None
+) -> tuple[list[int], Row]:
+    """Evaluate a run on a split: its best epoch, or the trials of its chosen setting.
 
     Args:
       workdir: of the run. A plain run may still be training; a sweep has to be finished.
       split: "train", "val" or "test".
       log: prints warnings of damaged checkpoints.
+      data: keys of `config.data` that replace the run's; with a `name` the run may have been
+        trained on other data.
 
     Returns:
-      The best epoch of each evaluated trial, and their combined report with the number of
-      `examples` and, of several trials, the `accuracies`.
+      The best epoch of each evaluated trial, and their combined report with the `dataset`, the
+      `split`, the number of `examples` and, of several trials, the `accuracies`.
 
     Raises:
-      UserError: there is no such run, its data has changed, or the split is empty.
+      UserError: there is no such run, its data has changed, the data has another number of
+        classes, or the split is empty.
     """
 
-    def read() -> tuple[restore.Restored, tuple[str, ...], Split]:
+    def read() -> tuple[restore.Restored, Splits]:
         config, fingerprint = files.read_config(workdir)
-        chosen = files.read_summary(workdir)["chosen"] if space.is_sweep(config) else 0
-        examples = data_splits.load(config)
-        if examples.fingerprint != fingerprint:
+        finished = space.is_sweep(config) or (workdir / files.SUMMARY).exists()
+        summary = files.read_summary(workdir) if finished else {}
+        requested = config.copy_and_resolve_references()
+        requested.data.update(data or {})
+        requested.train.batch_size = 1  # the data need not be enough for training
+        if split == "test":
+            requested.data.val_size = 0.0
+        examples = data_splits.load(requested, log)
+        if "name" not in (data or {}) and examples.fingerprint != fingerprint:
             raise UserError(
-                f"{workdir}: was trained on other data than the {examples.name} found here"
+                f"{workdir}: was trained on other data than the {examples.name} found here; "
+                "--config.data.name evaluates it on other data"
             )
-        part: Split = getattr(examples, split)
-        if not len(part.labels):
+        if not len(getattr(examples, split).labels):
             why = "cross-validation" if config.sweep.folds else "config.data.val_size is 0"
             raise UserError(f"{workdir}: has no {split} examples ({why})")
-        sizes = len(examples.class_names), len(examples.train.labels)
-        return restore.best(workdir, config, sizes, chosen, log), examples.class_names, part
+        count, names = len(examples.class_names), summary.get("class_names")
+        if names and len(names) != count:
+            raise UserError(
+                f"{examples.name}: has {count} classes, but {workdir} was trained to tell "
+                f"{len(names)} apart; give data with the same classes"
+            )
+        if names and tuple(names) != examples.class_names:
+            log(f"{examples.name}: its classes have other names than those of the run")
+        num_train = summary.get("num_train", config.train.batch_size)  # no matter once trained
+        chosen = summary.get("chosen", 0)
+        return restore.best(workdir, config, (count, num_train), chosen, log), examples
 
-    restored, class_names, part = multihost.on_first_process(read)
-    _, reports = evaluate_nets(restored.recipe, restored.nets, part, class_names)
-    found = {"examples": len(part.labels), **combine(reports)}
+    restored, examples = multihost.on_first_process(read)
+    part: Split = getattr(examples, split)
+    _, reports = evaluate_nets(restored.recipe, restored.nets, part, examples.class_names)
+    about = {"dataset": examples.name, "split": split, "examples": len(part.labels)}
+    found = {**about, **combine(reports)}
     if len(reports) > 1:
         found["accuracies"] = [report["accuracy"] for report in reports]
     return restored.epochs, found

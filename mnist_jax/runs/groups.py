@@ -1,6 +1,7 @@
 """Groups: trials that share a program, what they need on the devices, and how they are trained."""
 
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -33,6 +34,7 @@ class Group(NamedTuple):
     epochs: int
     settings: Sequence[int]  # of each trial
     single: bool  # the only trial of its run
+    init_from: Path | None = None  # the run whose net the trials start from
 
 
 def make(
@@ -64,6 +66,7 @@ def make(
         epochs=space.config_of(config, trials[0]).train.epochs,
         settings=[trial.setting for trial in trials],
         single=len(trials) == 1 and not space.is_sweep(config),
+        init_from=Path(config.init_from) if config.init_from else None,
     )
 
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mnist_jax.runs import restore
 from mnist_jax.runs.groups import Group
 from mnist_jax.runtime import background, multihost, progress, sharding, xla
 from mnist_jax.runtime.progress import Log
@@ -72,6 +73,9 @@ def train_group(
     with writer:
         if last := multihost.on_first_process(lambda: writer.resume(states)):
             states, rows, done = last.state, last.history, last.epoch
+        elif source := group.init_from:
+            net = multihost.on_first_process(lambda: restore.start(source, log))
+            states = restore.start_from(states, net, source)
         left = ~np.isin(group.settings, [*dropped])
         active = states.active & left
         todo = range(done + 1, (until or group.epochs) + 1)

@@ -26,6 +26,7 @@ from mnist_jax.types import UserError, plain
 
 _SWITCHED = ("optim.clip", "optim.ema")  # of which 0 is another program
 _SOURCES = ("settings", "grid", "random")  # of settings; one of them at most
+_PLANNED = ("cosine", "one_cycle")  # schedules over all epochs
 _SWEPT = ("model.", "train.", "optim.")  # what settings may override
 
 
@@ -132,6 +133,11 @@ def groups(config: ConfigDict, trials: Sequence[Trial]) -> list[list[int]]:
         fixed |= {key: plain[key] > 0 for key in _SWITCHED}
         found.setdefault(json.dumps(fixed, sort_keys=True), []).append(i)
     return list(found.values())
+
+
+def can_extend(config: ConfigDict) -> bool:
+    """Return whether more epochs leave the first ones as they are, in all trials."""
+    return all(config_of(config, t).optim.schedule not in _PLANNED for t in expand(config))
 
 
 def refit(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import jax
@@ -19,7 +20,7 @@ from mnist_jax.runs.evaluation import Evaluated
 from mnist_jax.runs.select import Run, Selection
 from mnist_jax.runtime import provenance
 from mnist_jax.train import evaluate
-from mnist_jax.types import Row
+from mnist_jax.types import Row, printable
 
 _ENSEMBLE_SIZES = (1, 2, 3, 5, 10, 20, 50, 100)
 
@@ -49,8 +50,12 @@ def summarize(
     rows = [row for row in selection.rows if row["setting"] == selection.chosen]
     accuracies = [row["val_accuracy"] for row in rows if row["val_accuracy"] is not None]
     return {
-        "dataset": splits.name,
-        "requested_dataset": splits.requested or splits.name,
+        "dataset": printable(splits.name),
+        "requested_dataset": printable(splits.requested or splits.name),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "name": printable(run.workdir.absolute().name),
+        "directory": printable(str(run.workdir.absolute())),
+        "init_from": config.init_from and printable(config.init_from),
         "model": config.model.name,
         "seed": config.seed,
         "num_params": sum(x.size for x in params) // len(final.group.settings),
@@ -66,6 +71,7 @@ def summarize(
         **_noisy_psnr(config, splits),
         **({"test_macro_f1": report["macro"]["f1"]} if selection.score == "macro_f1" else {}),
         "class_names": list(splits.class_names),
+        "image_kind": splits.kind,
         **(_of_trials(run, selection, tested, outer) if space.is_sweep(config) else {}),
         "train_seconds": train_seconds,
         "compile_seconds": compile_seconds,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from mnist_jax.runs import (
     evaluation,
     explain,
     groups,
+    restore,
     select,
     space,
     summary,
@@ -34,6 +36,7 @@ from mnist_jax.runs.space import Trial
 from mnist_jax.runtime import multihost
 from mnist_jax.runtime.progress import Log
 from mnist_jax.train import evaluate
+from mnist_jax.train import trials as vmapped
 from mnist_jax.types import UserError
 from mnist_jax.workdir import files, tensorboard, writer
 
@@ -70,6 +73,8 @@ def train_run(
     run = Run(config, examples, workdir, log)
     trials = space.expand(config)
     _check(run, trials)
+    if config.init_from:
+        _check_start(run, trials, overwrite)
     with ExitStack() as stack:
         finished = multihost.on_first_process(lambda: _prepare(run, overwrite, stack))
         if finished:
@@ -130,7 +135,8 @@ def _prepare(run: Run, overwrite: bool, stack: ExitStack) -> dict[str, Any] | No
     """Lock the workdir while `stack` is open, and prepare it; return a finished run's summary."""
     stack.enter_context(files.locked(run.workdir))
     config = run.config.to_dict()
-    files.prepare(run.workdir, config, run.splits.fingerprint, overwrite=overwrite)
+    extends, fingerprint = space.can_extend(run.config), run.splits.fingerprint
+    files.prepare(run.workdir, config, fingerprint, overwrite=overwrite, extends=extends)
     path = run.workdir / files.SUMMARY
     return files.read_json(path) if path.exists() else None
 
@@ -166,6 +172,33 @@ def _check(run: Run, trials: Sequence[Trial]) -> None:
             if sweep.folds:  # and the training that follows
                 setting = trials[indices[0]].setting
                 groups.make_plan(*space.refit(config, trials, setting), part)
+
+
+def _check_start(run: Run, trials: Sequence[Trial], overwrite: bool) -> None:
+    """Raise UserError, before anything is written, if trials cannot start from another run."""
+
+    def check() -> None:
+        config, source = run.config, Path(run.config.init_from)
+        if source.resolve() == run.workdir.resolve():
+            raise UserError(f"config.init_from={source}: is the workdir itself; give another one")
+        if (run.workdir / files.CONFIG).exists() and not overwrite:
+            return  # it has started already, or will when the first checkpoint is missing
+        theirs, fingerprint = files.read_config(source)
+        same = all(theirs.data[key] == config.data[key] for key in ("val_size", "split_seed"))
+        validates = config.sweep.folds or (config.data.val_size and not same)
+        if fingerprint == run.splits.fingerprint and validates:
+            raise UserError(
+                f"config.init_from={source}: was trained on examples that this run would validate "
+                "on; take its config.data.val_size and config.data.split_seed, and no folds"
+            )
+        net = restore.start(source, run.log)
+        for indices in space.groups(config, trials):
+            own = [trials[i] for i in indices]
+            plan = groups.make_plan(config, own, run.splits)
+            states = jax.eval_shape(partial(vmapped.init, plan), groups.stack(config, own))
+            restore.start_from(states, net, source)
+
+    multihost.on_first_process(check)
 
 
 def _introduction(run: Run, trials: Sequence[Trial]) -> str:

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from mnist_jax.types import UserError
+from mnist_jax.types import UserError, printable
 
 Main = Callable[[Sequence[str]], int]
 
@@ -25,7 +25,7 @@ def command(main: Main) -> Main:
             sys.stdout.flush()
             return code
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {printable(str(error))}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)

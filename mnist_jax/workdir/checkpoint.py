@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy as preservation_policy_lib
 
 from mnist_jax.types import PyTree, UserError
@@ -109,6 +110,24 @@ def save(
             f"{manager.directory}: epoch {epoch} is not saved, because epoch "
             f"{manager.latest_step()} exists; resume from it, or start again with --overwrite"
         )
+
+
+def verify(manager: ocp.CheckpointManager, epoch: int) -> None:
+    """Wait for the save of an epoch and read it back; remove it if it is damaged.
+
+    Raises:
+        CheckpointError: The save failed, or the checkpoint cannot be read back.
+    """
+    wait(manager)
+    path = Path(manager.directory, str(epoch))
+    try:
+        _read(manager, epoch)
+    except Exception as error:  # Orbax, tensorstore and json raise any type for damage
+        shutil.rmtree(path, ignore_errors=True)
+        raise CheckpointError(
+            f"{path}: cannot be read back after it was saved ({_line(error)}); give another "
+            "--workdir"
+        ) from error
 
 
 def wait(manager: ocp.CheckpointManager) -> None:
@@ -232,6 +251,23 @@ def _explained(directory: Any) -> Iterator[None]:
             "make room or give access, then run again to resume"
         ) from error
 
+
+_glob_of_patterns = epath.gpath.PosixGPath.glob
+
+
+def _glob(self: epath.Path, pattern: str) -> Iterator[epath.Path]:
+    """Match a pattern in a directory, as pathlib does.
+
+    etils, through which Orbax looks for what it has written, reads the directory's own name as a
+    pattern as well, and so finds nothing in `course [2026]`.
+    """
+    local = Path(self)
+    if not local.is_dir():  # a bucket
+        return _glob_of_patterns(self, pattern)
+    return map(type(self), local.glob(pattern))
+
+
+epath.gpath.PosixGPath.glob = _glob
 
 _NOISE = ("Metadata file does not", "Waiting for previous save")
 

@@ -33,6 +33,8 @@ _RESULTS = (
     *(METRICS, TRIALS, TENSORBOARD, CHECKPOINTS),
 )
 
+_EPOCHS = "config.train.epochs"
+
 
 @contextmanager
 def locked(workdir: Path) -> Iterator[None]:
@@ -42,8 +44,14 @@ def locked(workdir: Path) -> Iterator[None]:
       workdir: created if it is not there.
 
     Raises:
-      UserError: another run is at work there, or it cannot be created.
+      UserError: another run is at work there, or it cannot be created or hold checkpoints.
     """
+    name = os.fsencode(workdir.absolute()).decode(errors="replace")
+    if "\\" in name or "\N{REPLACEMENT CHARACTER}" in name:  # TensorStore could not use it
+        raise UserError(
+            f"{workdir}: its path has a backslash or bytes that are not UTF-8, where no checkpoint "
+            "can be kept; give another --workdir"
+        )
     try:
         if not workdir.exists():
             workdir.mkdir(parents=True, exist_ok=True)
@@ -66,8 +74,15 @@ def locked(workdir: Path) -> Iterator[None]:
         os.close(directory)
 
 
-def prepare(workdir: Path, config: Mapping[str, Any], fingerprint: str, *, overwrite: bool) -> None:
-    """Makes the directory this config's: new, to be resumed, or finished.
+def prepare(
+    workdir: Path,
+    config: Mapping[str, Any],
+    fingerprint: str,
+    *,
+    overwrite: bool,
+    extends: bool = False,
+) -> None:
+    """Makes the directory this config's: new, to be resumed, to be trained longer, or finished.
 
     What a killed run was writing there when it was killed is removed.
 
@@ -76,6 +91,7 @@ def prepare(workdir: Path, config: Mapping[str, Any], fingerprint: str, *, overw
       config: a plain dict.
       fingerprint: of the data; `config.json` holds it with the config.
       overwrite: delete the run that is there, and nothing that it did not make.
+      extends: the run that is there may have had fewer epochs, because its first ones are the same.
 
     Raises:
       UserError: it holds another config's run or other people's files, or cannot be written.
@@ -86,13 +102,23 @@ def prepare(workdir: Path, config: Mapping[str, Any], fingerprint: str, *, overw
         temporary = [f for f in found if atomic.target_name(f) in (CONFIG, *_RESULTS)]
         if there is None and len(found) > len(temporary):
             raise UserError(f"{workdir}: holds files but no run; give another --workdir")
+        longer = False
         if there is not None and not overwrite:
-            _check_same(workdir, there, config, fingerprint)
+            longer = _check_same(workdir, there, config, fingerprint)
+            if longer and not extends:
+                raise UserError(
+                    f"{workdir}: was planned for fewer epochs, and its learning rate has fallen "
+                    "accordingly (config.optim.schedule); give another --workdir, where "
+                    f"--config.init_from={workdir} starts from its best epoch"
+                )
         for path in temporary:
             path.unlink()
-        if there is None or overwrite:
-            for path in (workdir / name for name in _RESULTS):
+        if there is None or overwrite or longer:
+            kept = (CHECKPOINTS,) if longer else ()
+            for path in (workdir / name for name in _RESULTS if name not in kept):
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        # A run that is resumed after its data has moved stores the new place.
+        if there is None or overwrite or configs.differences(there, config):
             write(workdir / CONFIG, to_json({**config, FINGERPRINT: fingerprint}))
     except OSError as error:
         raise _not_writable(workdir, error) from error
@@ -160,17 +186,33 @@ def _check_version(workdir: Path, stored: Mapping[str, Any]) -> None:
 
 def _check_same(
     workdir: Path, there: dict[str, Any], config: Mapping[str, Any], fingerprint: str
-) -> None:
+) -> bool:
+    """Refuse another config's run; return whether this config only has more epochs."""
     _check_version(workdir, there)
-    other_data = there.pop(FINGERPRINT) != fingerprint
-    differ = [f"config.{key}" for key in configs.differences(there, config)]
-    if other_data and not differ:
+    same_data = there.pop(FINGERPRINT) == fingerprint
+    stored = _with_defaults(there)
+    differ = [f"config.{key}" for key in configs.differences(stored, config, same_data=same_data)]
+    more = config["train"]["epochs"] > stored["train"]["epochs"]
+    if differ == [_EPOCHS] and more and same_data:
+        return True
+    if not same_data and not differ:
         differ = ["the data (another fingerprint)"]
     if differ:
         raise UserError(
             f"{workdir}: holds another run, which differs in {', '.join(differ)}; "
             "give another --workdir, or --overwrite to start anew"
         )
+    return False
+
+
+def _with_defaults(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the keys that are newer than a stored config, with their defaults."""
+
+    def fill(default: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        sections = [k for k, v in default.items() if isinstance(v, Mapping) and k in given]
+        return {**default, **given, **{k: fill(default[k], given[k]) for k in sections}}
+
+    return fill(configs.default().to_dict(), stored)
 
 
 def write(path: Path, content: str | bytes) -> None:

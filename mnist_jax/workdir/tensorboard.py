@@ -15,7 +15,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 
-from mnist_jax.types import UserError
+from mnist_jax.types import UserError, printable
 
 
 class TensorBoard:
@@ -72,7 +72,7 @@ class TensorBoard:
           UserError: the disk is full.
         """
         plain = {
-            key: value if isinstance(value, bool | int | float | str) else str(value)
+            key: value if isinstance(value, bool | int | float) else printable(str(value))
             for key, value in hparams.items()
         }
         self._write(

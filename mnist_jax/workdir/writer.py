@@ -25,6 +25,7 @@ class Writer(ExitStack):
         """Remember the directory of the checkpoints, and the workdir of a plain run."""
         super().__init__()
         self.directory, self.log, self.workdir = directory, log, workdir
+        self.verified = False
 
     def resume(self, like: PyTree) -> Checkpoint | None:
         """Open the directory; return the newest complete checkpoint, or None if there is none.
@@ -42,12 +43,15 @@ class Writer(ExitStack):
         return last
 
     def save(self, epoch: int, states: PyTree, rows: list[Row]) -> None:
-        """Save an epoch; its checkpoint is written in the background.
+        """Save an epoch; its checkpoint is written in the background, and the first is read back.
 
         Raises:
-          UserError: the disk is full.
+          UserError: the disk is full, or the first checkpoint cannot be read back.
         """
         checkpoint.save(self.manager, epoch, states, rows)
+        if not self.verified:
+            checkpoint.verify(self.manager, epoch)
+            self.verified = True
         if self.workdir:
             files.write(self.workdir / files.METRICS, files.to_rows(rows))
             self.board.epoch(rows[-1])

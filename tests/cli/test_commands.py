@@ -1,7 +1,9 @@
 """The commands, as a person meets them: what they print and leave behind."""
 
 import json
+import os
 import re
+import shlex
 import shutil
 import signal
 from pathlib import Path
@@ -12,6 +14,7 @@ from shell import CNN, DIGITS, LINEAR, MLP, STUDY, content, refusal, typed
 
 from mnist_jax import main
 from mnist_jax.cli import commands, flags
+from mnist_jax.compare import __main__ as compare
 from mnist_jax.data import splits
 from mnist_jax.runs import training
 from mnist_jax.runtime import progress
@@ -115,6 +118,8 @@ def test_overwrite_starts_anew(finished, tmp_path):
         ("digits", "cnn-digits-s5"),
         ("csv:/some/where/train.v2.csv.gz", "cnn-csv-train-s5"),
         ("csv:train.csv", "cnn-csv-train-s5"),
+        ("csv:./some/../train.csv", "cnn-csv-train-s5"),
+        ("images:some/shapes/", "cnn-images-shapes-s5"),
         ("emnist/letters", "cnn-emnist-letters-s5"),
     ],
 )
@@ -140,22 +145,24 @@ def test_the_name_of_a_run_says_what_it_is(here, monkeypatch, dataset, name):
         ([], "linear-digits-s0"),
         # Other values than those of configs/linear.py:digits.
         (["--config.data.name=digits"], "linear-digits-s0-data-digits"),
+        (["--config.data.name=csv:./some/../t.csv"], "linear-digits-s0-data-csv-t"),
         (["--config.seed=2", "--config.data.archives=there"], "linear-digits-s2"),
         (["--config.task.name=binary", "--config.task.loss=hinge"],
          "linear-digits-s0-task-binary-loss-hinge"),
         (["--config.model.name=mlp", "--config.model.widths=64,32"],
-         "linear-digits-s0-model-mlp-widths-64-32"),
+         "linear-digits-s0-model-mlp-widths-64x32"),
         (["--config.train.epochs=3", "--config.train.epochs=4"], "linear-digits-s0-epochs-4"),
         (["--config.sweep.seeds=3"], "linear-digits-s0-3-trials"),
+        (["--config.sweep.folds=4"], "linear-digits-s0-folds-4-4-trials"),
         (["--config.sweep.folds=4", "--config.sweep.share_batches"],
-         "linear-digits-s0-folds-4-share_batches-True-4-trials"),
+         "linear-digits-s0-nyof-4-trials"),
     ],
 )  # fmt: skip
 def test_a_run_is_named_after_what_its_command_overrides(argv, name):
     assert commands.run_name(flags.parse([DIGITS, *argv]), "digits") == name
 
 
-def test_long_names_are_cut_and_stay_apart():
+def test_names_are_short_and_stay_apart():
     rates = '{"optim.learning_rate": [1e-3, 3e-3, 1e-2], "optim.weight_decay": [0, %s]}'
     grids = (rates % decay for decay in (1, 2))
     one, other = (
@@ -163,8 +170,34 @@ def test_long_names_are_cut_and_stay_apart():
         for grid in grids
     )
     assert one != other
-    assert one[:50] == other[:50]
-    assert re.fullmatch(r"[\w.+-]{60,110}", one)
+    for name in (one, other):
+        assert re.fullmatch(r"linear-digits-s0-[a-z]{4}-6-trials", name)
+    names = {
+        commands.run_name(flags.parse([DIGITS, *argv]), "digits")
+        for argv in (
+            ["--config.model.name=mlp", "--config.model.widths=64,32"],
+            ["--config.model.name=mlp", "--config.model.widths=6432"],
+            ["--config.task.name=binary", "--config.task.positive=3,1"],
+            ["--config.task.name=binary", "--config.task.positive=31"],
+            ["--config.task.name=one_vs_one", "--config.task.loss=hinge"],
+            ["--config.data.archives=[x]", "--config.optim.learning_rate=1e-05"],
+        )
+    }
+    assert len(names) == 6
+    assert all(re.fullmatch(r"[a-zA-Z0-9_.-]{1,45}", name) for name in names)
+
+
+def test_a_data_sets_file_of_any_name_makes_a_name_to_type():
+    assert commands.run_name(flags.parse([DIGITS]), f"csv:{ODD}") == "linear-csv-d-31m-s0"
+
+
+def test_a_name_is_a_directory_in_runs(here, capsys):
+    assert flags.parse([DIGITS, "--name=first"]).workdir == Path("runs", "first")
+    assert flags.parse(["--mode=evaluate", "--name=first"]).workdir == Path("runs", "first")
+    for name in ("a/b", "/a", "..", ".", "", "a/"):
+        assert "is not the name of a directory" in refusal(capsys, DIGITS, f"--name={name}")
+    assert "drop it or --workdir" in refusal(capsys, DIGITS, "--name=a", "--workdir=b")
+    assert list(here.iterdir()) == []
 
 
 def test_a_run_without_validation(here, capsys):
@@ -191,7 +224,8 @@ def test_a_run_that_is_stopped_says_how_to_go_on(here, monkeypatch, capsys, sign
     out, err = capsys.readouterr()
     saved, command = out.splitlines()
     assert saved == "stopped after epoch 1 of 2, which is saved; to resume:"
-    assert command == f"  python -m mnist_jax.main {DIGITS} '--workdir=a b'"
+    started = shlex.join(commands.program())
+    assert command == f"  {started} {DIGITS} '--workdir=a b'"
     assert err == ""
 
 
@@ -202,6 +236,49 @@ def test_a_run_that_is_stopped_at_once_is_no_crash(here, monkeypatch, capsys):
     monkeypatch.setattr(training, "train_run", run)
     assert main.main([DIGITS]) == 130
     assert capsys.readouterr().err.count("\n") == 1
+
+
+ODD = os.fsdecode(b"d\xe9\x1b[31m\n\x07")  # not UTF-8, an escape sequence, control characters
+
+
+def write_csv(path: Path, count: int) -> None:
+    """Write images of noise."""
+    rows = np.random.default_rng(0).integers(0, 256, (count, 785))
+    rows[:, 0] = np.arange(count) % 10
+    header = ",".join(["label", *(f"pixel{i}" for i in range(784))])
+    with path.open("wb") as file:
+        np.savetxt(file, rows, "%d", ",", header=header, comments="")
+
+
+def assert_printable(capsys) -> str:
+    """Return what was printed, and check that nothing in it moves the cursor or the encoder."""
+    out, err = capsys.readouterr()
+    for line in (out + err).split("\n"):
+        assert line.isprintable(), ascii(line)
+        line.encode()
+    return out
+
+
+def test_names_that_cannot_be_printed(here, capsys):
+    """They crashed finished trainings and `compare`, and reached the terminal."""
+    write_csv(here / f"{ODD}.csv", 200)
+    options = [f"{LINEAR}:csv:{ODD}.csv", "--config.train.epochs=1", "--config.train.batch_size=8"]
+    run = "run\x1b[31m\n"
+    assert main.main([*options, f"--workdir={run}"]) == 0
+    assert "csv:d\N{REPLACEMENT CHARACTER}" in assert_printable(capsys)
+    summary = (here / run / "summary.json").read_text()
+    assert json.loads(summary)["dataset"].isprintable()
+    page = (here / run / "report.html").read_bytes().decode()
+    assert not set(page) & {"\x1b", "\x07"}
+    assert main.main([*options, f"--workdir={run}"]) == 0  # the same data and directory again
+    assert main.main(["--mode=evaluate", f"--workdir={run}"]) == 0
+    assert compare.main([run, run]) == 0
+    assert_printable(capsys)
+    assert "\x1b" not in (here / "compare.html").read_text()
+    assert main.main([*options, "--config.seed=1", f"--workdir={run}"]) == 2
+    assert main.main([f"--config={ODD}.py"]) == 2
+    assert compare.main([ODD, ODD]) == 2
+    assert assert_printable(capsys) == ""
 
 
 # No data
@@ -259,8 +336,9 @@ def evaluated(capsys, run: Path, split: str) -> tuple[dict[str, str], dict[str, 
     first, _, header, *rows = out.splitlines()
     assert header.split() == ["class", "precision", "recall", "f1", "support"]
     pattern = (
-        rf"{re.escape(str(run))}: epoch (?P<epoch>\d+) on {split}: accuracy (?P<accuracy>[\d.]+)%  "
-        r"errors (?P<errors>[\d,]+) of (?P<total>[\d,]+)  loss (?P<loss>[\d.]+)  "
+        rf"{re.escape(str(run))}: epoch (?P<epoch>\d+) on the {split} split of digits: "
+        r"accuracy (?P<accuracy>[\d.]+)%  errors (?P<errors>[\d,]+) of (?P<total>[\d,]+)  "
+        r"loss (?P<loss>[\d.]+)  "
         r"top-2 (?P<top2>[\d.]+)%  calibration error (?P<ece>[\d.]+)"
     )
     match = re.fullmatch(pattern, first)
@@ -325,8 +403,8 @@ def test_evaluation_of_a_sweep_is_of_the_trials_of_its_chosen_setting(here, caps
     assert main.main(["--mode=evaluate", "--workdir=run"]) == 0
     first, _, _, *rows = capsys.readouterr().out.splitlines()
     assert first.startswith(
-        f"run: mean of 2 trials on test: accuracy {100 * accuracy['mean']:.2f}%  "
-        f"errors {summary['test_errors']:,.5g} of 360  "
+        "run: mean of 2 trials on the test split of digits: "
+        f"accuracy {100 * accuracy['mean']:.2f}%  errors {summary['test_errors']:,.5g} of 360  "
     )
     for line, row in zip(rows, summary["per_class"], strict=False):
         assert line.split()[:2] == [row["name"], f"{row['precision']:.4f}"]
@@ -339,6 +417,53 @@ def test_evaluation_on_other_data_is_refused(finished, tmp_path, capsys):
     (copy / "config.json").write_text(json.dumps({**stored, "data_fingerprint": "another"}))
     message = refusal(capsys, "--mode=evaluate", f"--workdir={copy}")
     assert "was trained on other data than the digits found here" in message
+
+
+def test_evaluation_on_the_data_that_is_asked_for(finished, tmp_path, capsys):
+    path = tmp_path / "mine.csv"
+    write_csv(path, 80)  # too few to validate
+    count = 16
+    before = content(finished)
+    lines = []
+    for asked in ([f"--config.data.name=csv:{path}"], [f"{LINEAR}:csv:{path}"]):
+        assert main.main(["--mode=evaluate", f"--workdir={finished}", *asked]) == 0
+        lines.append(capsys.readouterr().out.splitlines()[0])
+    assert lines[0] == lines[1]
+    told = rf"on the test split of csv:{re.escape(str(path))}: accuracy (.*)%  errors .* of "
+    accuracy = float(re.search(told + f"{count}  ", lines[0])[1])
+    assert accuracy < 100 * read(finished)["test_accuracy"]
+    assert content(finished) == before
+
+
+def test_evaluation_on_data_of_other_classes_is_refused(finished, tmp_path, capsys):
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    names = [*read(copy)["class_names"], "eleven"]
+    (copy / "summary.json").write_text(json.dumps(read(copy) | {"class_names": names}))
+    message = refusal(capsys, "--mode=evaluate", f"--workdir={copy}", DIGITS)
+    assert message.startswith(f"digits: has 10 classes, but {copy} was trained to tell 11 apart")
+
+
+@pytest.mark.parametrize(
+    ("flag", "named"),
+    [
+        ("--overwrite", "--overwrite"),
+        ("--summary", "--summary"),
+        ("--config.train.epochs=3", "--config.train.epochs"),
+        ("--config.data.val_size=0.3", "--config.data.val_size"),
+        ("--noconfig.data.offline_fallback", "--config.data.offline_fallback"),
+    ],
+)
+@pytest.mark.parametrize("config", [[], [DIGITS]])
+def test_evaluation_refuses_what_it_would_ignore(finished, capsys, flag, named, config):
+    before = content(finished)
+    message = refusal(capsys, "--mode=evaluate", f"--workdir={finished}", *config, flag)
+    assert message.startswith(f"{named}: has no effect with --mode=evaluate")
+    assert content(finished) == before
+
+
+def test_training_refuses_a_split(here, capsys):
+    assert refusal(capsys, DIGITS, "--split=val").startswith("--split: has no effect")
+    assert list(here.iterdir()) == []
 
 
 def test_evaluation_before_the_first_epoch_is_refused(finished, tmp_path, capsys):

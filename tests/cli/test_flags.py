@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from shell import CNN, DIGITS, LINEAR, MLP, ROOT, content, refusal, typed
 
+from mnist_jax import list as listing
 from mnist_jax import main
 from mnist_jax.cli import commands, flags
 from mnist_jax.compare import __main__ as compare
@@ -27,14 +28,14 @@ def test_help_lists_every_flag():
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("usage: python -m mnist_jax.main --config=")
     listed = set(re.findall(r"^  --(\w+)", done.stdout, re.MULTILINE))
-    ours = {"config", "workdir", "overwrite", "summary", "mode", "split", "help"}
+    ours = {"config", "name", "workdir", "overwrite", "summary", "mode", "split", "help"}
     ours |= {"compilation_cache", "coordinator", "num_processes", "process_id", "distributed"}
     assert listed == ours
     assert {flag[2:] for flag in flags._FLAGS} == ours - {"config", "mode", "split"}
 
 
 def test_every_command_has_help_of_80_columns():
-    for command in (compare, explore, predict):
+    for command in (compare, explore, listing, predict):
         with pytest.raises(SystemExit, match="0"), redirect_stdout(io.StringIO()) as out:
             command.main(["--help"])
         name = command.__name__.removesuffix(".__main__")
@@ -65,6 +66,8 @@ print("imported:", sorted(heavy & set(sys.modules)), codes)
         ("predict.__main__", [["--help"], ["x.png", "--workdri=run"]]),
         ("compare.__main__", [["--help"], ["a", "b", "--pgae=x.html"]]),
         ("explore.__main__", [["--help"], ["--datset=digits"]]),
+        ("list", [["--help"], ["--hlep"]]),
+        ("__main__", [["--help"], ["trian"]]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -78,7 +81,7 @@ def test_help_and_mistyped_flags_import_nothing_slow(module, calls):
     assert done.stdout.splitlines()[-1] == f"imported: [] {codes}", done.stderr
     errors = done.stderr.splitlines()
     assert len(errors) == codes.count(2)
-    assert all(re.match("error: .+ did you mean (--|config)", line) for line in errors)
+    assert all(re.match("error: .+ did you mean (--|config|train)", line) for line in errors)
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h", "-help"])

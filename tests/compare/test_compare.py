@@ -147,6 +147,39 @@ def test_what_cannot_be_compared(folder, capsys, runs, message):
     assert err.count("\n") == 1
 
 
+def test_what_does_not_fit_is_skipped_and_named(folder, tmp_path, capsys):
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    for name in ("good", "goods", "poor"):
+        (runs / name).symlink_to(folder / name)
+    (runs / "compare.html").write_text("")
+    for name, file in (("other", files.CONFIG), ("lost", files.PREDICTIONS)):
+        shutil.copytree(folder / "good", runs / name)
+        (runs / name / file).unlink()
+    content = files.read_json(folder / "good" / files.CONFIG) | {files.FINGERPRINT: "another"}
+    (runs / "other" / files.CONFIG).write_text(json.dumps(content))
+    (runs / "unfinished").mkdir()
+    (runs / "unfinished" / files.CONFIG).write_text((folder / "good" / files.CONFIG).read_text())
+    code, lines, err = say(capsys, *sorted(runs.iterdir()))
+    assert code == 0
+    assert [line.partition(":")[0] for line in lines if not line.startswith(" ")] == [
+        f"{runs}/good", f"{runs}/poor", "page",
+    ]  # fmt: skip
+    reasons = {
+        "compare.html": "there is no run",
+        "goods": "has fewer than two seeds or folds in common",
+        "lost": "has lost a part",
+        "other": "has other data",
+        "unfinished": "is not finished",
+    }
+    for line, (name, reason) in zip(err.splitlines(), reasons.items(), strict=True):
+        assert line.startswith(f"skipped: {runs}/{name}: {reason}")
+    code, lines, err = say(capsys, runs / "good", runs / "lost", runs / "other")
+    assert (code, lines) == (2, [])
+    assert err.startswith(f"error: {runs}/lost: has lost a part")
+    assert err.endswith("; 1 more cannot be compared\n")
+
+
 def test_a_sweep_of_one_seed_is_a_single_training(folder):
     swept = comparison.read(folder / "swept")
     assert swept.alone

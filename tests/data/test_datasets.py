@@ -1,6 +1,5 @@
-"""Names, splits, folds, CSV files and digits; the rest is in tests/test_tfds_source.py."""
+"""Names, splits, folds, digits, and the form in which a data set is stored."""
 
-import gzip
 import subprocess
 import sys
 
@@ -152,13 +151,18 @@ def test_folds_refuse(class_sizes, k, says):
         ("kmnst", "did you mean"),
         ("csv:", "did you mean 'csv:PATH'?"),
         ("train.csv", "did you mean 'csv:PATH'?"),
+        ("images:", "did you mean 'images:DIR'?"),
+        ("image:shapes", "did you mean 'images:DIR'?"),
+        ("tests", "did you mean 'images:DIR'?"),  # a folder
         ("emnist/leters", "letters"),
         ("mnist/letters", "the configs of mnist are: none"),
         ("", "unknown data set ''"),
         ("../mnist", "unknown data set '../mnist'"),
     ],
 )
-def test_unknown_names_are_refused_with_the_nearest_one(name, says):
+def test_unknown_names_are_refused_with_the_nearest_one(name, says, tmp_path, monkeypatch):
+    (tmp_path / "tests").mkdir()
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(datasets.DataError) as error:
         datasets.check_name(name)
     assert says in message(error)
@@ -171,7 +175,7 @@ def test_known_names_pass_and_cost_no_import():
         datasets.check_name(name)
     check = (
         "import sys; from mnist_jax.data import datasets\n"
-        "for name in ('mnist', 'fashion_mnist', 'digits', 'csv:x.csv'): datasets.check_name(name)\n"
+        "for name in ('mnist', 'digits', 'csv:x.csv', 'images:x'): datasets.check_name(name)\n"
         "assert not {'tensorflow_datasets', 'sklearn', 'PIL', 'requests'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", check], check=True)
@@ -223,108 +227,89 @@ def test_digits_are_kept_and_scikit_learn_is_not_waited_for(tmp_path):
     assert done.stdout == f"{made.fingerprint} False\n"
 
 
-# --- CSV
-
-ROWS = np.random.default_rng(0).integers(0, 256, (50, 785))
-ROWS[:, 0] = np.arange(50) % 10
-LINES = [",".join(map(str, row)) for row in ROWS]
-HEADER = "label," + ",".join(f"pixel{i}" for i in range(784))
+# --- the form in which a data set is stored
 
 
-def write(path, lines, newline="\n"):
-    text = newline.join(lines) + newline
-    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
-    return f"csv:{path}"
+@pytest.fixture
+def stored(tmp_path):
+    """`stored(name)` -> a small data set that is kept under that name, as after reading."""
+
+    def store(name):
+        random = np.random.default_rng(0)
+        images = random.integers(0, 256, (30, 28, 28, 1), np.uint8)
+        labels = np.arange(30, dtype=np.int32) % 3
+        arrays = images[:20], labels[:20], images[20:], labels[20:]
+        found = datasets._dataset(name, arrays, ("a", "b", "c"))
+        datasets._write_cache(tmp_path / "mnist_jax" / f"{datasets.file_name(name)}.npz", found)
+        return found
+
+    return store
 
 
-@pytest.mark.parametrize(
-    ("file", "lines", "newline"),
-    [
-        ("plain.csv", LINES, "\n"),
-        ("header.csv", [HEADER, *LINES], "\n"),
-        ("numbered.csv", ["label," + ",".join(map(str, range(784))), *LINES], "\n"),
-        ("windows.csv", [HEADER, *LINES], "\r\n"),
-        ("marked.csv", ["\ufeff" + LINES[0], *LINES[1:]], "\n"),
-        ("spaced.csv", ["", *[line.replace(",", ", ") for line in LINES], "", " "], "\n"),
-        ("zipped.csv.gz", [HEADER, *LINES], "\n"),
-    ],
-)
-def test_csv_round_trip(tmp_path, file, lines, newline):
-    name = write(tmp_path / file, lines, newline)
-    dataset = datasets.load(name)
-    assert dataset.name == name
-    assert dataset.class_names == tuple("0123456789")
-    assert dataset.train_images.shape == (40, 28, 28, 1)
-    assert dataset.test_images.shape == (10, 28, 28, 1)
-    images = np.concatenate([dataset.train_images, dataset.test_images]).reshape(50, 784)
-    labels = np.concatenate([dataset.train_labels, dataset.test_labels])
-    got = sorted(np.column_stack([labels, images]).tolist())
-    assert got == sorted(ROWS.tolist())
-    assert sorted(dataset.test_labels.tolist()) == list(range(10))
-    assert dataset.fingerprint == datasets.load(name).fingerprint
-
-
-def spoiled(row, column, value):
-    lines = list(LINES)
-    fields = lines[row].split(",")
-    fields[column] = value
-    return [HEADER, *lines[:row], ",".join(fields), *lines[row + 1 :]]
+def upright(images):
+    return np.stack([image[..., 0].T for image in images])[..., None]
 
 
 @pytest.mark.parametrize(
-    ("lines", "says"),
+    ("name", "transposed", "turns"),
     [
-        ([HEADER, LINES[0], LINES[1] + ",7", LINES[2]], "line 3: 786 columns instead of 785"),
-        ([LINES[0], "", LINES[1].rpartition(",")[0]], "line 3: 784 columns instead of 785"),
-        ([line.partition(",")[2] for line in LINES], "line 1: 784 columns instead of 785"),
-        (["this", "is no", "table"], "line 2: 1 columns instead of 785"),
-        (spoiled(0, 0, "10"), "line 2: column 1: label 10 is outside 0..9"),
-        (spoiled(3, 0, "-1"), "line 5: column 1: label -1 is outside 0..9"),
-        (spoiled(4, 7, "256"), "line 6: column 8: pixel 256 is outside 0..255"),
-        (spoiled(4, 784, "-3"), "line 6: column 785: pixel -3 is outside 0..255"),
-        (spoiled(4, 784, "99999999"), "line 6: column 785: pixel 99999999 is outside 0..255"),
-        (spoiled(5, 2, "3.0"), "line 7: column 3: pixel '3.0' is not an integer"),
-        (spoiled(5, 2, ""), "line 7: column 3: pixel '' is not an integer"),
-        (spoiled(5, 2, "1_0"), "line 7: column 3: pixel '1_0' is not an integer"),
-        (spoiled(5, 0, "seven"), "line 7: column 1: label 'seven' is not an integer"),
-        (spoiled(5, 2, "9" * 5000), "line 7: column 3: pixel '99999999999999999999' is not"),
-        (spoiled(0, 2, "x")[1:], "line 1: column 3: pixel 'x' is not an integer"),
-        ([], "holds no examples"),
-        ([HEADER], "holds no examples"),
-        (LINES[:9], "too few examples for a test split"),
-        (
-            [line for line in LINES[9:] if not line.startswith("0,")] + LINES[:1],
-            "too few examples for a test split: val_size=0.2: leaves",
-        ),
+        ("emnist/letters", None, True),
+        ("emnist/letters", False, False),
+        ("emnist", None, True),
+        ("mnist", None, False),
+        ("kmnist", True, True),
     ],
 )
-def test_csv_refuses_by_line(tmp_path, lines, says):
-    name = write(tmp_path / "bad.csv", lines)
+def test_images_are_upright(stored, tmp_path, name, transposed, turns):
+    kept = stored(name)
+    found = datasets.load(name, datasets.Format(transposed=transposed), data_dir=str(tmp_path))
+    for images, before in ((found[1], kept[1]), (found[3], kept[3])):
+        np.testing.assert_array_equal(images, upright(before) if turns else before)
+    assert (found.fingerprint == kept.fingerprint) == (not turns)
+    assert found.train_labels.tolist() == kept.train_labels.tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *((name, "digits") for name in ("mnist", "digits", "kmnist", "emnist/letters")),
+        *((name, "objects") for name in ("fashion_mnist", "cifar10", "mnist_corrupted/fog")),
+    ],
+)
+def test_the_kind_of_images_is_known_by_the_data_set(stored, tmp_path, name, kind):
+    stored(name)
+    assert datasets.load(name, data_dir=str(tmp_path)).kind == kind
+    for other in ("digits", "objects"):
+        form = datasets.Format(kind=other)
+        assert datasets.load(name, form, data_dir=str(tmp_path)).kind == other
+
+
+def test_classes_may_be_named(stored, tmp_path):
+    stored("mnist")
+    form = datasets.Format(class_names=("cat", "dog", 3))
+    assert datasets.load("mnist", form, data_dir=str(tmp_path)).class_names == ("cat", "dog", "3")
+    for names in (("cat", "dog"), ("cat", "dog", "cat")):
+        form = datasets.Format(class_names=names)
+        with pytest.raises(datasets.DataError) as error:
+            datasets.load("mnist", form, data_dir=str(tmp_path))
+        assert message(error) == (
+            "config.data.class_names: give 3 different names, one for each class of mnist"
+        )
+
+
+@pytest.mark.parametrize("key", ["label_column", "pixel_max"])
+def test_what_only_a_csv_has_is_refused_for_other_data(key):
+    form = datasets.Format(**{key: {"label_column": "last", "pixel_max": 16}[key]})
     with pytest.raises(datasets.DataError) as error:
-        datasets.load(name)
-    assert says in message(error)
-    assert "bad.csv" in message(error)
+        datasets.load("digits", form)
+    assert message(error) == f"config.data.{key}: digits has none, only csv:PATH; give None"
 
 
-@pytest.mark.parametrize(
-    ("file", "content"),
-    [
-        ("missing.csv", None),
-        ("picture.csv", b"\x89PNG\xff\xfe"),
-        ("cut.csv.gz", gzip.compress("\n".join(LINES).encode())[:5000]),
-        ("spoiled.csv.gz", gzip.compress(b"1,2,3")[:10] + b"\xff" * 30),
-    ],
-    ids=["missing", "binary", "cut", "spoiled"],  # gzip's time stamps are no names
-)
-def test_csv_refuses_unreadable_files(tmp_path, file, content):
-    if content is not None:
-        (tmp_path / file).write_bytes(content)
-    with pytest.raises(datasets.DataError) as error:
-        datasets.load(f"csv:{tmp_path / file}")
-    assert f"{tmp_path / file}: cannot be read" in message(error)
-
-
-def test_csv_of_kaggle_size(tmp_path):
-    name = write(tmp_path / "train.csv", [HEADER, *LINES * 840])
-    dataset = datasets.load(name)
-    assert len(dataset.train_labels) + len(dataset.test_labels) == 42_000
+def test_a_name_for_files_does_not_depend_on_how_a_path_is_spelled(tmp_path, monkeypatch):
+    (tmp_path / "shapes").mkdir()
+    monkeypatch.chdir(tmp_path / "shapes")
+    for path in (".", "../shapes", "../shapes/", f"{tmp_path}/shapes", "./../shapes/."):
+        assert datasets.file_name(f"images:{path}") == "images-shapes"
+    for path in ("t.csv", "./t.csv", "../shapes/t.csv", "/x/t.csv.gz"):
+        assert datasets.file_name(f"csv:{path}") == "csv-t"
+    assert datasets.file_name("emnist/letters") == "emnist-letters"

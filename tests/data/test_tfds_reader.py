@@ -107,6 +107,16 @@ def test_archives_are_prepared_in_silence(tiny, tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_the_first_use_is_announced_on_the_terminal(tiny, tmp_path, capfd):
+    """Which is the place of what tfds prints while it is at work, and that is not shown."""
+    tiny(log=print)
+    out, err = capfd.readouterr()
+    assert out.startswith(f"tiny_mnist: first use: preparing it in {tmp_path}/data, once; ")
+    assert (out.count("\n"), err) == (1, "")
+    tiny(log=print)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_archives_may_come_from_the_environment(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("MNIST_JAX_ARCHIVES", str(tmp_path / "archives"))
     assert is_tiny(tiny(archives=None))

@@ -7,6 +7,8 @@ import os
 import resource
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -18,7 +20,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.image_classification import mnist as official
 from tiny_builders import TinyMnist, archived_tiny, is_tiny, message, pin, published, spoil
 
-from mnist_jax.data import datasets
+from mnist_jax.data import datasets, tfds_reader
 
 
 @pytest.fixture
@@ -172,6 +174,17 @@ def test_a_damaged_cache_is_made_anew(tiny, tmp_path, damage):
     assert [path.name for path in cache.parent.iterdir()] == ["tiny_mnist.npz"]
 
 
+def test_what_a_killed_process_wrote_of_the_cache_is_removed_after_a_day(tiny, tmp_path):
+    cache = tmp_path / "data/mnist_jax/tiny_mnist.npz"
+    cache.parent.mkdir(parents=True)
+    old, young = (cache.with_name(f".{cache.name}.{name}") for name in ("0ld", "1f"))
+    old.touch()
+    young.touch()  # perhaps of a living one
+    os.utime(old, (0, 0))
+    tiny()
+    assert sorted(cache.parent.iterdir()) == [young, cache]
+
+
 def test_the_cache_serves_without_the_prepared_copy(tiny, tmp_path):
     dataset = tiny()
     shutil.rmtree(tmp_path / "data/tiny_mnist")
@@ -246,6 +259,53 @@ def test_concurrent_loads(tiny, tmp_path):
         list(pool.map(meet, [tmp_path / "met"] * 2))  # both have started
         loads = [pool.submit(in_process, tmp_path) for _ in range(2)]
         assert all(load.result() for load in loads)
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_tfds_trouble import TinyMnist, in_process
+def kill(self, **kwargs):
+    Path(self.data_dir, "part.array_record").touch()
+    os.kill(os.getpid(), 9)
+TinyMnist._download_and_prepare = kill
+in_process(Path(sys.argv[2]))
+"""
+
+
+def test_what_a_killed_preparation_leaves_is_removed_next_time(tiny, tmp_path):
+    command = [sys.executable, "-c", KILLED, Path(__file__).parent, tmp_path]
+    path = os.pathsep.join(str(folder) for folder in Path(__file__).parents[1:3])
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path})
+    assert done.returncode == -9
+    (left,) = (tmp_path / "data/tiny_mnist").iterdir()
+    assert left.name.startswith("incomplete.")
+    # Another program may be writing one, unless it is old.
+    for name in ("incomplete.YOUNG_3.0.1", "incomplete.OLD_3.0.1"):
+        left.with_name(name).mkdir()
+    os.utime(left.with_name("incomplete.OLD_3.0.1"), (0, 0))
+    assert is_tiny(tiny())
+    assert sorted(p.name for p in left.parent.iterdir()) == ["3.0.1", "incomplete.YOUNG_3.0.1"]
+    assert {p.name for p in (left.parent / "3.0.1").iterdir()} >= {"features.json"}
+    assert not (left.parent / "3.0.1" / tfds_reader._MARK).exists()
+
+
+def test_the_folder_of_a_living_preparation_is_left_alone(tiny, tmp_path, monkeypatch):
+    write = tfds.core.GeneratorBasedBuilder._download_and_prepare
+    folders = []
+
+    def watched(self, **kwargs):
+        folders.append(Path(self.data_dir))
+        if len(folders) == 1:
+            tiny()  # another process, which prepares the same and cleans up before
+            assert folders[0].is_dir()
+        write(self, **kwargs)
+
+    monkeypatch.setattr(TinyMnist, "_download_and_prepare", watched)
+    assert is_tiny(tiny())
+    assert len(set(folders)) == 2
+    assert not any(folder.exists() for folder in folders)
 
 
 def test_another_process_may_finish_the_same_preparation_first(tiny, monkeypatch):

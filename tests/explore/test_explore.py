@@ -148,6 +148,18 @@ def test_the_command_writes_one_page(tmp_path):
     assert "python -m mnist_jax.explore --dataset=digits" in Page(text).text
 
 
+def test_the_form_of_a_csv_is_an_option(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 17, (20, 784))
+    np.savetxt("t.csv", np.column_stack([pixels, np.arange(20) % 2]), "%d", ",")
+    options = ["--label_column=last", "--pixel_max=16", "--transposed", "--out=t.html"]
+    assert explore.main(["--dataset=csv:t.csv", *options]) == 0
+    said = "csv:t.csv: 16 images to train, 4 to test  page: t.html\n"
+    assert capsys.readouterr() == (said, "")
+    form = datasets.Format("last", 16, True)
+    assert datasets.load("csv:t.csv", form).fingerprint in Path("t.html").read_text()
+
+
 def test_data_that_cannot_be_had_is_told_as_main_tells_it(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     folder = tmp_path / "not there"
@@ -166,7 +178,7 @@ def test_data_that_cannot_be_had_is_told_as_main_tells_it(tmp_path, monkeypatch,
     ("args", "message"),
     [
         (["--dataset=mnits"], "unknown data set 'mnits': did you mean 'mnist'?"),
-        (["--dataset=csv:one.csv"], "has only one training image"),
+        (["--dataset=csv:one.csv"], "one.csv: all labels are 1: give two classes or more"),
         (["--dataset=digits", "--out=one.csv/x.html"], "one.csv/x.html: cannot be written"),
     ],
 )

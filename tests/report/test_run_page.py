@@ -234,6 +234,11 @@ def test_a_long_page_has_a_table_of_contents():
     assert text.index("</h1>") < text.index('<nav class="contents"') < text.index("</header>")
 
 
+def test_headings_stay_escaped_in_the_table_of_contents():
+    body = "</header>" + 5 * "<h2><b>&lt;i&gt;</b> &amp; more</h2>"
+    assert templates._contents(body).count(">&lt;i&gt; &amp; more</a>") == 5
+
+
 def test_a_short_page_has_none(tmp_path):
     body = '{% extends "page.html.jinja" %}{% block content %}<h2>A</h2>{% endblock %}'
     (tmp_path / "short.jinja").write_text(body)

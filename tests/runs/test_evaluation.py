@@ -25,13 +25,13 @@ def plain(folder):
 
 @pytest.fixture(scope="module")
 def sweep(folder):
-    """Two settings with three seeds each; the second one is chosen."""
+    """Two settings with three seeds each, the second one chosen; in a folder with brackets."""
     grid = {"optim.learning_rate": [1e-6, 0.01]}
     config = make_config(LINEAR, sweep__seeds=3)
     config.sweep.grid = grid
-    found = train_run(config, folder / "sweep")
+    found = train_run(config, folder / "sweep [2026]")
     assert found["chosen"] == 1
-    return folder / "sweep"
+    return folder / "sweep [2026]"
 
 
 def test_a_finished_run_is_evaluated_as_in_its_summary(plain):
@@ -107,7 +107,9 @@ def test_the_command_evaluates_a_sweep(sweep, capsys):
     assert main.main(["--mode=evaluate", f"--workdir={sweep}"]) == 0
     out = capsys.readouterr().out.splitlines()
     accuracy = files.read_json(sweep / files.SUMMARY)["test_accuracy"]
-    assert out[0].startswith(f"{sweep}: mean of 3 trials on test: accuracy {accuracy:.2%}  errors ")
+    assert out[0].startswith(
+        f"{sweep}: mean of 3 trials on the test split of digits: accuracy {accuracy:.2%}  errors "
+    )
     assert out[2].split() == ["class", "precision", "recall", "f1", "support"]
     assert len(out) == 3 + 10 + 2
 

@@ -32,6 +32,10 @@ OPTIONS = [
 SUMMARY = {
     "dataset": str,
     "requested_dataset": str,
+    "date": str,
+    "name": str,
+    "directory": str,
+    "init_from": type(None),
     "model": str,
     "seed": int,
     "num_params": int,
@@ -53,6 +57,7 @@ SUMMARY = {
     "weighted": dict,
     "reliability": list,
     "class_names": list,
+    "image_kind": str,
     "train_seconds": float,
     "compile_seconds": float,
     "seconds_per_epoch": float,
@@ -291,7 +296,7 @@ def test_a_run_killed_before_its_summary_publishes_the_same_without_training(run
     assert line == f"{copy}: is trained already"
     assert headline.startswith("digits: test")
     again = json.loads((copy / "summary.json").read_text())
-    of_the_process = ("compile_seconds", "peak_rss_bytes")
+    of_the_process = ("compile_seconds", "peak_rss_bytes", "date", "name", "directory")
     assert {**again, **{key: run.summary[key] for key in of_the_process}} == run.summary
     for name in ("metrics.jsonl", "predictions.npz"):
         assert (copy / name).read_bytes() == (run.path / name).read_bytes()

@@ -116,6 +116,14 @@ def test_a_finished_run_is_left_alone(config, examples, unbroken, monkeypatch):
     assert {path: path.stat().st_mtime_ns for path in unbroken.rglob("*")} == before
 
 
+def test_a_run_in_a_directory_with_brackets(config, examples, unbroken, tmp_path):
+    workdir = stop(config, examples, tmp_path / "course [2026]" / "run*?", 4)
+    lines = []
+    training.train_run(config, examples, workdir, log=lines.append)
+    assert lines[1] == f"{workdir}: resumes after epoch 4/6"
+    is_whole_and_the_same(workdir, unbroken)
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_locked_workdir_is_not_touched(config, examples, unbroken, overwrite):
     before = {path: path.stat().st_mtime_ns for path in unbroken.rglob("*")}

@@ -159,3 +159,11 @@ def test_history_that_is_not_json_is_refused_before_anything_is_written(tmp_path
         with pytest.raises(TypeError):
             checkpoint.save(manager, 1, make_state(1), [{"loss": jnp.float32(1)}])
         assert checkpoint.restore(manager, LIKE) is None
+
+
+@pytest.mark.parametrize("name", ["course [2026]", "a*b", "a?b", "**", "[!a]", "a\nb", "50%20#"])
+def test_a_directorys_name_is_no_pattern(tmp_path, name):
+    save_run(tmp_path / name, 3)
+    assert names(tmp_path / name) == ["2", "3"]
+    with checkpoint.open_directory(tmp_path / name) as manager:
+        assert_is_epoch(checkpoint.restore(manager, LIKE), 3)

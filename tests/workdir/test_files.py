@@ -94,6 +94,20 @@ def test_where_the_data_lies_is_no_difference(run, place):
     assert content(run) == before
 
 
+def test_a_run_that_an_earlier_release_began_can_be_resumed(run):
+    """Its config lacks keys that were added since; they have their defaults."""
+    path = run / "config.json"
+    there = json.loads(path.read_text())
+    del there["sweep"], there["optim"]["clip"], there["seed"]
+    path.write_text(json.dumps(there))
+    before = content(run)
+    prepare(run)
+    assert content(run) == before
+    assert "differs in config.optim.clip; " in refusal(run, optim__clip=1.0)
+    path.write_text(json.dumps({**there, "quantum": True}))
+    assert "differs in config.quantum; " in refusal(run)
+
+
 def test_a_run_of_another_config_is_refused_with_the_keys_that_differ(run):
     message = refusal(run, seed=1, optim__learning_rate=0.5)
     assert (
@@ -104,6 +118,22 @@ def test_a_run_of_another_config_is_refused_with_the_keys_that_differ(run):
 
 def test_a_run_on_other_data_of_the_same_name_is_refused(run):
     assert "differs in the data (another fingerprint)" in refusal(run, fingerprint="xyz")
+
+
+def test_data_of_the_same_fingerprint_may_move_and_its_new_place_is_stored(tmp_path):
+    prepare(tmp_path, data__name="csv:t.csv")
+    before = content(tmp_path)
+    prepare(tmp_path, data__name="csv:t.csv")
+    assert content(tmp_path) == before
+    prepare(tmp_path, data__name="csv:/new/u.csv.gz", data__label_column="last")
+    stored, fingerprint = files.read_config(tmp_path)
+    assert (stored.data.name, stored.data.label_column) == ("csv:/new/u.csv.gz", "last")
+    assert fingerprint == "abc"
+    before = content(tmp_path)
+    message = refusal(tmp_path, data__name="csv:t.csv", fingerprint="xyz")
+    assert "differs in config.data.label_column, config.data.name; " in message
+    message = refusal(tmp_path, data__name="csv:t.csv", seed=1)
+    assert "differs in config.seed; " in message
 
 
 def test_the_keys_say_more_than_the_fingerprint(run):
@@ -244,6 +274,18 @@ def test_a_directory_that_may_not_be_written(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "mkdir", refuse)  # root may write everywhere
     message = refusal(tmp_path / "new")
     assert "cannot write there (Permission denied); give another --workdir" in message
+
+
+@pytest.mark.parametrize("name", ["a\\b", os.fsdecode(b"Andr\xe9")])
+def test_a_path_where_no_checkpoint_can_be_kept_is_refused_at_once(tmp_path, monkeypatch, name):
+    message = refusal(tmp_path / name)
+    assert "backslash or bytes that are not UTF-8" in message
+    assert message.endswith("give another --workdir")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)  # the whole path counts
+    assert "backslash or bytes" in refusal(Path("run"))
+    assert list((tmp_path / name).iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["nothing", "file", "file/inside"])

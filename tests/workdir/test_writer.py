@@ -6,7 +6,7 @@ from checkpoints import assert_is_epoch, make_history, make_state, names
 from tensorboard_events import scalars
 
 from mnist_jax.types import UserError
-from mnist_jax.workdir import files, writer
+from mnist_jax.workdir import checkpoint, files, writer
 from mnist_jax.workdir.writer import Writer
 
 
@@ -78,3 +78,37 @@ def test_a_workdir_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"can ?not write checkpoints"):
         train(tmp_path / "file", 1, 1)
+
+
+def test_the_first_checkpoint_is_read_back_before_training_continues(tmp_path, monkeypatch):
+    read, epochs = checkpoint._read, []
+    monkeypatch.setattr(
+        checkpoint, "_read", lambda manager, epoch: epochs.append(epoch) or read(manager, epoch)
+    )
+    train(tmp_path, 1, 3)
+    assert epochs == [1]
+    train(tmp_path, 4, 5)
+    assert epochs == [1, 3, 4]  # resumed from 3, then the first of its own
+
+
+@pytest.mark.parametrize("earlier", [0, 2])
+def test_a_first_checkpoint_that_cannot_be_read_back_stops_the_run(tmp_path, monkeypatch, earlier):
+    if earlier:
+        train(tmp_path, 1, earlier)
+    saved = checkpoint.save
+
+    def save(manager, epoch, *args):
+        saved(manager, epoch, *args)
+        checkpoint.wait(manager)
+        (tmp_path / "checkpoints" / "0" / str(epoch) / "record" / "metadata").write_text("")
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    path = tmp_path / "checkpoints" / "0" / str(earlier + 1)
+    match = f"^{path}: cannot be read back after it was saved .*; give another --workdir$"
+    with pytest.raises(UserError, match=match):
+        train(tmp_path, earlier + 1, 9)
+    monkeypatch.undo()
+    # The next start is not misled by it, and earlier checkpoints are intact.
+    assert set(names(path.parent)) - {"deleted"} == ({str(earlier)} if earlier else set())
+    resumed = train(tmp_path, earlier + 1, earlier + 1)
+    assert (resumed.epoch if resumed else 0) == earlier
