@@ -49,7 +49,8 @@ def to_markdown(record: Mapping[str, Any]) -> str:
         else ""
     )
     times = (
-        f"where both are known, {ours:,.0f} s for {len(both)} systems, and {theirs:,.0f} s. "
+        "; on their machines for theirs; where both are known, "
+        f"{ours:,.0f} s for {len(both)} systems, and {theirs:,.0f} s"
         if both
         else ""
     )
@@ -60,9 +61,8 @@ def to_markdown(record: Mapping[str, Any]) -> str:
         "of a better kind. Gain: paired by seed, by fold with allowance for the examples that the "
         "folds' trainings share (Nadeau and Bengio 2003), by test image where one of both has "
         "neither (of PSNR beside the one value). Seconds: the training of one, the median of "
-        "several; of kNN the search for neighbours, with all of a grid's; on their machines for "
-        "theirs; "
-        f"{times}{seen(record['rows'])}Measured at revisions "
+        "several; of kNN the search for neighbours, with all of a grid's"
+        f"{times}. {seen(record['rows'])}Measured at revisions "
         f"{revisions}; {tables.source({**record, **of_rows})}"
     )
     return tables.markdown([*cells[0]], [[*row.values()] for row in cells], note)
@@ -85,13 +85,13 @@ def seen(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def facts_to_markdown(record: Mapping[str, Any]) -> str:
     """Further figures of the systems that have more than one."""
-    header = ["system", "which", "figures", "the study's"]
+    header = ["system", "which", "figures", *([] if record.get("quick") else ["the study's"])]
     cells = [
         [
             row["system"],
             part,
             ", ".join(f"{name} {value:.4g}" for name, value in row[part]["facts"].items()) or "-",
-            row["note"] or "-",
+            *([] if record.get("quick") else [row["note"] or "-"]),
         ]
         for row in record["rows"]
         for part in PARTS
