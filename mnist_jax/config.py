@@ -6,16 +6,18 @@ The sections `task`, `model`, `train.augment` and `optim` come from the registri
 import contextlib
 import copy
 import difflib
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from ml_collections import ConfigDict, FieldReference
+from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from mnist_jax import tasks
 from mnist_jax.data import augment
 from mnist_jax.models import registry
 from mnist_jax.train import optim as optimizers
+from mnist_jax.train import weights as class_weights
 from mnist_jax.types import Option, UserError, plain
 
 _SEEDS = f"[0, {2**32})"
@@ -45,6 +47,12 @@ OPTIONS = {
     **{f"model.{name}": option for name, option in registry.OPTIONS.items()},
     "train.epochs": Option(10, "passes over the training examples", "[1, inf)"),
     "train.batch_size": Option(128, "examples per step", "[1, inf)"),
+    "train.patience": Option(
+        0, "epochs without a better validation that stop a trial; 0: never", "[0, inf)"
+    ),
+    "train.class_weights": Option(
+        object, "in the loss: balanced, or a number for each class; None: all alike"
+    ),
     **{f"train.augment.{name}": option for name, option in augment.OPTIONS.items()},
     **{f"optim.{name}": option for name, option in optimizers.OPTIONS.items()},
     # Several trials in one run: all combinations of seeds, folds and settings.
@@ -54,10 +62,11 @@ OPTIONS = {
     "sweep.settings": Option(object, 'overrides: [{}, {"optim.clip": 1.0}, ...]'),
     "sweep.grid": Option(object, 'all combinations: {"optim.learning_rate": [1e-3, 3e-3], ...}'),
     "sweep.random": Option(object, 'drawn: {"optim.learning_rate": [1e-4, 1e-2, "log"], ...}'),
-    "sweep.samples": Option(10, "number of settings drawn from sweep.random", "[1, inf)"),
+    "sweep.samples": Option(
+        10, "number of settings drawn from sweep.random", "[1, inf)", optional=True
+    ),
     "sweep.share_batches": Option(False, "all trials see the same examples at the same time"),
     "sweep.halving": Option((), "epochs after which the worse half of the settings is dropped"),
-    "sweep.patience": Option(0, "epochs without improvement that stop a trial; 0: any", "[0, inf)"),
     "sweep.width": Option(0, "trials vmapped in a program; 0: chosen by the net", "[0, inf)"),
 }
 # Two runs are the same wherever their data lies and however it is stored: its fingerprint is
@@ -67,35 +76,134 @@ _FORMS = ("data.name", "data.label_column", "data.pixel_max", "data.transposed")
 _VALUES = ("labels", "settings", "grid", "random")  # keys of lists and dicts, or JSON text of them
 
 
-_RENAMED = {"members": "sweep"}  # sections of earlier versions
+# Sections and keys of earlier versions.
+_RENAMED = {"members": "sweep", "sweep.patience": "train.patience"}
+EXPECTED = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    tuple: "a tuple such as 64,32",
+    object: "JSON",
+}
 
 
 class Config(ConfigDict):
-    """A config that answers the name of a renamed section with the new one."""
+    """A config that answers the name of a renamed section with the new one.
+
+    The name of a preset may be set as `config.train.augment`.
+    """
 
     def __getattr__(self, name: str) -> Any:
         if name in _RENAMED:
             raise UserError(f"config.{name}: is now config.{_RENAMED[name]}")
         return super().__getattr__(name)
 
+    def __setitem__(self, key: str, value: Any) -> None:
+        if key == "augment" and key in self and not isinstance(value, Mapping | ConfigDict):
+            self[key].update(_preset(value))
+        elif isinstance(value, bool) and key in self and self.get_type(key) is float:
+            raise TypeError(f"{key}: {value} is not a number")  # it would become 1.0
+        else:
+            super().__setitem__(key, value)
+
 
 def default() -> ConfigDict:
     """Return every key with its default; a file in configs/ starts from here."""
     # A dict that is set as a value stays a dict: its keys have dots.
     config = Config(convert_dict=False)
-    for key, (value, *_) in OPTIONS.items():
+    for key, option in OPTIONS.items():
         *sections, name = key.split(".")
         section = config
         for part in sections:
             if part not in section:
-                section[part] = ConfigDict(convert_dict=False)
+                section[part] = Config(convert_dict=False)
             section = section[part]
-        if isinstance(value, type):  # None unless it is set
-            value = placeholder(value)
-        elif isinstance(value, dict):
-            value = FieldReference(copy.deepcopy(value), object)
-        section[name] = value
+        section[name] = placeholder(option.kind) if option.nullable else option.default
     return config
+
+
+def check_keys(config: ConfigDict) -> None:
+    """Check that a config has all keys and no others.
+
+    Raises:
+      UserError: names the key.
+    """
+    known, given = (dict(flatten(c.to_dict())) for c in (default(), config))
+    for key in given | known:
+        if key not in known:
+            raise no_such_key(key, known)
+        if key not in given:
+            raise UserError(f"config.{key}: is missing; start from mnist_jax.config.default()")
+
+
+def override(config: ConfigDict, values: Mapping[str, Any]) -> None:
+    """Set dotted keys; a preset of train.augment comes before its single keys."""
+    single = dict(values)
+    if "train.augment" in single:
+        strengths = _preset(single.pop("train.augment"))
+        single = {f"train.augment.{key}": value for key, value in strengths.items()} | single
+    config.update_from_flattened_dict(single)
+
+
+def _preset(name: Any) -> dict[str, float]:
+    """Return the strengths of every augmentation in a preset."""
+    _check("train.augment", name, augment.PRESETS)
+    return dict.fromkeys(augment.Strength._fields, 0.0) | augment.PRESETS[name]
+
+
+def unused(config: ConfigDict) -> dict[str, str]:
+    """Return the keys that are set but have no effect, and why: the end of an error message."""
+    sections = {
+        "task": tasks.unused(config.task),
+        "model": registry.unused(config.model),
+        "train.augment": augment.unused(config.train.augment),
+        "optim": optimizers.unused(config.optim),
+        "sweep": {}
+        if config.sweep.samples is None or sweeps(config) == ["random"]
+        else {"samples": "only config.sweep.random uses it"},
+    }
+    return {f"{name}.{key}": why for name, keys in sections.items() for key, why in keys.items()}
+
+
+def effective(config: ConfigDict) -> dict[str, Any]:
+    """Return every dotted key; None is replaced by the default of what reads the key."""
+    own = copy.deepcopy(config)
+    clear(own, unused(config))
+    found = dict(flatten(own.to_dict()))
+    found |= {k: OPTIONS[k].default for k in found if found[k] is None and OPTIONS[k].optional}
+    for section, fields in (
+        ("task", tasks.fields(own.task)),
+        ("model", registry.fields(own.model)),
+        ("optim", optimizers.fields(own.optim)),
+    ):
+        found |= {f"{section}.{k}": value for k, value in fields.items() if value is not None}
+    return found
+
+
+def readers(key: str) -> list[str]:
+    """Return the names of the components that read a key, if others do not."""
+    section, _, name = key.partition(".")
+    entries: dict[str, dict[str, Collection[str]]] = {
+        "task": {name: entry.options for name, entry in tasks.TASKS.items()},
+        "model": {name: entry.fields for name, entry in registry.MODELS.items()},
+        "optim": {
+            name: entry.options
+            for name, entry in {**optimizers.SCHEDULES, **optimizers.OPTIMIZERS}.items()
+        },
+    }
+    return [one for one, keys in entries.get(section, {}).items() if name in keys]
+
+
+def sweeps(config: ConfigDict) -> list[str]:
+    """Return the keys of `config.sweep` that define settings; only one may be set."""
+    values = {name: config.sweep[name] for name in ("settings", "grid", "random")}
+    return [name for name, value in values.items() if value is not None and str(value) != ""]
+
+
+def clear(config: ConfigDict, keys: Iterable[str]) -> None:
+    """Set keys to None in place."""
+    config.update_from_flattened_dict(dict.fromkeys(keys))
 
 
 def validate(config: ConfigDict) -> None:
@@ -104,22 +212,29 @@ def validate(config: ConfigDict) -> None:
     Raises:
       UserError: names the key, its value and what is allowed.
     """
-    known, given = (dict(flatten(c.to_dict())) for c in (default(), config))
-    for key in given | known:
-        if key not in known:
-            raise no_such_key(key, known)
-        if key not in given:
-            raise UserError(f"config.{key}: is missing; start from mnist_jax.config.default()")
+    check_keys(config)
     for key, option in OPTIONS.items():
-        if config[key] is not None or not isinstance(option.default, type):
-            _check(key, config[key], option.allowed)
+        value = config[key]
+        if not has_type(key, value):
+            default = ", or None for the default" if option.nullable else ""
+            raise UserError(f"config.{key}: {value!r} is not {EXPECTED[option.kind]}{default}")
+        if value is not None:
+            _check(key, value, option.allowed)
+    if ignored := unused(config):
+        if not sweeps(config):
+            raise unused_key(ignored)
+        # `runs.space.check_used` refuses what no setting uses.
+        config = copy.deepcopy(config)
+        clear(config, ignored)
     tasks.check(config.task)
     net, sweep = registry.fields(config.model), config.sweep
+    weighted = class_weights.read(config.train.class_weights)
     _check("sweep.seeds", sweep.seeds, f"[1, {2**32 - config.seed}]")
     for epoch in sweep.halving:
         if type(epoch) is not int:
             raise UserError(f"config.sweep.halving: {epoch!r} is no epoch; give some, as in 2,5")
         _check("sweep.halving", epoch, f"[1, {config.train.epochs})")
+    several = sweep.seeds > 1 or sweep.folds or sweeps(config)
     validates, plateau = config.data.val_size > 0, config.optim.schedule == "plateau"
     one, uses = "cross-validation takes at least 2; 0 for none", "watches validation"
     impossible = (
@@ -128,6 +243,17 @@ def validate(config: ConfigDict) -> None:
             f"optim.label_smoothing: the loss '{tasks.loss(config.task)}' of "
             f"'{config.task.name}' has none; give 0",
         ),
+        (
+            (optimizers.fields(config.optim)["min_learning_rate"]) > config.optim.learning_rate,
+            f"optim.min_learning_rate: {config.optim.min_learning_rate} is above the "
+            "config.optim.learning_rate from which the schedule falls",
+        ),
+        (
+            weighted and not tasks.classifies(config.task),
+            f"train.class_weights: the task '{config.task.name}' has no classes; give None",
+        ),
+        (sweep.width > 1 and not several, "sweep.width: there is only one trial"),
+        (sweep.share_batches and not several, "sweep.share_batches: there is only one trial"),
         (sweep.folds == 1, f"sweep.folds: {one}"),
         (sweep.outer_folds == 1, f"sweep.outer_folds: {one}"),
         (
@@ -137,8 +263,8 @@ def validate(config: ConfigDict) -> None:
         # A training that watches held-out examples cannot be evaluated on them, and the final
         # training on all examples has none.
         (
-            sweep.folds and sweep.patience,
-            f"sweep.patience: {uses}, which config.sweep.folds keeps for the end",
+            sweep.folds and config.train.patience,
+            f"train.patience: {uses}, which config.sweep.folds keeps for the end",
         ),
         (
             sweep.folds and plateau,
@@ -152,8 +278,8 @@ def validate(config: ConfigDict) -> None:
             "take config.model.batch_norm=False, or leave each fold its own batches",
         ),
         (
-            sweep.patience and not validates,
-            f"sweep.patience: {uses}; give config.data.val_size",
+            config.train.patience and not validates,
+            f"train.patience: {uses}; give config.data.val_size",
         ),
         (
             plateau and not validates,
@@ -164,6 +290,22 @@ def validate(config: ConfigDict) -> None:
     for is_wrong, message in impossible:
         if is_wrong:
             raise UserError(f"config.{message}")
+
+
+def unused_key(ignored: Mapping[str, str]) -> UserError:
+    """Return the error for the first of the keys in `unused`."""
+    key, why = next(iter(ignored.items()))
+    return UserError(f"config.{key}: {why}")
+
+
+def has_type(key: str, value: Any) -> bool:
+    """Return whether a value is of its key's type, or None where that stands for a default."""
+    kind = OPTIONS[key].kind
+    if value is None:
+        return OPTIONS[key].nullable
+    if isinstance(value, bool):  # an int to isinstance
+        return kind in (bool, object)
+    return isinstance(value, {float: (int, float), tuple: (tuple, list)}.get(kind, kind))
 
 
 def differences(
@@ -188,13 +330,27 @@ def differences(
 def no_such_key(key: str, known: Iterable[str]) -> UserError:
     """Return the error for a dotted key that no config has; it names the nearest one."""
     known, leaf = list(known), key.rpartition(".")[2]
-    section, _, rest = key.partition(".")
-    if section in _RENAMED and f"{_RENAMED[section]}.{rest}" in known:
-        return UserError(f"config.{key}: is now config.{_RENAMED[section]}.{rest}")
-    namesakes = [name for name in known if name.rpartition(".")[2] == leaf]
-    near = namesakes or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    section, dot, rest = key.partition(".")
+    new = f"{_RENAMED.get(section, section)}{dot}{rest}"
+    new = _RENAMED.get(new, new)
+    if new != key and new in known:
+        return UserError(f"config.{key}: is now config.{new}")
+    if own := [name for name in known if name.startswith(f"{key}.")]:
+        return UserError(f"config.{key}: no such key; it is a section, as in config.{own[0]}")
+    near = [name for name in known if stands_for(leaf, name)]
+    near = near or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     hint = f"did you mean config.{near[0]}?" if near else f"there are {', '.join(known)}"
     return UserError(f"config.{key}: no such key; {hint}")
+
+
+def stands_for(name: str, key: str) -> bool:
+    """Return whether a name is a key, its last part or that part's initials, or its section.
+
+    learning_rate and lr stand for optim.learning_rate, and model for model.name.
+    """
+    leaf = key.rpartition(".")[2]
+    initials = "".join(word[0] for word in leaf.split("_"))
+    return name in (key, leaf) or key == f"{name}.name" or (len(name) > 1 and name == initials)
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
@@ -220,16 +376,24 @@ def _check(key: str, value: Any, allowed: str | Collection[str]) -> None:
     if not allowed:
         return
     if not isinstance(allowed, str):
-        if value not in allowed:
-            hint = suggestion(value, allowed)
+        if value not in [*allowed]:
+            hint = suggestion(str(value), allowed)
             raise UserError(f"config.{key}: no '{value}'; there are {', '.join(allowed)}{hint}")
         return
-    low, high = allowed[1:-1].split(", ")
-    above = value > float(low) if allowed[0] == "(" else value >= float(low)
-    below = value <= float(high) if allowed[-1] == "]" else value < float(high)
+    low, high = map(float, allowed[1:-1].split(", "))
+    above = value > low if allowed[0] == "(" else value >= low
+    below = value <= high if allowed[-1] == "]" else value < high
     if not above or not below:
-        lower = f"more than {low}" if allowed[0] == "(" else f"{low} or more"
-        upper = f" and {'at most' if allowed[-1] == ']' else 'below'} {high}"
-        if high == "inf":
-            upper = " and finite" if value == float(high) else ""
-        raise UserError(f"config.{key}: {value} is impossible; it must be {lower}{upper}")
+        finite = " and finite" if value == math.inf else ""
+        must = f"it must be {describe(allowed)}{finite}"
+        raise UserError(f"config.{key}: {value} is impossible; {must}")
+
+
+def describe(allowed: str | Collection[str]) -> str:
+    """Describe `Option.allowed`: "0 or more and below 1" or "SAME or VALID"."""
+    if not isinstance(allowed, str):
+        return " or ".join(filter(None, [", ".join([*allowed][:-1]), *[*allowed][-1:]]))
+    low, high = allowed[1:-1].split(", ")
+    lower = f"more than {low}" if allowed[0] == "(" else f"{low} or more"
+    upper = f" and {'at most' if allowed[-1] == ']' else 'below'} {high}"
+    return lower + (upper if high != "inf" else "")

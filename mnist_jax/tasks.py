@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int32, Num
 
-from mnist_jax.types import Array, Fields, Option, UserError, plain
+from mnist_jax.types import Array, Fields, Option, UserError, plain, resolve, unread
 
 if TYPE_CHECKING:
     from mnist_jax.analysis.metrics import AnyReport
@@ -52,6 +52,7 @@ class Entry(NamedTuple):
     check: Callable[[Fields], object] | None = None  # of them
     # Labels from classes and class names; None: the classes.
     relabel: Callable[[Fields, Classes, Sequence[str]], Labels] | None = None
+    classifies: bool = True  # whether the target of each example is one label
 
 
 def build(config: Fields, num_classes: int) -> Task:
@@ -61,7 +62,7 @@ def build(config: Fields, num_classes: int) -> Task:
       config: `config.task`, which `config.validate` has passed.
       num_classes: the number of class names that `relabel` returns.
     """
-    return TASKS[config["name"]].build(config, loss(config), num_classes)
+    return TASKS[config["name"]].build(fields(config), loss(config), num_classes)
 
 
 def loss(config: Fields) -> str:
@@ -72,6 +73,11 @@ def loss(config: Fields) -> str:
 def smoothed(config: Fields) -> bool:
     """Return whether the loss in `config.task` supports label smoothing."""
     return loss(config) in ("softmax", "logistic") and config["name"] != "denoise"
+
+
+def classifies(config: Fields) -> bool:
+    """Return whether the task's target is one of several classes."""
+    return TASKS[config["name"]].classifies
 
 
 def check(config: Fields) -> None:
@@ -86,7 +92,17 @@ def check(config: Fields) -> None:
             f"config.task.loss: '{name}' has no '{loss(config)}'; it has {', '.join(entry.losses)}"
         )
     if entry.check:
-        entry.check(config)
+        entry.check(fields(config))
+
+
+def unused(config: Fields) -> dict[str, str]:
+    """Return the keys that are set, but not read by the task, and why; see `types.unread`."""
+    return unread(config, config["name"], {name: entry.options for name, entry in TASKS.items()})
+
+
+def fields(config: Fields) -> dict[str, Any]:
+    """Return every key of `config.task`; None is replaced by the default of the task."""
+    return resolve(config, TASKS[config["name"]].options)
 
 
 def relabel(config: Fields, classes: Classes, class_names: Sequence[str]) -> Labels:
@@ -100,7 +116,7 @@ def relabel(config: Fields, classes: Classes, class_names: Sequence[str]) -> Lab
       UserError: the data lacks a class of the config, or has no other.
     """
     own = TASKS[config["name"]].relabel
-    return own(config, classes, class_names) if own else (classes, tuple(class_names))
+    return own(fields(config), classes, class_names) if own else (classes, tuple(class_names))
 
 
 def cross_entropy(
@@ -363,25 +379,35 @@ TASKS = {
     "binary": Entry(
         _binary,
         _YES_OR_NO,
-        {"positive": Option((5,), "binary: the classes that are a yes")},
+        {"positive": Option((5,), "the classes that are a yes")},
         _check_positive,
         _relabel_binary,
     ),
     "multilabel": Entry(
         _multilabel,
         _YES_OR_NO,
-        {"labels": Option({"large": [7, 8, 9], "odd": [1, 3, 5, 7, 9]}, "multilabel: classes")},
+        {
+            "labels": Option(
+                {"large": [7, 8, 9], "odd": [1, 3, 5, 7, 9]}, "the classes of each label"
+            )
+        },
         _read_labels,
         _relabel_multilabel,
+        classifies=False,
     ),
     "denoise": Entry(
         _denoise,
         ("squared", "logistic"),
-        {"noise": Option(100, "denoise: each pixel gets 0 to one less grey levels", "[1, inf)")},
+        {"noise": Option(100, "each pixel gets 0 to one less grey levels", "[1, inf)")},
+        classifies=False,
     ),
 }
 OPTIONS = {
     "name": Option("multiclass", "what to predict", TASKS),
     "loss": Option(str, "softmax, logistic, hinge or squared; None: the task's default"),
-    **{key: option for entry in TASKS.values() for key, option in entry.options.items()},
+    **{
+        key: option._replace(optional=True)
+        for entry in TASKS.values()
+        for key, option in entry.options.items()
+    },
 }

@@ -6,7 +6,7 @@ Shapes are written with jaxtyping: `Float[Array, "batch classes"]` is a float ar
 import json
 import os
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from ml_collections import ConfigDict
 
@@ -17,7 +17,7 @@ else:
 
 PyTree = Any
 Row = dict[str, Any]  # of metrics.jsonl, trials.jsonl or a table
-Fields = ConfigDict | Mapping[str, Any]  # a part of the config, such as `config.optim`
+Fields: TypeAlias = ConfigDict | Mapping[str, Any]  # a part of the config, such as `config.optim`
 
 
 class Option(NamedTuple):
@@ -26,6 +26,47 @@ class Option(NamedTuple):
     default: Any  # a type: None unless a value of it is given
     help: str
     allowed: str | Collection[str] = ()  # an interval such as "[0, 1)", or names; (): anything
+    optional: bool = False  # None unless it is set; None stands for `default`
+
+    @property
+    def kind(self) -> type:
+        """The type of its values; object: the reader of the key checks them."""
+        kind = self.default if isinstance(self.default, type) else type(self.default)
+        return object if kind is dict else kind
+
+    @property
+    def nullable(self) -> bool:
+        """True if its value may be None."""
+        return self.optional or isinstance(self.default, type)
+
+
+def resolve(config: Fields, options: Mapping[str, Option]) -> dict[str, Any]:
+    """Return a section of the config in which None is replaced by the default of the option."""
+    return {
+        key: options[key].default if value is None and key in options else value
+        for key, value in config.items()
+    }
+
+
+def unread(config: Fields, chosen: str, readers: Mapping[str, Collection[str]]) -> dict[str, str]:
+    """Return the keys of a section that are set, but not read by the chosen component.
+
+    Args:
+      config: a section, such as `config.optim`.
+      chosen: the name of a component.
+      readers: the keys that each component reads; other keys are read by all.
+
+    Returns:
+      The end of an error message by key, as in {"momentum": "adam does not use it; momentum does"}.
+    """
+    found = {}
+    for key, value in config.items():
+        names = [name for name, keys in readers.items() if key in keys]
+        if value is not None and names and chosen not in names:
+            listed = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+            verb = "does" if len(names) == 1 else "do"
+            found[key] = f"{chosen} does not use it; {listed} {verb}"
+    return found
 
 
 def plain(value: Any) -> Any:

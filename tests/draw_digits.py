@@ -16,6 +16,7 @@ from typing import NamedTuple
 import matplotlib as mpl
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
 from scipy.interpolate import make_interp_spline
 
 # Points x,y, in hundredths of the digit's height, y down, its width about 60; a corner ends a
@@ -37,7 +38,7 @@ SIZE = 280  # of a canvas, pixels
 
 
 class Pen(NamedTuple):
-    """How a digit is drawn on the canvas: lengths are fractions of its side."""
+    """A pen on the canvas; lengths are fractions of its side."""
 
     width: float = 0.055
     height: float = 0.62  # of the digit
@@ -47,7 +48,7 @@ class Pen(NamedTuple):
 
 
 def cover(digit: int, rng: np.random.Generator, pen: Pen, size: int = SIZE) -> np.ndarray:
-    """How much of each pixel the pen covers, (size, size), in [0, 1]."""
+    """Return the share of each pixel that the pen covers, (size, size), in [0, 1]."""
     scale = max(2, 560 // size)  # drawn large, then averaged: Pillow's shapes have hard edges
     image = Image.new("L", (scale * size, scale * size))
     draw = ImageDraw.Draw(image)
@@ -95,6 +96,67 @@ def photo(digit: int, rng: np.random.Generator) -> Image.Image:
     ruled = np.where(np.arange(size) % (size // 9) < 3, 0.85, 1.0)[:, None, None]
     sheet = blend(cover(digit, rng, pen, size), (0.2, 0.2, 0.42), np.array([0.97, 0.95, 0.9]))
     return picture(light[..., None] * ruled * sheet + rng.normal(0, 0.02, (size, size, 3)))
+
+
+def lighting(size: int, rng: np.random.Generator, fall: float) -> np.ndarray:
+    """Light that falls off to one side, and the soft shadow of a hand: (size, size, 1)."""
+    y, x = np.mgrid[0:size, 0:size] / size - 0.5
+    turn, (right, down) = rng.uniform(0, 2 * np.pi), rng.uniform(-0.5, 0.5, 2)
+    light = 0.7 + fall * (np.cos(turn) * x + np.sin(turn) * y) - 0.2 * (x**2 + y**2)
+    shadow = 1 / (1 + np.exp((np.hypot(x - right, y - down) - 0.25) / 0.03))
+    return (light * (1 - rng.uniform(0.1, 0.4) * shadow))[..., None]
+
+
+def pencil(digit: int, rng: np.random.Generator) -> Image.Image:
+    """Grey, grainy strokes of a pencil on white paper under uneven light."""
+    size = 600
+    pen = Pen(width=0.016, height=0.35, centre=tuple(rng.uniform(0.4, 0.6, 2)))
+    grain = ndimage.gaussian_filter(rng.normal(0, 1, (size, size)), 1)
+    covered = cover(digit, rng, pen, size) * np.clip(0.75 + 1.2 * grain, 0.2, 1)
+    paper = blend(covered * rng.uniform(0.45, 0.7), (0.25,) * 3, np.array([0.95, 0.94, 0.92]))
+    return picture(paper * lighting(size, rng, 0.5) + rng.normal(0, 0.02, (size, size, 3)))
+
+
+def table(digit: int, rng: np.random.Generator) -> Image.Image:
+    """A small sheet of paper on a wooden table, seen at an angle."""
+    size, (height, width) = 640, (480, int(rng.uniform(360, 480)))
+    pen = Pen(width=0.028, height=rng.uniform(0.3, 0.5), centre=tuple(rng.uniform(0.4, 0.6, 2)))
+    covered = cover(digit, rng, pen, height)[:, (height - width) // 2 :][:, :width]
+    sheet = picture(blend(covered, (0.15, 0.15, 0.35), np.array([0.95, 0.94, 0.9])))
+    turn, scale = rng.uniform(-0.2, 0.2), rng.uniform(0.7, 0.95)
+    corners = np.array([(-width, -height), (width, -height), (width, height), (-width, height)])
+    turned = corners @ [[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]
+    placed = scale * turned / 2 + rng.normal(0, 12, (4, 2)) + size / 2 + rng.normal(0, 20, 2)
+    # Pillow wants the eight numbers that take a place on the table to one on the sheet.
+    rows = [
+        row
+        for (x, y), (u, v) in zip(placed, (corners + np.array([width, height])) / 2, strict=True)
+        for row in ([x, y, 1, 0, 0, 0, -u * x, -u * y, u], [0, 0, 0, x, y, 1, -v * x, -v * y, v])
+    ]
+    *terms, right = np.array(rows).T
+    numbers = np.linalg.solve(np.array(terms).T, right).tolist()
+    kinds = Image.Transform.PERSPECTIVE, numbers, Image.Resampling.BICUBIC
+    there = np.asarray(Image.new("L", sheet.size, 255).transform((size, size), *kinds)) / 255
+    seen = np.asarray(sheet.transform((size, size), *kinds)) / 255
+    streaks = ndimage.gaussian_filter(rng.normal(0, 1, (size, size)), (2, 40))
+    wood = rng.uniform(0.2, 0.55) * np.array([1, 0.75, 0.5]) * (1 + 1.5 * streaks[..., None])
+    shadow = 1 - 0.4 * ndimage.gaussian_filter(there, 6)[..., None]
+    both = np.where(there[..., None] > 0.5, seen, wood * shadow)
+    return picture(both * lighting(size, rng, 0.3) * 1.2 + rng.normal(0, 0.015, (size, size, 3)))
+
+
+def squared(digit: int, rng: np.random.Generator) -> Image.Image:
+    """Black ink on paper with a grid of dark lines, slightly turned."""
+    size = 560
+    pen = Pen(width=0.026, height=rng.uniform(0.3, 0.45), centre=tuple(rng.uniform(0.4, 0.6, 2)))
+    y, x = np.mgrid[0:size, 0:size]
+    turn, step, tone = rng.uniform(-0.05, 0.05), rng.integers(26, 42), rng.uniform(0.15, 0.45)
+    across, down = (x + turn * y) % step, (y - turn * x) % step
+    lines = np.clip(2.6 - np.minimum(np.minimum(across, step - across),
+                                     np.minimum(down, step - down)), 0, 1)  # fmt: skip
+    paper = blend(lines, (tone, tone, 1.2 * tone), np.array([0.96, 0.96, 0.94]))
+    page = blend(cover(digit, rng, pen, size), (0.12, 0.12, 0.16), paper)
+    return picture(page * lighting(size, rng, 0.2) * 1.3 + rng.normal(0, 0.01, (size, size, 3)))
 
 
 def chalk(digit: int, rng: np.random.Generator) -> Image.Image:
@@ -151,6 +213,9 @@ HANDS = {
     "inverted": lambda digit, rng: picture(cover(digit, rng, Pen())),
     "coloured": coloured,
     "photo": photo,
+    "pencil": pencil,
+    "table": table,
+    "squared": squared,
     "chalk": chalk,
     "transparent": transparent,
     "16-bit": sixteen_bit,
@@ -163,9 +228,9 @@ PRINT = {
 }
 
 
-def draw(style: str, digit: int) -> Image.Image:
-    """A digit in a style of `HANDS` or `PRINT`: always the same picture."""
-    rng = np.random.default_rng(zlib.crc32(f"{style} {digit}".encode()))
+def draw(style: str, digit: int, variant: int = 0) -> Image.Image:
+    """Draw a digit in a style of `HANDS` or `PRINT`: for each variant always the same picture."""
+    rng = np.random.default_rng([zlib.crc32(f"{style} {digit}".encode()), variant])
     return (HANDS | PRINT)[style](digit, rng)
 
 

@@ -139,13 +139,13 @@ def test_a_value_at_the_edge_is_allowed(key, value):
             "config.sweep.outer_folds: evaluates what inner folds choose; give",
         ),
         (
-            {"patience": 1},
-            {"data.val_size": 0},
-            "config.sweep.patience: watches validation; give",
+            {},
+            {"train.patience": 1, "data.val_size": 0},
+            "config.train.patience: watches validation; give",
         ),
         ({"halving": (2.5,)}, {}, "config.sweep.halving: 2.5 is no epoch; give some, as in 2,5"),
         ({"halving": ("half",)}, {}, "config.sweep.halving: 'half' is no epoch; give some"),
-        ({"folds": 2, "patience": 1}, {}, "config.sweep.patience: watches validation, which "),
+        ({"folds": 2}, {"train.patience": 1}, "config.train.patience: watches validation, which "),
         ({"folds": 2}, {"optim.schedule": "plateau"}, "config.optim.schedule=plateau: watches "),
         (
             {"folds": 2, "share_batches": True},
@@ -192,8 +192,106 @@ def test_no_name_is_suggested_where_none_is_near():
 def test_a_field_that_the_model_lacks_is_refused(key, value):
     fields = changed(key, value)
     fields.model.name = "linear"
-    with pytest.raises(UserError, match=f"config.{key}: model 'linear' has no such field"):
+    readers = "mlp and cnn do" if key == "model.widths" else "cnn does"
+    with pytest.raises(UserError, match=f"^config.{key}: linear does not use it; {readers}$"):
         config.validate(fields)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("optim.momentum", 0.8, "adam does not use it; momentum does"),
+        ("optim.warmup", 0.1, "constant does not use it; cosine and one_cycle do"),
+        ("optim.decay", 0.5, "constant does not use it; step, exponential and plateau do"),
+        ("optim.decay_epochs", 3, "constant does not use it; step, exponential and plateau do"),
+        (
+            "optim.min_learning_rate",
+            1e-5,
+            "constant does not use it; step, exponential and plateau do",
+        ),
+        ("optim.decay_biases", True, "config.optim.weight_decay is 0"),
+        ("task.positive", (3,), "multiclass does not use it; binary does"),
+        ("task.labels", {"odd": [1, 3]}, "multiclass does not use it; multilabel does"),
+        ("task.noise", 50, "multiclass does not use it; denoise does"),
+        ("sweep.samples", 3, "only config.sweep.random uses it"),
+        ("sweep.width", 3, "there is only one trial"),
+        ("sweep.share_batches", True, "there is only one trial"),
+        (
+            "train.augment.fill",
+            "constant",
+            "nothing moves the image; give one of config.train.augment.rotation, "
+            "config.train.augment.shear, config.train.augment.shift, config.train.augment.zoom",
+        ),
+    ],
+)
+def test_a_key_without_effect_is_refused_with_what_reads_it(key, value, why):
+    assert refusal(key, value) == f"config.{key}: {why}"
+
+
+@pytest.mark.parametrize("key", ["b1", "b2"])
+def test_a_key_of_other_optimizers_is_refused(key):
+    whole = config.default()
+    whole.optim.name = "sgd"
+    whole.optim[key] = 0.5
+    with pytest.raises(UserError) as refused:
+        config.validate(whole)
+    assert str(refused.value) == f"config.optim.{key}: sgd does not use it; adam and adamw do"
+
+
+def test_keys_are_allowed_with_what_reads_them():
+    whole = config.default()
+    whole.optim.update(name="momentum", momentum=0.8, weight_decay=1e-4, decay_biases=True)
+    whole.optim.update(schedule="plateau", decay=0.5, decay_epochs=3, min_learning_rate=1e-5)
+    whole.task.update(name="binary", positive=(3,))
+    whole.train.augment.update(shift=0.1, fill="constant")
+    whole.sweep.update(random={"optim.clip": [0.1, 1.0]}, samples=3, width=2)
+    config.validate(whole)
+
+
+def test_none_stands_for_the_default_of_what_reads_the_key():
+    whole = config.default()
+    found = optim.fields(whole.optim)
+    assert (found["b1"], found["b2"], found["momentum"]) == (0.9, 0.999, 0.9)
+    whole.optim.b1 = 0.5
+    assert optim.fields(whole.optim)["b1"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("train.epochs", None, "a whole number"),
+        ("train.epochs", True, "a whole number"),
+        ("train.epochs", 2.0, "a whole number"),
+        ("seed", "0", "a whole number"),
+        ("optim.learning_rate", None, "a number"),
+        ("optim.learning_rate", True, "a number"),
+        ("optim.learning_rate", "fast", "a number"),
+        ("optim.momentum", False, "a number, or None for the default"),
+        ("data.name", None, "text"),
+        ("data.name", 3, "text"),
+        ("model.name", None, "text"),
+        ("model.name", ["mlp"], "text"),
+        ("optim.schedule", 1, "text"),
+        ("data.offline_fallback", None, "true or false"),
+        ("data.offline_fallback", 1, "true or false"),
+        ("data.archives", 1, "text, or None for the default"),
+        ("model.widths", 64, "a tuple such as 64,32, or None for the default"),
+        ("model.batch_norm", 1, "true or false, or None for the default"),
+        ("model.gamma", True, "a number, or None for the default"),
+        ("model.features", True, "a whole number, or None for the default"),
+        ("sweep.halving", 2, "a tuple such as 64,32"),
+        ("sweep.halving", None, "a tuple such as 64,32"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(key, value, expected):
+    """Also where ml_collections takes it: None for anything, and True for 1."""
+    assert refusal(key, value) == f"config.{key}: {value!r} is not {expected}"
+
+
+def test_a_section_that_has_become_a_value_is_refused():
+    for key in ("optim", "train.augment"):
+        message = f"config.{key}: no such key; it is a section, as in config.{key}."
+        assert refusal(key, None).startswith(message)
 
 
 def test_plateau_needs_validation_examples():
@@ -227,6 +325,31 @@ def test_a_key_of_an_earlier_version_answers_with_its_new_name():
         with pytest.raises(UserError) as refused:
             config.validate(whole)
         assert str(refused.value) == f"config.members.{key}: is now config.sweep.{key}"
+
+
+@pytest.mark.parametrize("section", ["sweep", "members"])
+def test_a_renamed_key_answers_with_its_new_name(section):
+    message = f"config.{section}.patience: is now config.train.patience"
+    assert refusal(f"{section}.patience", 3) == message if section == "sweep" else True
+    with pytest.raises(UserError, match=f"^{message}$"):
+        raise config.no_such_key(f"{section}.patience", config.OPTIONS)
+
+
+@pytest.mark.parametrize(
+    "value", ["balancd", "", (), (1.0,), (1, 0), (1, -1.0), (1, math.inf), (True, 2), 3, "1,a"]
+)
+def test_impossible_weights_of_classes_are_refused(value):
+    message = f"config.train.class_weights: {value!r} is not 'balanced', nor a number above 0"
+    assert refusal("train.class_weights", value).startswith(message)
+
+
+@pytest.mark.parametrize("task", ["multilabel", "denoise"])
+def test_weights_of_classes_need_classes(task):
+    whole = changed("train.class_weights", "balanced")
+    config.validate(whole)
+    whole.task.name = task
+    with pytest.raises(UserError, match=f"^config.train.class_weights: the task '{task}' has no"):
+        config.validate(whole)
 
 
 def test_reading_a_section_of_an_earlier_version_answers_with_its_new_name():

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from configs import study
 from experiments import figures, gemm, tables
 from experiments.speed import report, worker
-from experiments.speed.peers import PEERS
+from experiments.speed.peers import GPU_PRECISION, PEERS
 from experiments.timing import EPOCH
 from mnist_jax import config as configs
 from mnist_jax.models import networks, registry
@@ -207,6 +207,7 @@ def main() -> None:
     record = {
         **tables.origin("experiments.speed"),
         "gemm_gflop_per_second": gemm.peak(),
+        "gpu_matmul_precision": GPU_PRECISION,
         "results": [
             measure(net, batch_size, examples_of_a_turn(net, options.train_size), options.repeats)
             for net, batch_size in tqdm(jobs, unit="row")

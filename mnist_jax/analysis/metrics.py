@@ -55,7 +55,7 @@ class Report(NamedTuple):
     confusion: Int32[Array, "classes classes"]  # rows: true class, columns: predicted
     support: Int32[Array, "classes"]  # examples of each class
     per_class: Scores
-    macro: Scores  # every class weighs the same, absent ones too
+    macro: Scores  # each class that occurs or is predicted weighs the same
     weighted: Scores  # by support
     reliability: Reliability
 
@@ -91,8 +91,9 @@ def classification(
     """Evaluate the predictions of a whole split; every example counts once.
 
     The predicted class is the first of the largest logits. Precision, recall and F1 follow
-    scikit-learn with all classes as `labels` and `zero_division=0`: 0 for a class that is never
-    predicted, or has no examples. The calibration error is equation 3 of Guo et al. 2017, its bins
+    scikit-learn with `zero_division=0`: 0 for a class that is never predicted, or has no examples.
+    As there, a class that neither occurs nor is predicted is left out of the averages. The
+    calibration error is equation 3 of Guo et al. 2017, its bins
     open on the left and closed on the right.
 
     Args:
@@ -132,7 +133,8 @@ def classification(
 def of_confusion(confusion: Int[Array | np.ndarray, "k k"]) -> Averages:
     """Return the scores of counts; rows: true class, columns: predicted."""
     counts = jnp.asarray(confusion)
-    return _scores(jnp.diagonal(counts), counts.sum(axis=0), counts.sum(axis=1))
+    predicted, support = counts.sum(axis=0), counts.sum(axis=1)
+    return _scores(jnp.diagonal(counts), predicted, support, (predicted + support > 0).sum())
 
 
 def without_probabilities(report: Report) -> Report:
@@ -152,6 +154,8 @@ def multilabel(
     loss: Float[Array, ""],
 ) -> LabelsReport:
     """Evaluate the answers on a whole split; the scores are as in `classification`.
+
+    All labels count in the averages, as in scikit-learn.
 
     Args:
       answers: predicted labels of each example.
@@ -175,7 +179,8 @@ def macro_f1(answers: Bool[Array, "n labels"], truth: Bool[Array, "n labels"]) -
 
 
 def _of_labels(answers: Bool[Array, "n labels"], truth: Bool[Array, "n labels"]) -> Averages:
-    return _scores(*(x.sum(axis=0) for x in (answers & truth, answers, truth)))
+    right, said, there = (x.sum(axis=0) for x in (answers & truth, answers, truth))
+    return _scores(right, said, there, jnp.int32(truth.shape[1]))
 
 
 def to_python(report: Any, class_names: Sequence[str]) -> dict[str, Any]:
@@ -211,15 +216,20 @@ def _rows(names: Sequence[str], *columns: Sequence[Any]) -> list[dict[str, Any]]
 
 
 def _scores(
-    true_positives: Int[Array, "k"], predicted: Int[Array, "k"], support: Int[Array, "k"]
+    true_positives: Int[Array, "k"],
+    predicted: Int[Array, "k"],
+    support: Int[Array, "k"],
+    averaged: Int[Array, ""],
 ) -> Averages:
+    """Return the scores of counts, and their averages over some of the classes; others are 0."""
     per_class = Scores(
         precision=ratio(true_positives, predicted),
         recall=ratio(true_positives, support),
         f1=ratio(2 * true_positives, support + predicted),
     )
     share = ratio(support, support.sum())
-    macro = Scores(*(jnp.mean(score) for score in per_class))
+    count = jnp.maximum(averaged, 1).astype(jnp.float32)
+    macro = Scores(*(jnp.sum(score) / count for score in per_class))
     return Averages(per_class, macro, Scores(*(jnp.sum(share * score) for score in per_class)))
 
 

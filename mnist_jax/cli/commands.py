@@ -87,7 +87,7 @@ def run_name(options: flags.Options, dataset: str) -> str:
     Overrides are words (`epochs-5`, `task-binary`) or, if these are long, a hash of four letters.
     """
     config = options.config
-    values = dict(flatten(config.to_dict()))
+    values = {**options.overridden, **dict(flatten(config.to_dict()))}
     words = []
     for key in options.overridden:
         if key not in _NAMED_ANYWAY:

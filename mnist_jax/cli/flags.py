@@ -2,12 +2,15 @@
 
 import argparse
 import ast
+import copy
 import functools
 import inspect
+import json
 import re
 import runpy
+import textwrap
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,8 +57,10 @@ the workdir. The same command resumes a run that was stopped.
   --process_id=I           the index of this one, 0 to N - 1
   --distributed            take these three from Slurm, Open MPI, a TPU pod or
                            Kubernetes
-  --help                   print this text; with --config also every key of it
-                           and its value
+  --help                   print this text and every key of the config, with its
+                           value; without --config, with its default
+
+--config.train.augment=none, mild or strong sets all augmentations at once.
 """
 
 _FLAGS: dict[str, type] = {
@@ -75,7 +80,7 @@ class Options(NamedTuple):
     mode: str
     config: ConfigDict  # empty without --config
     config_name: str  # the stem of its file; of configs/study.py:NET also the net
-    overridden: Sequence[str]  # keys that the command line sets, in its order
+    overridden: Mapping[str, Any]  # keys that the command line sets, in its order, and the values
     workdir: Path | None
     split: str
     overwrite: bool
@@ -110,10 +115,14 @@ def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
     # Without a file, overrides are of the config of the run that is evaluated.
     own = configs.default() if keys else ConfigDict()
     config, config_name = _read(file, dataset) if file else (own, "")
-    types = dict(_types(config))
+    if file:
+        configs.check_keys(config)
+    types = dict(_types(config)) | ({"train.augment": str} if file or keys else {})
     for key in keys:
         if key not in types:
             raise configs.no_such_key(key, types)
+    for word in rest:
+        _suggest_key(word)
     values = _parse_flags(rest, _FLAGS | {f"--config.{key}": kind for key, kind in types.items()})
     workdir = _workdir(values)
     if not values.help and not (file if values.mode == "train" else workdir):
@@ -125,15 +134,20 @@ def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
         if name.startswith("config.")
     }
     if file or keys:
-        config.update_from_flattened_dict(overrides)
+        without_effect = configs.unused(config)
+        configs.override(config, overrides)
+        # What the file set for a component that the command line replaces is dropped.
+        stale = configs.unused(config).keys() - without_effect.keys() - overrides.keys()
+        configs.clear(config, stale)
         configs.validate(config)
         space.expand(config)
+        space.check_used(config)
     cache = values.compilation_cache
     return Options(
         mode=values.mode,
         config=config.lock(),
         config_name=config_name,
-        overridden=list(overrides),
+        overridden=overrides,
         workdir=workdir,
         split=values.split,
         overwrite=bool(values.overwrite),
@@ -163,10 +177,28 @@ def refuse_ineffective(options: Options) -> None:
             )
 
 
+def _suggest_key(word: str) -> None:
+    """Raise UserError for a flag such as --epochs=3, which stands for --config.train.epochs=3."""
+    flag, equals, value = word.partition("=")
+    if not flag.startswith("--") or flag in (*_FLAGS, "--mode", "--split"):
+        return
+    name = flag[2:].replace("-", "_")
+    keys = [key for key in configs.OPTIONS if configs.stands_for(name, key)]
+    if len(keys) == 1:
+        flag = f"{flag}: no such flag; did you mean --config.{keys[0]}{equals}{value}?"
+        raise UserError(flag)
+
+
+def _mode(text: str) -> str:
+    if f"--{text}" in _FLAGS:
+        raise UserError(f"--mode={text}: no such mode; did you mean --{text}?")
+    return text
+
+
 def _parse_flags(words: Sequence[str], types: dict[str, type]) -> argparse.Namespace:
     """Parse flags of the given types; keys of the config that are not set are left out."""
     parser = Parser(add_help=False)
-    parser.add_argument("--mode", choices=["train", "evaluate"], default="train")
+    parser.add_argument("--mode", type=_mode, choices=["train", "evaluate"], default="train")
     parser.add_argument("--split", choices=["train", "val", "test"], default="test")
     for flag, kind in types.items():
         default = None if flag in _FLAGS else argparse.SUPPRESS
@@ -187,12 +219,14 @@ def _types(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, type]]:
 
 
 def _value(flag: str, kind: type, text: str) -> Any:
-    """Parse the value of a flag."""
-    parse_text, expected = _KINDS[kind]
+    """Parse the value of a flag; None stands for the default of a key that has one."""
+    option = configs.OPTIONS.get(flag.removeprefix("--config."))
+    if text == "None" and option and option.nullable:
+        return None
     try:
-        return parse_text(text)
+        return _KINDS[kind](text)
     except (KeyError, SyntaxError, ValueError) as error:
-        raise UserError(f"{flag}={text}: is not {expected}") from error
+        raise UserError(f"{flag}={text}: is not {configs.EXPECTED[kind]}") from error
 
 
 def _tuple(text: str) -> tuple[Any, ...]:
@@ -201,13 +235,13 @@ def _tuple(text: str) -> tuple[Any, ...]:
 
 
 _BOOLEANS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
-_KINDS: dict[type, tuple[Callable[[str], Any], str]] = {
-    str: (str, "text"),
-    int: (int, "a whole number"),
-    float: (float, "a number"),
-    bool: (lambda text: _BOOLEANS[text.lower()], "true or false"),
-    tuple: (_tuple, "a tuple such as 64,32"),
-    object: (str, "JSON"),  # parsed by the readers of the key
+_KINDS: dict[type, Callable[[str], Any]] = {
+    str: str,
+    int: int,
+    float: float,
+    bool: lambda text: _BOOLEANS[text.lower()],
+    tuple: _tuple,
+    object: str,  # parsed by the readers of the key
 }
 
 
@@ -263,7 +297,11 @@ def _read(file: str, dataset: str | None = None) -> tuple[ConfigDict, str]:
         path = next((str(folder / path) for folder in folders if (folder / path).is_file()), path)
     if not Path(path).is_file():
         shipped = {f"configs/{p.name}" for folder in folders for p in folder.glob("configs/*.py")}
-        raise UserError(f"--config={file}: no such file; there are {', '.join(sorted(shipped))}")
+        meant = f"configs/{name}.py"
+        hint = f"there are {', '.join(sorted(shipped))}"
+        if meant in shipped:
+            hint = f"did you mean --config={':'.join([meant, *argument])}?"
+        raise UserError(f"--config={file}: no such file; {hint}")
     try:
         get_config = runpy.run_path(path).get("get_config", lambda *_: None)
         parameters = inspect.signature(get_config).parameters
@@ -285,6 +323,31 @@ def _read(file: str, dataset: str | None = None) -> tuple[ConfigDict, str]:
 
 
 def help_text(config: ConfigDict) -> str:
-    """Return how to use the command, followed by the keys and values of a config."""
-    keys = configs.flatten(config.to_dict())
-    return "\n".join([USAGE, *(f"  --config.{key}={value}" for key, value in keys)])
+    """Return how to use the command, followed by the keys of a config, or of the default one.
+
+    Each key has the value that a run would use, with its meaning, the allowed values, and its
+    default where that is another.
+    """
+    config = config if len(config) else configs.default()
+    plain = copy.deepcopy(config)
+    configs.clear(plain, [key for key, option in configs.OPTIONS.items() if option.nullable])
+    values, defaults = configs.effective(config), configs.effective(plain)
+    lines, pad = [USAGE], " " * 6
+    for key, option in configs.OPTIONS.items():
+        default = defaults[key] if option.nullable else option.default
+        shown, usual = _as_flag(values[key]), _as_flag(default)
+        names, allowed = configs.readers(key), configs.describe(option.allowed)
+        facts = [option.help, allowed, f"of {configs.describe(names)}" if names else ""]
+        facts += [f"default: {usual}"] if usual != shown else []
+        lines += textwrap.wrap(f"  --config.{key}={shown}", 80, subsequent_indent=pad)
+        lines += textwrap.wrap(
+            "; ".join(filter(None, facts)), 80, initial_indent=pad, subsequent_indent=pad
+        )
+    return "\n".join(lines)
+
+
+def _as_flag(value: Any) -> str:
+    """Return a value as it is typed: tuples without parentheses, if that is unambiguous."""
+    if isinstance(value, tuple | list):
+        return ",".join(map(str, value)) if value else "()"
+    return json.dumps(value) if isinstance(value, dict) else str(value)

@@ -42,7 +42,16 @@ _ALL = frozenset(Strength._fields)
 _AFFINE = frozenset({"rotation", "zoom", "shift", "shear"})
 OPTIONS: dict[str, Option] = {
     **{name: hint.__metadata__[0] for name, hint in Strength.__annotations__.items()},
-    "fill": Option("nearest", "outside the image: its nearest pixel, or 0", get_args(Fill)),
+    "fill": Option(
+        "nearest", "outside the image: its nearest pixel, or 0", get_args(Fill), optional=True
+    ),
+}
+
+# Values of `config.train.augment`; what a preset leaves out is 0.
+PRESETS: dict[str, dict[str, float]] = {
+    "none": {},
+    "mild": {"rotation": 10.0, "zoom": 0.1, "shift": 0.1},
+    "strong": {"rotation": 20.0, "zoom": 0.2, "shift": 0.2, "shear": 10.0, "erase": 0.25},
 }
 
 Images = Float32[Array, "b h w c"]
@@ -54,6 +63,19 @@ def read_strength(config: Any) -> Strength:
     import jax.numpy as jnp
 
     return Strength(*(jnp.asarray(config[name], jnp.float32) for name in Strength._fields))
+
+
+def read_fill(config: Any) -> Fill:
+    """Return the fill in `config.train.augment`, or its default."""
+    return config["fill"] or OPTIONS["fill"].default
+
+
+def unused(config: Any) -> dict[str, str]:
+    """Return the keys that are set without effect, and why."""
+    if config["fill"] is None or any(config[name] for name in _AFFINE):
+        return {}
+    listed = ", ".join(f"config.train.augment.{name}" for name in sorted(_AFFINE))
+    return {"fill": f"nothing moves the image; give one of {listed}"}
 
 
 def make_transform(strength: Strength, fill: Fill) -> Transform | None:

@@ -80,13 +80,13 @@ def _files(folder: Path) -> list[tuple[Path, str]]:
 def _examples(
     root: Path, files: Sequence[tuple[Path, str]], class_names: Sequence[str]
 ) -> Examples:
-    from mnist_jax.data import photos  # it imports Pillow and SciPy
+    from mnist_jax.data import image_files  # it imports Pillow and SciPy
 
     images, damaged = [], []
     for path, _ in files:
         try:
-            images.append(to_grey(_as_bytes(photos.read(path))))
-        except photos.PictureError:
+            images.append(to_grey(_as_bytes(next(image_files.read(path)).pixels)))
+        except image_files.PictureError:
             damaged.append(str(path.relative_to(root)))
     if damaged:
         few = ", ".join(damaged[:_NAMED]) + ", ..." * (len(damaged) > _NAMED)

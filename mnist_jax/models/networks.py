@@ -6,6 +6,7 @@ so can be jitted, vmapped over trials and differentiated like any other function
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -35,6 +36,7 @@ class Model(NamedTuple):
     apply: Callable[[PyTree, Float32[Array, "batch 28 28 1"]], Float32[Array, "batch classes"]]
     apply_train: Callable[[PyTree, Array, Key, Rates], tuple[Array, PyTree]]  # logits, batch_stats
     layers: Callable[[], list[Layer]]  # what the net consists of, in order
+    precision: str | None = None  # of its products, as in `registry.PRECISIONS`; None: JAX's
 
 
 class Dropout(nn.Module):
@@ -219,28 +221,39 @@ def build(config: Fields, num_outputs: int) -> Model:
     net = registry.fields(config)
     net |= {field: tuple(rate > 0 for rate in net.get(field, ())) for field in Rates._fields}
     entry = registry.MODELS[config["name"]]
-    return from_module(entry.build(net, num_outputs, jnp.dtype(config["dtype"])))
+    module = entry.build(net, num_outputs, jnp.dtype(config["dtype"]))
+    return from_module(module, config.get("matmul_precision"))
 
 
-def from_module(module: nn.Module) -> Model:
-    """Any Linen module called as `module(images, rates)`, as a Model; no rates: it evaluates."""
+def multiply_in(precision: str | None) -> AbstractContextManager:
+    """Trace products of this precision; None: of the one that JAX is set to."""
+    return jax.default_matmul_precision(precision) if precision else nullcontext()
+
+
+def from_module(module: nn.Module, precision: str | None = None) -> Model:
+    """Any Linen module called as `module(images, rates)`, as a Model; no rates: it evaluates.
+
+    Gradients have the precision that is set where they are traced: see `multiply_in`.
+    """
     example = jnp.zeros((1, 28, 28, 1))
 
     def apply(variables: PyTree, images: Array) -> Any:
-        return module.apply(variables, images, None)
+        with multiply_in(precision):
+            return module.apply(variables, images, None)
 
     def apply_train(
         variables: PyTree, images: Array, key: Key, rates: Rates
     ) -> tuple[Array, PyTree]:
-        logits, updated = module.apply(
-            variables, images, rates, rngs={"dropout": key}, mutable=["batch_stats"]
-        )
+        with multiply_in(precision):
+            logits, updated = module.apply(
+                variables, images, rates, rngs={"dropout": key}, mutable=["batch_stats"]
+            )
         return logits, updated.get("batch_stats", {})
 
     def init(key: Key) -> PyTree:
         return module.init(key, example, None)
 
-    return Model(init, apply, apply_train, lambda: _layers(module, example))
+    return Model(init, apply, apply_train, lambda: _layers(module, example), precision)
 
 
 def first_weights(model: Model, variables: PyTree) -> Float32[np.ndarray, "units h w"] | None:

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 from jaxtyping import Float32
 
-from mnist_jax.types import Array, Fields, Option, UserError
+from mnist_jax.types import Array, Fields, Option, UserError, unread
 
 DTYPES = ("float32", "bfloat16")
+PRECISIONS = ("default", "high", "highest")  # of `jax.default_matmul_precision`
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "sigmoid", "elu", "leaky_relu")
 PADDINGS = ("SAME", "VALID")
 
@@ -119,14 +120,24 @@ _HELP = {
     "conv_dropout": "rate after each stage",
     "padding": f"one of {', '.join(PADDINGS)}",
     "batch_norm": "after each pool, in place of a bias",
-    "standardise": "linear: give each pixel mean 0 and variance 1",
-    "features": "rbf: number of random features",
-    "gamma": "rbf: the kernel is exp(-gamma |x - y|^2)",
+    "standardise": "give each pixel mean 0 and variance 1",
+    "features": "number of random features",
+    "gamma": "the kernel is exp(-gamma |x - y|^2)",
+}
+_SHARED = {
+    "name": Option("mlp", "the model; its own defaults hold for the fields that are None", MODELS),
+    "dtype": Option(
+        "float32", "of the computation (see matmul_precision); parameters are float32", DTYPES
+    ),
+    "matmul_precision": Option(
+        str,
+        "of products of float32; default: TF32 on a GPU, bfloat16 on a TPU; None: JAX's setting",
+        PRECISIONS,
+    ),
+    "init_scale": Option(1.0, "factor on the initial weights", "[0, inf)"),
 }
 OPTIONS = {
-    "name": Option("mlp", "the model; its own defaults hold for the fields that are None", MODELS),
-    "dtype": Option("float32", "of the computation; parameters are always float32", DTYPES),
-    "init_scale": Option(1.0, "factor on the initial weights", "[0, inf)"),
+    **_SHARED,
     **{
         field: Option(type(value), _HELP.get(field, ""))
         for entry in MODELS.values()
@@ -148,6 +159,11 @@ _CHECKS = {
 }
 
 
+def unused(config: Fields) -> dict[str, str]:
+    """Return the fields that are set, but not the model's, and why; see `types.unread`."""
+    return unread(config, config["name"], {name: entry.fields for name, entry in MODELS.items()})
+
+
 def fields(config: Fields) -> dict[str, Any]:
     """Return every field of the model that `config.model` names: the config's values or defaults.
 
@@ -156,13 +172,11 @@ def fields(config: Fields) -> dict[str, Any]:
     """
     net = dict(MODELS[config["name"]].fields)
     for field, value in config.items():
-        if field in ("name", "dtype", "init_scale") or value is None:
+        if field in _SHARED or value is None:
             continue
         if field not in net:
-            raise UserError(
-                f"config.model.{field}: model '{config['name']}' has no such field; it has "
-                f"{', '.join(net)}"
-            )
+            why = unused(config).get(field, f"no such field; there are {', '.join(net)}")
+            raise UserError(f"config.model.{field}: {why}")
         net[field] = tuple(value) if isinstance(value, list) else value
     for field, value in net.items():
         if field in _CHOICES and value not in _CHOICES[field]:

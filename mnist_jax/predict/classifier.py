@@ -17,17 +17,19 @@ from jaxtyping import Bool, Float, Float32, UInt8
 
 from mnist_jax import tasks
 from mnist_jax.analysis import ensemble
-from mnist_jax.data import photos, splits
+from mnist_jax.data import image_files, photos, splits
+from mnist_jax.data.image_files import Picture, PictureError
 from mnist_jax.report import pictures
 from mnist_jax.runs import restore
 from mnist_jax.runtime import xla
 from mnist_jax.runtime.progress import Log
 from mnist_jax.train import evaluate
-from mnist_jax.types import UserError
+from mnist_jax.types import UserError, printable
 from mnist_jax.workdir import files
 
 Images = UInt8[np.ndarray, "n 28 28 1"]
 AnyImages = UInt8[np.ndarray, "n 28 28 *grey"]
+Image = UInt8[np.ndarray, "28 28 1"]
 Scores = Float32[np.ndarray, "trials n classes"]
 _NEIGHBOUR = 10  # the tenth nearest test image says how familiar an image is
 _STRANGE = 0.01  # of the test images are called strange
@@ -46,6 +48,7 @@ class Classifier(NamedTuple):
 
     model: str
     dataset: str  # that it was trained on
+    image_kind: photos.Kind  # of its images
     class_names: tuple[str, ...]
     scores: Callable[[Images], Scores]
     known: Float32[np.ndarray, "trials test classes"]  # the scores of the test images
@@ -71,9 +74,39 @@ class Classifier(NamedTuple):
         believed = ensemble.probabilities(scores.astype(np.float64)).astype(np.float32)
         return Answer(believed, familiarity(scores, self.known) < self.familiar)
 
-    def read(self, path: str | Path) -> UInt8[np.ndarray, "28 28 1"]:
-        """A picture made like the images of the data set, see `drawings.prepare`."""
-        return photos.prepare(Path(path), self.dataset)
+    def prepare(self, picture: Picture) -> list[tuple[str, Image]]:
+        """Make images like those of the data set from a picture, see `photos.prepare`.
+
+        Returns:
+          The name and image of each figure, row by row from left to right.
+
+        Raises:
+          PictureError: nothing stands out from the background.
+        """
+        by_mass = self.dataset != "digits"
+        try:
+            images = photos.prepare(picture.pixels, self.image_kind, by_mass=by_mass)
+        except ValueError as error:
+            raise PictureError(f"{picture.name}: {error}") from error
+        if len(images) == 1:
+            return [(picture.name, images[0])]
+        count = len(images)
+        return [(f"{picture.name} (figure {i} of {count})", x) for i, x in enumerate(images, 1)]
+
+    def read(self, path: str | Path) -> Image:
+        """Make an image like those of the data set from a file with one figure.
+
+        Raises:
+          PictureError: the file cannot be read, is blank, or has several figures or pages.
+        """
+        pictures = list(image_files.read(Path(path)))
+        figures = [figure for picture in pictures for figure in self.prepare(picture)]
+        if len(figures) != 1:
+            raise PictureError(
+                f"{printable(str(path))}: has {len(figures)} figures on {len(pictures)} pages; "
+                "use image_files.read and prepare, or crop it to one figure"
+            )
+        return figures[0][1]
 
 
 def load(workdir: str | Path, log: Log = warnings.warn) -> Classifier:
@@ -120,11 +153,18 @@ def load(workdir: str | Path, log: Log = warnings.warn) -> Classifier:
     return Classifier(
         model=summary["model"],
         dataset=summary["dataset"],
+        image_kind=summary.get("image_kind") or _image_kind(summary["dataset"]),
         class_names=tuple(summary["class_names"]),
         scores=scores,
         known=known,
         familiar=float(np.quantile(sample, _STRANGE)),
     )
+
+
+def _image_kind(dataset: str) -> photos.Kind:
+    """Return the kind of a data set's images by its name, for runs that do not record it."""
+    digits = dataset.partition("/")[0] in ("mnist", "digits", "kmnist", "emnist")
+    return "digits" if digits or dataset.startswith("csv:") else "objects"
 
 
 def before_and_after(

@@ -118,7 +118,7 @@ def make_plan(
     if training is not None:  # the mesh stays the same, because it suits the batches
         width = _width(config, recipe, training, threads)
     width += -width % parts  # equally many trials in each part
-    return Plan(recipe._replace(mesh=mesh), width, threads, config.sweep.patience)
+    return Plan(recipe._replace(mesh=mesh), width, threads, shape.train.patience)
 
 
 def _width(config: ConfigDict, recipe: train.Recipe, count: int, threads: int) -> int:

@@ -92,6 +92,9 @@ def train_group(
         programs = compile_programs(group, chunks[0])
         compile_seconds = time.perf_counter() - start
         rows = _fit(Trained(group, states, rows, 0.0), chunks, programs, todo, writer, log)
+        if group.single and len(rows) < todo[-1]:
+            patience = f"config.train.patience={group.plan.patience}"
+            log(f"stopped early after epoch {len(rows)}/{group.epochs}: {patience}")
     return Trained(group, states, rows, compile_seconds)
 
 

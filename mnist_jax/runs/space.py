@@ -25,7 +25,6 @@ from mnist_jax.train.state import TRACED
 from mnist_jax.types import UserError, plain
 
 _SWITCHED = ("optim.clip", "optim.ema")  # of which 0 is another program
-_SOURCES = ("settings", "grid", "random")  # of settings; one of them at most
 _PLANNED = ("cosine", "one_cycle")  # schedules over all epochs
 _SWEPT = ("model.", "train.", "optim.")  # what settings may override
 
@@ -41,7 +40,7 @@ class Trial(NamedTuple):
 
 def is_sweep(config: ConfigDict) -> bool:
     """Return whether a config asks for more than one plain training."""
-    return bool(config.sweep.seeds > 1 or config.sweep.folds or _given(config))
+    return bool(config.sweep.seeds > 1 or config.sweep.folds or configs.sweeps(config))
 
 
 def expand(config: ConfigDict) -> list[Trial]:
@@ -58,9 +57,25 @@ def expand(config: ConfigDict) -> list[Trial]:
         for seed in seeds
         for fold in folds
     ]
-    for trial in trials[:: len(seeds) * len(folds)]:
-        configs.validate(config_of(config, trial))
+    own = [config_of(config, trial) for trial in trials[:: len(seeds) * len(folds)]]
+    for one in own:
+        configs.validate(one)
+        if ignored := configs.unused(one):
+            raise configs.unused_key(ignored)
     return trials
+
+
+def check_used(config: ConfigDict) -> None:
+    """Check that some trial reads each key that the run's config sets.
+
+    Raises:
+      UserError: names a key without effect.
+    """
+    if ignored := configs.unused(config):
+        own = [config_of(config, trial) for trial in expand(config)]
+        for key in ignored:
+            if all(one[key] is None for one in own):
+                raise configs.unused_key({key: ignored[key]})
 
 
 def settings(config: ConfigDict) -> list[dict[str, Any]]:
@@ -70,7 +85,7 @@ def settings(config: ConfigDict) -> list[dict[str, Any]]:
       UserError: they are not what `config.sweep` expects, or name no key of the config.
     """
     sweep = config.sweep
-    given = _given(config)
+    given = configs.sweeps(config)
     if len(given) > 1:
         raise UserError(f"config.sweep.{given[1]}: stands instead of its {given[0]}; give one")
     if "settings" in given:
@@ -91,7 +106,7 @@ def settings(config: ConfigDict) -> list[dict[str, Any]]:
         rng = np.random.default_rng(config.seed)
         return [
             {key: _draw(rng, key, values) for key, values in ranges.items()}
-            for _ in range(sweep.samples)
+            for _ in range(sweep.samples or configs.OPTIONS["sweep.samples"].default)
         ]
     return [{}]
 
@@ -99,29 +114,32 @@ def settings(config: ConfigDict) -> list[dict[str, Any]]:
 def config_of(config: ConfigDict, trial: Trial) -> ConfigDict:
     """Return the config with which a trial would be a plain run.
 
+    Keys of the run's config that its overrides leave without effect are None.
+
     Raises:
       UserError: an override has another type than the key's.
     """
     own = copy.deepcopy(config)
     own.seed = trial.seed
-    for key, value in trial.overrides.items():
-        section, _, leaf = key.rpartition(".")
-        part = own
-        for name in section.split("."):
-            part = part[name]
-        part[leaf] = _as(part.get_type(leaf), key, value)
+    configs.override(own, {key: _as(key, value) for key, value in trial.overrides.items()})
+    configs.clear(own, configs.unused(own).keys() - trial.overrides.keys())
     return own
 
 
-def _as(kind: type, key: str, value: Any) -> Any:
+def _as(key: str, value: Any) -> Any:
     """Convert a value of a sweep to the type of its key; a number stands for a tuple of one."""
-    if kind is tuple:
-        return tuple(value) if isinstance(value, list) else (value,)
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:  # ml_collections would take 2.5 epochs
-        raise UserError(f"config.sweep: {value!r} is no value of config.{key}")
-    return value
+    if key == "train.augment":  # a preset
+        return value
+    kind = configs.OPTIONS[key].kind
+    if value is not None and kind in (tuple, object):
+        if isinstance(value, list):
+            return tuple(value)
+        return (value,) if kind is tuple else value
+    if not configs.has_type(key, value):
+        raise UserError(
+            f"config.sweep: {value!r} is no value of config.{key}; give {configs.EXPECTED[kind]}"
+        )
+    return float(value) if kind is float and value is not None else value
 
 
 def groups(config: ConfigDict, trials: Sequence[Trial]) -> list[list[int]]:
@@ -164,13 +182,10 @@ def group_config(configs_of: Sequence[ConfigDict]) -> ConfigDict:
     for section in ("train.augment", "optim"):
         plain = [dict(configs.flatten(config.to_dict())) for config in configs_of]
         keys = [key for key in TRACED if key.startswith(f"{section}.")]
-        merged.update_from_flattened_dict({key: max(p[key] for p in plain) for key in keys})
+        for key in keys:
+            values = [p[key] for p in plain if p[key] is not None]
+            merged.update_from_flattened_dict({key: max(values, default=None)})
     return merged
-
-
-def _given(config: ConfigDict) -> list[str]:
-    """Return the keys of `config.sweep` that define settings, out of which one may be set."""
-    return [name for name in _SOURCES if config.sweep[name] not in (None, "")]
 
 
 def _read(config: ConfigDict, name: str, value: Any) -> dict[str, list[Any]]:
@@ -192,6 +207,7 @@ def _read_value(name: str, value: Any) -> Any:
 
 def _check_keys(config: ConfigDict, keys: Iterable[str]) -> None:
     known = [key for key, _ in configs.flatten(config.to_dict()) if key.startswith(_SWEPT)]
+    known.append("train.augment")
     for key in keys:
         if key not in known:
             raise configs.no_such_key(key, known)
@@ -200,7 +216,8 @@ def _check_keys(config: ConfigDict, keys: Iterable[str]) -> None:
 def _draw(rng: np.random.Generator, key: str, values: list[Any]) -> float:
     """A number from the range [low, high], or [low, high, "log"] on a logarithmic scale."""
     bounds, scale = values[:2], values[2:]
-    numbers = all(isinstance(value, int | float) and math.isfinite(value) for value in bounds)
+    # True is an int to isinstance.
+    numbers = all(type(value) in (int, float) and math.isfinite(value) for value in bounds)
     low, high = bounds if numbers and len(bounds) == 2 else (0, 0)
     if scale not in ([], ["log"]) or low >= high or (scale and low <= 0):
         raise UserError(

@@ -80,6 +80,9 @@ def summarize(
         "peak_rss_bytes": provenance.peak_rss_bytes(),
         "device": provenance.device(),
         "backend": jax.default_backend(),
+        "matmul_precision": final.group.plan.recipe.model.precision
+        or jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+        or "default",
         "versions": provenance.versions(),
         "git_revision": provenance.git_revision(),
         "data_fingerprint": splits.fingerprint,

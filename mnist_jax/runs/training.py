@@ -72,6 +72,7 @@ def train_run(
     """
     run = Run(config, examples, workdir, log)
     trials = space.expand(config)
+    space.check_used(config)
     _check(run, trials)
     if config.init_from:
         _check_start(run, trials, overwrite)

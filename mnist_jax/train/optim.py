@@ -4,13 +4,13 @@ Adding one takes a builder and an entry of `OPTIMIZERS` or `SCHEDULES`, with the
 reads. A builder takes the module `optax`, because reading flags must not import it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxtyping import Float, Int
 
 from mnist_jax.train.state import Hparams
-from mnist_jax.types import Array, Fields, Option, PyTree
+from mnist_jax.types import Array, Fields, Option, PyTree, resolve, unread
 
 if TYPE_CHECKING:
     import optax
@@ -26,15 +26,18 @@ class Entry(NamedTuple):
 
 
 _BETAS = {
-    "b1": Option(0.9, "adam, adamw: decay of the gradient's average", "[0, 1)"),
-    "b2": Option(0.999, "adam, adamw: decay of the squared gradient's average", "[0, 1)"),
+    "b1": Option(0.9, "decay of the gradient's average", "[0, 1)"),
+    "b2": Option(0.999, "decay of the squared gradient's average", "[0, 1)"),
 }
-_WARMUP = {"warmup": Option(0.3, "cosine and one_cycle: rising share of the steps", "[0, 1)")}
+_WARMUP = {"warmup": Option(0.3, "share of the steps in which the rate rises", "[0, 1)")}
 _DECAY = {
-    "decay": Option(0.1, "step, exponential and plateau: factor ...", "(0, 1)"),
+    "decay": Option(0.1, "factor on the rate, every decay_epochs", "(0, 1)"),
     "decay_epochs": Option(
-        10, "... per this many epochs (plateau: without improvement)", "[1, inf)"
+        10,
+        "epochs a factor; of plateau those in a row without a validation loss 0.01% below the best",
+        "[1, inf)",
     ),
+    "min_learning_rate": Option(0.0, "the rate falls no further", "[0, inf)"),
 }
 
 
@@ -48,7 +51,7 @@ OPTIMIZERS = {
     "sgd": Entry(lambda optax, config, hparams, decay: [decay]),
     "momentum": Entry(
         lambda optax, config, hparams, decay: [decay, optax.trace(hparams.momentum)],
-        {"momentum": Option(0.9, "momentum", "[0, 1)")},
+        {"momentum": Option(0.9, "share of the last update in the next", "[0, 1)")},
     ),
     "adam": Entry(lambda optax, config, hparams, decay: [decay, _adam(optax, config)], _BETAS),
     "adamw": Entry(lambda optax, config, hparams, decay: [_adam(optax, config), decay], _BETAS),
@@ -87,17 +90,43 @@ SCHEDULES = {
     "plateau": Entry(_constant, _DECAY),
 }
 
+
+def _optional(entries: Mapping[str, Entry]) -> dict[str, Option]:
+    return {
+        key: option._replace(optional=True)
+        for entry in entries.values()
+        for key, option in entry.options.items()
+    }
+
+
 OPTIONS = {
     "name": Option("adam", "the optimizer", OPTIMIZERS),
     "learning_rate": Option(1e-3, "the schedule's peak", "(0, inf)"),
     "schedule": Option("constant", "of the learning rate", SCHEDULES),
-    **{key: option for entry in SCHEDULES.values() for key, option in entry.options.items()},
+    **_optional(SCHEDULES),
     "weight_decay": Option(0.0, "decoupled for adamw, an L2 term for the others", "[0, inf)"),
+    "decay_biases": Option(False, "decay biases and scales, not only weights", optional=True),
     "label_smoothing": Option(0.0, "share of a target that all classes get", "[0, 1)"),
     "clip": Option(0.0, "largest norm of the whole gradient; 0: any", "[0, inf)"),
     "ema": Option(0.0, "decay of the averaged parameters that are evaluated; 0: off", "[0, 1)"),
-    **{key: option for entry in OPTIMIZERS.values() for key, option in entry.options.items()},
+    **_optional(OPTIMIZERS),
 }
+
+
+def fields(config: Fields) -> dict[str, Any]:
+    """Return every key of `config.optim`; None is replaced by the default of what reads the key."""
+    entries = SCHEDULES[config["schedule"]], OPTIMIZERS[config["name"]]
+    return resolve(config, {**OPTIONS, **entries[0].options, **entries[1].options})
+
+
+def unused(config: Fields) -> dict[str, str]:
+    """Return the keys that are set without effect, and why; see `types.unread`."""
+    found: dict[str, str] = {}
+    for registry, name in ((SCHEDULES, config["schedule"]), (OPTIMIZERS, config["name"])):
+        found |= unread(config, name, {name: entry.options for name, entry in registry.items()})
+    if config["decay_biases"] and not config["weight_decay"]:
+        found["decay_biases"] = "config.optim.weight_decay is 0"
+    return found
 
 
 def schedule(config: Fields, num_epochs: int, steps_per_epoch: int) -> Schedule:
@@ -111,6 +140,7 @@ def schedule(config: Fields, num_epochs: int, steps_per_epoch: int) -> Schedule:
     import jax.numpy as jnp
     import optax
 
+    config = fields(config)
     build, every = SCHEDULES[config["schedule"]].build, config["decay_epochs"] * steps_per_epoch
     fraction = build(optax, config, num_epochs * steps_per_epoch, every)
     return loosely(lambda step: jnp.asarray(fraction(step), jnp.float32))
@@ -140,14 +170,17 @@ def optimizer(
     """Return the chain that turns gradients into updates, at this step's learning rate.
 
     Weight decay is decoupled for "adamw" (Loshchilov and Hutter 2019) and an L2 term in the
-    gradient for the others. The chain's state has the same structure whatever the numbers are.
+    gradient for the others. Biases and scales, which have one axis, are decayed only with
+    `config.optim.decay_biases`. The chain's state has the same structure whatever the
+    numbers are.
     """
     import jax
     import optax
 
     from mnist_jax.runtime.xla import barrier
 
-    decay = optax.add_decayed_weights(hparams.weight_decay)
+    config = fields(config)
+    decay = optax.stateless(_decay(hparams.weight_decay, config["decay_biases"]))
     direction = OPTIMIZERS[config["name"]].build(optax, config, hparams, decay)
     clip = [optax.clip_by_global_norm(hparams.clip)] if config["clip"] else []
     chain = optax.chain(*clip, *direction, optax.scale(-learning_rate))
@@ -162,15 +195,34 @@ def optimizer(
     return optax.GradientTransformation(chain.init, loosely(update))
 
 
+def _decay(rate: Float[Array, ""], biases: bool) -> Callable:
+    """Return the function that adds weight decay to updates, as `optax.add_decayed_weights` does.
+
+    A bias or scale, which has one axis, is decayed by 0: leaving its term out would change how XLA
+    rounds all others.
+    """
+    import jax
+
+    def decay(update: Array, parameter: Array) -> Array:
+        share = 1.0 if biases or parameter.ndim > 1 else 0.0
+        return update + rate * share * parameter
+
+    return lambda updates, params: jax.tree.map(decay, updates, params)
+
+
 def plateau(config: Fields) -> "optax.GradientTransformationExtraArgs | None":
     """Multiply the rate by `decay` after `decay_epochs` epochs without a better validation loss.
 
-    To be updated once an epoch; its state's `scale` is the factor reached. None under other
-    schedules.
+    A loss is better if it is more than 0.01% below the best one, as in PyTorch's
+    `ReduceLROnPlateau`. To be updated once an epoch; its state's `scale` is the factor reached.
+    None under other schedules.
     """
     if config["schedule"] != "plateau":
         return None
     import optax
 
-    reduce = optax.contrib.reduce_on_plateau(config["decay"], patience=config["decay_epochs"])
+    config = fields(config)
+    reduce = optax.contrib.reduce_on_plateau(
+        config["decay"], patience=config["decay_epochs"], rtol=1e-4
+    )
     return optax.GradientTransformationExtraArgs(reduce.init, loosely(reduce.update))

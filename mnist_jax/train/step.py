@@ -25,7 +25,7 @@ from mnist_jax.models.networks import Model
 from mnist_jax.runtime import sharding, xla
 from mnist_jax.runtime.prng import Key, stream
 from mnist_jax.tasks import Task
-from mnist_jax.train import optim
+from mnist_jax.train import optim, weights
 from mnist_jax.train.optim import Schedule
 from mnist_jax.train.state import Hparams, State
 from mnist_jax.types import PyTree
@@ -36,7 +36,7 @@ class Examples(NamedTuple):
 
     images: UInt8[Array, "n 28 28 1"]
     labels: Shaped[Array, "n ..."]
-    weights: Float32[Array, "n"] | None = None  # 1: counts; 0: does not; None: all count
+    weights: Float32[Array, "n"] | None = None  # in the loss; 0: does not count; None: all alike
 
 
 class Norms(NamedTuple):
@@ -59,6 +59,8 @@ class Recipe(NamedTuple):
     batch_size: int
     ema: bool  # whether parameters are averaged
     mesh: Mesh | None  # the devices that share each batch; None: one device
+    min_learning_rate: float  # of schedules that decay
+    class_weights: Callable[[Array, Array | None], Array] | None  # see `train_batches`
 
 
 def make_recipe(
@@ -74,24 +76,22 @@ def make_recipe(
         schedule=optim.schedule(config.optim, config.train.epochs, steps_per_epoch),
         plateau=optim.plateau(config.optim),
         augment=augment.make_transform(
-            augment.read_strength(config.train.augment), config.train.augment.fill
+            augment.read_strength(config.train.augment), augment.read_fill(config.train.augment)
         ),
         batch_size=config.train.batch_size,
         ema=config.optim.ema > 0,
         mesh=mesh,
+        min_learning_rate=optim.fields(config.optim)["min_learning_rate"],
+        class_weights=weights.make(config.train.class_weights, num_classes),
     )
 
 
 def make_hparams(config: ConfigDict) -> Hparams:
     """The numbers of a config that training reads as traced values."""
-    c = config.optim
+    numbers = optim.fields(config.optim)
+    own = [key for key in Hparams._fields if key in numbers]
     return Hparams(
-        learning_rate=jnp.float32(c.learning_rate),
-        weight_decay=jnp.float32(c.weight_decay),
-        label_smoothing=jnp.float32(c.label_smoothing),
-        momentum=jnp.float32(c.momentum),
-        clip=jnp.float32(c.clip),
-        ema=jnp.float32(c.ema),
+        **{key: jnp.float32(numbers[key]) for key in own},
         init_scale=jnp.float32(config.model.init_scale),
         dropout=networks.read_rates(config.model),
         augment=augment.read_strength(config.train.augment),
@@ -155,7 +155,8 @@ def train_step(
         counted = jnp.maximum(batch.weights.sum(), 1.0)  # a small batch may be held out entirely
         return (losses * batch.weights).sum() / counted, (logits, batch_stats)
 
-    gradients, (logits, batch_stats) = jax.grad(loss, has_aux=True)(state.params)
+    with networks.multiply_in(recipe.model.precision):
+        gradients, (logits, batch_stats) = jax.grad(loss, has_aux=True)(state.params)
     optimizer = recipe.optimizer(hparams, learning_rate(recipe, state, hparams))
     norms = _norms(last, optimizer.update, gradients, state)
     # The norms come first: they read what the update then overwrites in place.
@@ -213,11 +214,14 @@ def train_batches(
     Returns:
       The new state, the summed metrics, and the norms of the last step.
     """
+    in_loss = examples.weights
+    if recipe.class_weights:
+        in_loss = recipe.class_weights(examples.labels, examples.weights)
 
     def step(carry: tuple[State, Metrics, Norms], inputs: tuple[Array, Array | bool]) -> tuple:
         (state, total, _), (index, last) = carry, inputs
-        weights = None if examples.weights is None else examples.weights[index]
-        batch = Examples(examples.images[index], examples.labels[index], weights)
+        own = None if in_loss is None else in_loss[index]
+        batch = Examples(examples.images[index], examples.labels[index], own)
         state, new, norms = train_step(recipe, state, batch, hparams, root, last)
         return (state, metrics.merge(total, new), norms), None
 
@@ -249,8 +253,8 @@ def measure(
     targets: Shaped[Array, "batch ..."],
     weights: Float32[Array, "batch"] | None = None,
 ) -> Metrics:
-    """Sum the metrics of a batch; the loss is without smoothing, as in validation."""
-    counted = jnp.ones(len(targets)) if weights is None else weights
+    """Sum the metrics of a batch; the loss is without smoothing and weights, as in validation."""
+    counted = jnp.ones(len(targets)) if weights is None else (weights > 0).astype(jnp.float32)
     correct = task.correct(outputs, targets) if task.correct else jnp.zeros_like(counted, bool)
     return Metrics(
         loss=(task.loss(outputs, targets, 0.0) * counted).sum(),
@@ -262,7 +266,9 @@ def measure(
 def learning_rate(recipe: Recipe, state: State, hparams: Hparams) -> Float[Array, ""]:
     """The learning rate of the step that the state comes to next."""
     rate = hparams.learning_rate * recipe.schedule(state.step)
-    return rate * state.plateau.scale if recipe.plateau else rate
+    if recipe.plateau:
+        rate = rate * state.plateau.scale
+    return jnp.maximum(rate, recipe.min_learning_rate) if recipe.min_learning_rate else rate
 
 
 def end_epoch(recipe: Recipe, state: State, val_loss: Float[Array, ""]) -> State:

@@ -118,7 +118,7 @@ def prepare(
             for path in (workdir / name for name in _RESULTS if name not in kept):
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         # A run that is resumed after its data has moved stores the new place.
-        if there is None or overwrite or configs.differences(there, config):
+        if there is None or overwrite or configs.differences(_with_defaults(there), config):
             write(workdir / CONFIG, to_json({**config, FINGERPRINT: fingerprint}))
     except OSError as error:
         raise _not_writable(workdir, error) from error

@@ -64,13 +64,9 @@ def test_scores_are_scikit_learns(split):
     np.testing.assert_allclose(report.accuracy, np.mean(predictions == labels), rtol=1e-6)
 
     scores = partial(
-        sklearn_metrics.precision_recall_fscore_support,
-        labels,
-        predictions,
-        labels=np.arange(k),
-        zero_division=0,
+        sklearn_metrics.precision_recall_fscore_support, labels, predictions, zero_division=0
     )
-    *per_class, support = scores(average=None)
+    *per_class, support = scores(average=None, labels=np.arange(k))
     np.testing.assert_array_equal(report.support, support)
     for ours, theirs in (
         (report.per_class, per_class),
@@ -269,6 +265,33 @@ def test_to_python_wants_a_name_for_each_class():
     report = classification(jnp.eye(3), jnp.arange(3))
     with pytest.raises(ValueError, match="zip"):
         metrics.to_python(report, ["a", "b"])
+
+
+def test_classes_that_neither_occur_nor_are_predicted_are_left_out_of_averages():
+    """Data of 3s and 7s alone, all right."""
+    labels = jnp.asarray([3, 7, 7, 3])
+    report = classification(jax.nn.one_hot(labels, 10), labels)
+    assert [float(x) for x in (*report.macro, *report.weighted)] == [1.0] * 6
+    wrong = classification(jax.nn.one_hot(jnp.asarray([3, 7, 7, 5]), 10), labels)
+    assert float(wrong.macro.f1) == pytest.approx((2 / 3 + 1 + 0) / 3)
+
+
+@few
+@given(st.integers(0, 2**32 - 1))
+def test_scores_of_labels_are_scikit_learns(seed):
+    """There a label that neither occurs nor is predicted counts as 0."""
+    rng = np.random.default_rng(seed)
+    truth, said = (rng.random((2, 9, 4)) < rng.random((2, 1, 4))).astype(np.int32)
+    truth[:, 0] = said[:, 0] = 0
+    report = metrics.multilabel(jnp.asarray(said > 0), jnp.asarray(truth), f32(0))
+    for ours, average in ((report.macro, "macro"), (report.weighted, "weighted")):
+        theirs = sklearn_metrics.precision_recall_fscore_support(
+            truth, said, average=average, zero_division=0
+        )
+        np.testing.assert_allclose(np.stack(ours), theirs[:3], rtol=1e-5, atol=1e-7)
+    assert float(metrics.macro_f1(jnp.asarray(said > 0), jnp.asarray(truth > 0))) == pytest.approx(
+        sklearn_metrics.f1_score(truth, said, average="macro", zero_division=0), rel=1e-5
+    )
 
 
 def test_scores_of_a_confusion_matrix_are_scikit_learns():

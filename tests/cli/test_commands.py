@@ -153,6 +153,7 @@ def test_the_name_of_a_run_says_what_it_is(here, monkeypatch, dataset, name):
          "linear-digits-s0-model-mlp-widths-64x32"),
         (["--config.train.epochs=3", "--config.train.epochs=4"], "linear-digits-s0-epochs-4"),
         (["--config.sweep.seeds=3"], "linear-digits-s0-3-trials"),
+        (["--config.train.augment=mild"], "linear-digits-s0-augment-mild"),
         (["--config.sweep.folds=4"], "linear-digits-s0-folds-4-4-trials"),
         (["--config.sweep.folds=4", "--config.sweep.share_batches"],
          "linear-digits-s0-nyof-4-trials"),

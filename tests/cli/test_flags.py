@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from shell import CNN, DIGITS, LINEAR, MLP, ROOT, content, refusal, typed
 
+from mnist_jax import config as configs
 from mnist_jax import list as listing
 from mnist_jax import main
 from mnist_jax.cli import commands, flags
@@ -94,6 +95,38 @@ def test_help_with_a_config_shows_its_keys_and_their_values(capsys, flag):
     assert err == ""
 
 
+@pytest.mark.parametrize("argv", [[], [DIGITS], [f"{CNN}:digits"], [f"{MLP}:digits"]])
+def test_help_explains_every_key_in_80_columns(capsys, argv):
+    assert main.main([*argv, "--help"]) == 0
+    out, _ = capsys.readouterr()
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 80
+    shown = dict(re.findall(r"^  --config\.([\w.]+)=(.*)$", out.split("at once.")[1], re.MULTILINE))
+    assert shown.keys() == configs.OPTIONS.keys()
+    text = " ".join(out.split())
+    for option in configs.OPTIONS.values():
+        assert " ".join(option.help.split()) in text
+        if option.allowed and not isinstance(option.allowed, str):
+            assert configs.describe(option.allowed) in text
+    if not argv:  # the defaults, also of keys that another component reads
+        assert (shown["train.epochs"], shown["optim.b1"], shown["optim.momentum"]) == (
+            "10",
+            "0.9",
+            "0.9",
+        )
+        assert (shown["model.widths"], shown["task.positive"]) == ("512,256", "5")
+        assert (shown["train.augment.fill"], shown["sweep.samples"]) == ("nearest", "10")
+    if argv == [f"{CNN}:digits"]:
+        assert (shown["model.widths"], shown["train.epochs"]) == ("256", "30")
+        assert "passes over the training examples; 1 or more; default: 10" in text
+
+
+def test_help_says_which_components_read_a_key(capsys):
+    assert main.main(["--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "decay of the gradient's average; 0 or more and below 1; of adam or adamw " in text
+
+
 # What is understood
 
 
@@ -118,7 +151,22 @@ def test_help_with_a_config_shows_its_keys_and_their_values(capsys, flag):
         (["--config.model.widths=()"], "model.widths", ()),
         (["--config.data.offline_fallback"], "data.offline_fallback", True),
         (["-noconfig.data.offline_fallback"], "data.offline_fallback", False),
-        (["--config.sweep.share_batches", "--summary"], "sweep.share_batches", True),
+        (["--config.sweep.share_batches", "--config.sweep.seeds=2"], "sweep.share_batches", True),
+        (["--config.model.dropout=None"], "model.dropout", None),
+        (["--config.data.archives=None"], "data.archives", None),
+        (["--config.train.augment=none"], "train.augment.shift", 0.0),
+        (["--config.train.augment=mild"], "train.augment.shift", 0.1),
+        (["--config.train.augment", "mild"], "train.augment.shift", 0.1),
+        (
+            ["--config.train.augment=mild", "--config.train.augment.shift=.3"],
+            "train.augment.shift",
+            0.3,
+        ),
+        (
+            ["--config.train.augment.shift=.3", "--config.train.augment=none"],
+            "train.augment.shift",
+            0.3,
+        ),
         (["--config.data.archives=/some/where"], "data.archives", "/some/where"),
     ],
 )
@@ -129,6 +177,48 @@ def test_a_value_of_the_config_is_overridden(args, key, value):
             found = found[part]
         assert found == value
         assert type(found) is type(value)
+
+
+def test_augmentation_is_off_with_one_flag():
+    fields = flags.parse([f"{CNN}:digits", "--config.train.augment=none"]).config.train.augment
+    assert not any(value for key, value in fields.items() if key != "fill")
+
+
+@pytest.mark.parametrize(
+    ("line", "effect"),
+    [
+        ("c.train.augment = 'strong'", 20.0),
+        ("c.train.augment.rotation = 3.0; c.train.augment = 'none'", 0.0),
+        ("c.train.augment = 'mild'; c.train.augment.rotation = 3.0", 3.0),
+        ("c.train.augment = 'midl'", "config.train.augment: no 'midl'; there are none, mild, str"),
+        ("c.train.augment = None", "config.train.augment: no 'None'; there are none, mild"),
+    ],
+)
+def test_a_config_file_may_name_a_preset_of_augmentation(here, line, effect):
+    (here / "mine.py").write_text(
+        "from mnist_jax import config\ndef get_config():\n"
+        f"  c = config.default()\n  {line}\n  return c\n"
+    )
+    if isinstance(effect, str):
+        with pytest.raises(UserError, match=f"^{effect}"):
+            flags.parse(["--config=mine.py"])
+    else:
+        assert flags.parse(["--config=mine.py"]).config.train.augment.rotation == effect
+
+
+def test_keys_of_a_component_that_the_command_line_replaces_are_dropped(here):
+    """As `configs/mlp.py` sets a dropout that a linear model has not."""
+    assert flags.parse([f"{MLP}:digits"]).config.model.dropout == (0.2,)
+    replaced = flags.parse([f"{MLP}:digits", "--config.model.name=linear"]).config
+    assert replaced.model.dropout is None
+    (here / "mine.py").write_text(
+        "from mnist_jax import config\ndef get_config():\n"
+        "  c = config.default()\n  c.optim.b1 = 0.8\n  return c\n"
+    )
+    assert flags.parse(["--config=mine.py"]).config.optim.b1 == 0.8
+    assert flags.parse(["--config=mine.py", "--config.optim.name=sgd"]).config.optim.b1 is None
+    with pytest.raises(UserError, match=r"^config\.optim\.b1: sgd does not use it"):
+        flags.parse(["--config=mine.py", "--config.optim.name=sgd", "--config.optim.b1=.8"])
 
 
 def test_all_that_is_typed_is_in_the_options():
@@ -174,8 +264,25 @@ MISTAKES = [
     ([DIGITS, "--config.epochs", "3"], "did you mean config.train.epochs?"),
     ([DIGITS, "--noconfig.data.offline_falback"], "did you mean config.data.offline_fallback?"),
     ([DIGITS, "--config.train=3"], "config.train: no such key"),
+    ([DIGITS, "--config.optim.lr=3"], "optim.lr: no such key; did you mean config.optim.learn"),
+    ([DIGITS, "--config.optim.wd=3"], "did you mean config.optim.weight_decay?"),
+    ([DIGITS, "--epochs=3"], "--epochs: no such flag; did you mean --config.train.epochs=3?"),
+    (["--epochs=3"], "--epochs: no such flag; did you mean --config.train.epochs=3?"),
+    ([DIGITS, "--batch-size=3"], "did you mean --config.train.batch_size=3?"),
+    ([DIGITS, "--train.epochs=3"], "did you mean --config.train.epochs=3?"),
+    ([DIGITS, "--lr", ".1"], "--lr: no such flag; did you mean --config.optim.learning_rate?"),
+    ([DIGITS, "--model=cnn"], "--model: no such flag; did you mean --config.model.name=cnn?"),
+    ([DIGITS, "--mode=summary"], "--mode=summary: no such mode; did you mean --summary?"),
+    ([DIGITS, "--mode", "summary"], "--mode=summary: no such mode; did you mean --summary?"),
+    (["--config=cnn.py"], "no such file; did you mean --config=configs/cnn.py?"),
+    (["--config=configs/cnn"], "no such file; did you mean --config=configs/cnn.py?"),
+    (["--config=cnn.py:digits"], "no such file; did you mean --config=configs/cnn.py:digits?"),
     ([DIGITS, "--config.members.seeds=3"], "config.members.seeds: is now config.sweep.seeds"),
     ([DIGITS, "--config.members.grid={}"], "config.members.grid: is now config.sweep.grid"),
+    ([DIGITS, "--config.sweep.patience=3"], "sweep.patience: is now config.train.patience"),
+    ([DIGITS, "--config.members.patience=3"], "members.patience: is now config.train.patience"),
+    ([DIGITS, "--config.train.class_weights=1,2"], "2 weights for 10 classes; give one for each"),
+    ([DIGITS, "--config.train.class_weights=even"], "'even' is not 'balanced', nor a number above"),
     ([DIGITS, "--config.members.sed=3"], "config.members.sed: no such key"),
     ([DIGITS, "--config.train.epochs=abc"], "--config.train.epochs=abc: is not a whole number"),
     ([DIGITS, "--config.train.epochs=2.5"], "--config.train.epochs=2.5: is not a whole number"),
@@ -189,7 +296,12 @@ MISTAKES = [
     ([f"{MLP}:digits", "--config.model.dropout=1.0"], "1.0 is not a rate in [0, 1)"),
     ([f"{MLP}:digits", "--config.model.activation=rellu"], "no 'rellu'; there are relu,"),
     ([f"{CNN}:digits", "--config.model.batch_norm=perhaps"], "=perhaps: is not true or false"),
-    ([DIGITS, "--config.model.widths=64"], "model 'linear' has no such field"),
+    ([DIGITS, "--config.model.widths=64"], "model.widths: linear does not use it; mlp and cnn do"),
+    ([DIGITS, "--config.optim.momentum=.8"], "optim.momentum: adam does not use it; momentum does"),
+    ([DIGITS, "--config.sweep.samples=3"], "sweep.samples: only config.sweep.random uses it"),
+    ([DIGITS, "--config.task.positive=3"], "multiclass does not use it; binary does"),
+    ([DIGITS, "--config.train.augment=midl"], "no 'midl'; there are none, mild, strong; did you"),
+    ([DIGITS, "--config.train.epochs=None"], "--config.train.epochs=None: is not a whole number"),
     ([DIGITS, "--config.model.name=mpl"], "did you mean 'mlp'?"),
     ([DIGITS, "--config.optim.name=adma"], "did you mean 'adam'?"),
     ([DIGITS, "--config.optim.schedule=cosin"], "did you mean 'cosine'?"),
@@ -257,6 +369,21 @@ def test_a_mistake_is_told_in_one_line_and_leaves_nothing(here, capsys, args, co
         ("c.train.epocs = 3", "config.train.epocs: no such key; did you mean config.train.epochs?"),
         ("c.train.epochs = 0", "config.train.epochs: 0 is impossible"),
         ("c.train.epochs = 'ten'", "mine.py:4: TypeError: "),
+        ("c.train.epochs = None", "config.train.epochs: None is not a whole number"),
+        ("c.train.epochs = True", "config.train.epochs: True is not a whole number"),
+        ("c.optim.learning_rate = None", "config.optim.learning_rate: None is not a number"),
+        (
+            "c.optim.learning_rate = True",
+            "mine.py:4: TypeError: learning_rate: True is not a number",
+        ),
+        ("c.optim.update(b1=False)", "mine.py:4: TypeError: b1: False is not a number"),
+        ("c.data.name = None", "config.data.name: None is not text"),
+        ("c.optim = None", "config.optim: no such key; it is a section, as in config.optim.b1"),
+        ("c.train.augment.flip = None", "config.train.augment.flip: None is not a number"),
+        ("c.optim.momentum = 0.8", "config.optim.momentum: adam does not use it; momentum does"),
+        ("c.sweep.grid = {'train.epochs': [None]}", "None is no value of config.train.epochs"),
+        ("c.sweep.seeds = None", "config.sweep.seeds: None is not a whole number"),
+        ("c.sweep.halving = None", "config.sweep.halving: None is not a tuple"),
         ("del c.optim", "config.optim.b1: is missing; start from mnist_jax.config.default()"),
     ],
 )

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from mnist_jax.data import datasets, photos
-from mnist_jax.data.photos import PictureError
+from mnist_jax.data import datasets, image_files, ink, photos
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +29,14 @@ def five():
 
 
 def mnist(path):
-    return photos.prepare(path, "mnist")
+    """The one figure in an image file."""
+    (picture,) = image_files.read(path)
+    return as_mnist(picture.pixels)
+
+
+def as_mnist(colours, **options):
+    (image,) = photos.as_mnist(colours, **options)
+    return image
 
 
 def unlike(a, b):
@@ -68,8 +74,8 @@ def test_the_colours_do_not_matter_nor_the_light(digits):
 def test_mnist_comes_back_as_it_is(tmp_path):
     images, _ = prepared.published("mnist", "t10k", 200)
     for image in images:
-        np.testing.assert_array_equal(photos.as_mnist(image / 255), image)
-        np.testing.assert_array_equal(photos.as_mnist(1 - image / 255), image)
+        np.testing.assert_array_equal(as_mnist(image / 255), image)
+        np.testing.assert_array_equal(as_mnist(1 - image / 255), image)
     Image.fromarray(images[0, ..., 0]).save(tmp_path / "x.png")
     np.testing.assert_array_equal(mnist(tmp_path / "x.png"), images[0])
     apart = []
@@ -77,14 +83,14 @@ def test_mnist_comes_back_as_it_is(tmp_path):
         large = Image.fromarray(255 - image[..., 0]).resize((140, 140), Image.Resampling.BICUBIC)
         page = np.ones((260, 190, 1))
         page[100:240, 10:150, 0] = np.asarray(large) / 255
-        apart.append(unlike(image, photos.as_mnist(page)))
+        apart.append(unlike(image, as_mnist(page)))
     assert np.mean(apart) < 0.25
 
 
 def test_scikit_learns_digits_come_back_as_they_are():
     """But for what is so wide in a few of them that it might be a shade."""
     images = datasets.load("digits").test_images[:100]
-    apart = [unlike(x, photos.as_mnist(x / 255, by_mass=False)) for x in images]
+    apart = [unlike(x, as_mnist(x / 255, by_mass=False)) for x in images]
     assert np.median(apart) == 0
     assert max(apart) < 0.15
 
@@ -102,8 +108,8 @@ def test_place_size_polarity_and_contrast_do_not_matter(five, scale, top, left, 
     page = np.ones((large.shape[0] + 200, large.shape[1] + 200))
     page[top : top + large.shape[0], left : left + large.shape[1]] = large
     page = 1 - tone * (1 - page)
-    made = photos.as_mnist((1 - page if light else page)[..., None])
-    assert unlike(photos.as_mnist(five), made) < 0.15
+    made = as_mnist((1 - page if light else page)[..., None])
+    assert unlike(as_mnist(five), made) < 0.15
 
 
 @pytest.mark.parametrize("turn", np.linspace(0, 2 * np.pi, 5)[:-1])
@@ -113,8 +119,8 @@ def test_a_shade_is_no_ink(five, turn):
     smooth = 0.6 + 0.35 * across / np.abs(across).max()
     edge = np.where(across > 0.4, 0.55, 1.0)  # of a shadow
     for light in (smooth, edge, smooth * edge):
-        made = photos.as_mnist(five * light[..., None])
-        assert unlike(photos.as_mnist(five), made) < 0.2
+        made = as_mnist(five * light[..., None])
+        assert unlike(as_mnist(five), made) < 0.2
 
 
 def test_dirt_is_no_ink_nor_is_what_reaches_in(five):
@@ -123,7 +129,7 @@ def test_dirt_is_no_ink_nor_is_what_reaches_in(five):
     page[190:193, 100:103] = page[4:7, 150:152] = 0  # crumbs
     noisy = page + np.random.default_rng(0).normal(0, 0.03, page.shape)
     for dirty in (page, np.clip(noisy, 0, 1)):
-        assert unlike(photos.as_mnist(five), photos.as_mnist(dirty)) < 0.2
+        assert unlike(as_mnist(five), as_mnist(dirty)) < 0.2
 
 
 def test_thin_strokes_are_thickened_and_others_are_left(digits):
@@ -166,7 +172,7 @@ def test_otsus_threshold_parts_best(values):
         return sum(len(part) * part.var() for part in parts if len(part))
 
     best = min(within(t) for t in np.unique(tones)[:-1])
-    found = within(photos._otsu(tones[None]))
+    found = within(ink._otsu(tones[None]))
     assert found <= best + len(tones) * 1.01 / 256  # histogram bins are 1/256 wide
 
 
@@ -189,92 +195,84 @@ def test_a_data_sets_own_image_comes_back_as_it_is():
     np.testing.assert_array_equal(photos.as_fashion(1 - image / 255), image)
 
 
-def test_the_data_set_decides(tmp_path, five):
-    Image.fromarray(np.uint8(255 * five[..., 0])).save(tmp_path / "5.png")
-    digit, of_csv, in_box, thing = (
-        photos.prepare(tmp_path / "5.png", name)
-        for name in ("mnist", "csv:/x/train.csv", "digits", "fashion_mnist")
+def test_the_kind_of_images_decides(five):
+    digit, in_box, thing = (
+        photos.prepare(five, kind, by_mass=by_mass)[0]
+        for kind, by_mass in (("digits", True), ("digits", False), ("objects", True))
     )
-    np.testing.assert_array_equal(digit, of_csv)
     assert box(in_box) == box(digit)
     assert not in_box[:4].any()
     assert not in_box[24:].any()
     assert max(box(thing)) == 28
 
 
-# --- files ---------------------------------------------------------------------------------------
+# --- figures -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("mode", "end"),
-    [
-        *(("1", "png"), ("L", "bmp"), ("P", "gif"), ("RGB", "webp"), ("RGBA", "tiff")),
-        *(("CMYK", "jpg"), ("LA", "png"), ("I;16", "png"), ("I", "tiff"), ("F", "tiff")),
-    ],
-)
-def test_whatever_pillow_reads(tmp_path, five, mode, end):
-    grey = Image.fromarray(np.uint8(255 * five[..., 0]))
-    kinds = {"I;16": np.uint16, "I": np.int32, "F": np.float32}
-    if mode in kinds:
-        top = {"I;16": 65535, "I": 255, "F": 1}[mode]
-        image = Image.fromarray((five[..., 0] * top).astype(kinds[mode]))
-    else:
-        image = grey.convert(mode)
-    image.save(tmp_path / f"x.{end}")
-    assert unlike(photos.as_mnist(five), mnist(tmp_path / f"x.{end}")) < 0.1
+def row_of(digits, gap, rng):
+    """Digits side by side, black on white; their middles are `gap` of a height apart."""
+    step = round(gap * 140)
+    page = np.zeros((280, 280 + step * (len(digits) - 1)))
+    for place, digit in enumerate(digits):
+        covered = draw_digits.cover(digit, rng, draw_digits.Pen(height=0.5))
+        part = page[:, place * step :][:, :280]
+        np.maximum(part, covered, out=part)
+    return 1 - page[..., None]
 
 
-def test_transparency(tmp_path, five):
-    """Ink on nothing, dark or light; a card with round corners; a colour that is called none."""
-    ink = Image.fromarray(np.uint8(255 * (1 - five[..., 0])))
-    for tone in (20, 240):
-        image = Image.new("RGBA", ink.size, (tone, tone, tone, 0))
-        image.putalpha(ink)
-        image.save(tmp_path / f"{tone}.png")
-    card = Image.fromarray(np.uint8(255 * five[..., 0])).convert("RGBA")
-    corners = Image.new("L", ink.size)
-    ImageDraw.Draw(corners).rounded_rectangle((0, 0, 199, 199), 40, fill=255)
-    card.putalpha(corners)
-    card.save(tmp_path / "card.png")
-    palette = Image.fromarray(np.uint8(255 * (five[..., 0] > 0.5))).convert("P")
-    palette.save(tmp_path / "none.png", transparency=palette.getpixel((0, 0)))
-    for name in ("20", "240", "card", "none"):
-        assert unlike(photos.as_mnist(five), mnist(tmp_path / f"{name}.png")) < 0.15, name
+@pytest.mark.parametrize("number", ["42", "17", "90538", "11"])
+def test_digits_side_by_side_are_figures_from_left_to_right(number):
+    found = photos.as_mnist(row_of([int(d) for d in number], 0.8, np.random.default_rng(0)))
+    alone = [row_of([int(d)], 0.8, np.random.default_rng(0)) for d in number]
+    assert len(found) == len(number)
+    for image, page in zip(found, alone, strict=True):
+        blurred = [
+            ndimage.gaussian_filter(x[..., 0].astype(float), 2) for x in (image, as_mnist(page))
+        ]
+        assert np.corrcoef(*(x.ravel() for x in blurred))[0, 1] > 0.9
 
 
-def test_a_photograph_is_turned_upright(tmp_path, five):
-    image = Image.fromarray(np.uint8(255 * five[..., 0]))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown turned clockwise
-    image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "x.jpg", exif=exif, quality=95)
-    assert unlike(photos.as_mnist(five), mnist(tmp_path / "x.jpg")) < 0.1
+def test_rows_of_figures_are_read_from_the_top():
+    page = np.concatenate([row_of(x, 0.8, np.random.default_rng(0)) for x in ([1, 0], [0, 1])])
+    heavy = [np.median(np.nonzero(image[..., 0])[1]) for image in photos.as_mnist(page)]
+    wide = [box(image)[1] > 11 for image in photos.as_mnist(page)]
+    assert wide == [False, True, True, False], heavy
 
 
-def test_a_large_picture_is_looked_at_reduced(tmp_path, five):
-    large = Image.fromarray(np.uint8(255 * five[..., 0])).resize((3000, 2000))
-    for name in ("x.jpg", "x.png"):
-        large.save(tmp_path / name)
-        assert max(photos.read(tmp_path / name).shape) <= 512
-    seen = Image.new("RGBA", large.size, (20, 40, 90, 0))
-    seen.putalpha(large.point(lambda tone: 255 - tone))
-    seen.save(tmp_path / "x.png")
-    assert unlike(mnist(tmp_path / "x.jpg"), mnist(tmp_path / "x.png")) < 0.1
+def test_pieces_of_a_figure_stay_together(five):
+    """A bar that does not touch, a gap in a stroke, an eight of two rings, dots."""
+    broken = five.copy()
+    broken[:, 96:99] = 1
+    y, x = np.mgrid[0:200, 0:200]
+    rings = [np.abs(np.hypot(y - centre, x - 100) - 30) < 5 for centre in (60, 135)]
+    dots = five.copy()
+    dots[60:75, 150:165] = 0
+    bar = 1 - np.zeros((200, 200, 1))
+    bar[40:50, 70:130] = bar[56:160, 70:80] = 0
+    for page in (broken, 1.0 - (rings[0] | rings[1])[..., None], dots, bar):
+        assert len(photos.as_mnist(page)) == 1
 
 
-def test_a_picture_of_a_hundred_megapixels_is_no_warning(tmp_path, five, monkeypatch):
-    """Of which Pillow warns: somebody might mean harm. Here warnings are errors."""
-    Image.fromarray(np.uint8(255 * five[..., 0])).save(tmp_path / "x.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200 * 200 - 1)
-    assert unlike(photos.as_mnist(five), mnist(tmp_path / "x.png")) == 0
+def test_real_digits_are_single_figures():
+    images, _ = prepared.published("mnist", "t10k", 100)
+    counts = []
+    for image in images:
+        page = np.ones((260, 200, 1))
+        large = Image.fromarray(255 - image[..., 0]).resize((140, 140), Image.Resampling.BICUBIC)
+        page[60:200, 30:170, 0] = np.asarray(large) / 255
+        counts.append(len(photos.as_mnist(page)))
+    assert counts.count(1) >= 99
 
 
-@pytest.mark.parametrize("dataset", ["mnist", "fashion_mnist"])
+# --- blank ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["digits", "objects"])
 @pytest.mark.parametrize("shape", [(200, 300), (28, 31), (1, 1), (1, 50)])
-def test_a_blank_picture_is_named(tmp_path, shape, dataset):
+def test_a_blank_picture_has_no_figure(shape, kind):
     for tone in (0, 200, 255):
-        Image.new("L", shape, tone).save(tmp_path / "blank.png")
-        with pytest.raises(PictureError, match=r"blank\.png: nothing stands out"):
-            photos.prepare(tmp_path / "blank.png", dataset)
+        with pytest.raises(ValueError, match="nothing stands out"):
+            photos.prepare(np.full((*shape, 1), tone / 255), kind)
 
 
 def test_paper_alone_and_noise_alone_are_blank():
@@ -282,24 +280,4 @@ def test_paper_alone_and_noise_alone_are_blank():
     shade = np.linspace(0.4, 0.9, 300)[:, None, None] * np.ones((1, 200, 3))
     for page in (shade, shade + rng.normal(0, 0.02, shade.shape), rng.random((200, 200, 1))):
         with pytest.raises(ValueError, match="nothing stands out"):
-            photos.as_mnist(np.clip(page, 0, 1))
-
-
-def test_a_file_that_is_no_picture_is_named(tmp_path, five):
-    (tmp_path / "text.png").write_text("no picture")
-    (tmp_path / "empty.png").touch()
-    Image.fromarray(np.uint8(255 * five[..., 0])).save(tmp_path / "whole.png")
-    whole = (tmp_path / "whole.png").read_bytes()
-    (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "folder.png").mkdir()
-    for name, why in {
-        "text.png": "is no picture that Pillow knows",
-        "empty.png": "is no picture that Pillow knows",
-        "half.png": "cannot be read (",
-        "folder.png": "cannot be read (Is a directory)",
-        "missing.png": "cannot be read (No such file or directory)",
-    }.items():
-        with pytest.raises(PictureError) as caught:
-            mnist(tmp_path / name)
-        assert str(caught.value).startswith(f"{tmp_path / name}: {why}")
-        assert "\n" not in str(caught.value)
+            as_mnist(np.clip(page, 0, 1))

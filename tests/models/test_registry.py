@@ -59,9 +59,9 @@ def test_every_padding_can_be_built(padding, side):
 @pytest.mark.parametrize(
     ("name", "field", "value", "complaint"),
     [
-        ("linear", "widths", (8,), "model 'linear' has no such field; it has standardise"),
-        ("mlp", "channels", (8,), "has no such field; it has widths, dropout, activation"),
-        ("mlp", "depth", 3, "has no such field"),
+        ("linear", "widths", (8,), "linear does not use it; mlp and cnn do"),
+        ("mlp", "channels", (8,), "mlp does not use it; cnn does"),
+        ("mlp", "depth", 3, "no such field; there are widths, dropout, activation"),
         ("mlp", "widths", (0,), "0 is not a whole number of 1 or more"),
         ("mlp", "widths", (1.5,), "1.5 is not a whole number"),
         ("mlp", "widths", (True,), "True is not a whole number"),

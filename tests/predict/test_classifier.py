@@ -5,12 +5,14 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.special import softmax
 from sklearn.neighbors import NearestNeighbors
 from tiny_runs import ROOT, compiled_in
 
 from mnist_jax.cli import flags
 from mnist_jax.data import splits
+from mnist_jax.data.image_files import Picture
 from mnist_jax.predict import classifier
 from mnist_jax.runs import training
 from mnist_jax.types import UserError
@@ -159,6 +161,44 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(folder, tmp_path
     assert len(said) == 1
     assert re.search(r"/0/3: .*damaged checkpoint", said[0])
     assert net(np.zeros((1, 28, 28, 1), np.uint8)).shape == (1, 10)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "kind"),
+    [
+        *((name, "digits") for name in ("mnist", "digits", "kmnist", "emnist/letters", "csv:/a/b")),
+        *((name, "objects") for name in ("fashion_mnist", "cifar10", "emnistish")),
+    ],
+)
+def test_the_kind_of_images_of_a_run(folder, tmp_path, dataset, kind):
+    """From the summary; by the name of the data set if it is not there."""
+    copy = tmp_path / "run"
+    shutil.copytree(folder / "one", copy)
+    summary = files.read_json(copy / files.SUMMARY) | {"dataset": dataset}
+    summary.pop("image_kind", None)
+    other = {"digits": "objects", "objects": "digits"}[kind]
+    pixels = np.ones((80, 80, 1))
+    pixels[20:60, 35:45] = 0
+    for stored, expected in ((summary, kind), (summary | {"image_kind": other}, other)):
+        (copy / files.SUMMARY).write_text(files.to_json(stored))
+        net = classifier.load(copy)
+        assert net.image_kind == expected
+        ((name, image),) = net.prepare(Picture("x.png", pixels))
+        assert name == "x.png"
+        rows = np.flatnonzero(image.any(axis=(1, 2)))
+        assert len(rows) == {"digits": 20, "objects": 28}[expected]
+
+
+def test_a_file_is_read_as_one_image(folder, tmp_path):
+    net = classifier.load(folder / "one")
+    pixels = np.full((80, 160), 255, np.uint8)
+    pixels[20:60, 35:45] = 0
+    Image.fromarray(pixels).save(tmp_path / "one.png")
+    assert net.read(tmp_path / "one.png").shape == (28, 28, 1)
+    pixels[20:60, 95:105] = 0
+    Image.fromarray(pixels).save(tmp_path / "two.png")
+    with pytest.raises(UserError, match=r"two\.png: has 2 figures on 1 pages; .* one figure"):
+        net.read(str(tmp_path / "two.png"))
 
 
 @pytest.fixture(scope="module")

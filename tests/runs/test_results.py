@@ -64,6 +64,7 @@ SUMMARY = {
     "peak_rss_bytes": int,
     "device": str,
     "backend": str,
+    "matmul_precision": str,
     "versions": dict,
     "git_revision": str | None,
     "data_fingerprint": str,
@@ -246,6 +247,7 @@ def test_the_provenance_of_the_result(run):
     assert summary["git_revision"] == provenance.git_revision()
     assert summary["device"] == provenance.device()
     assert summary["backend"] == jax.default_backend()
+    assert summary["matmul_precision"] == "highest"  # the tests' own, see conftest
     # Linux counts pages on each core apart, and adds what it tells up roughly: a few MB.
     assert 2**26 < summary["peak_rss_bytes"] <= provenance.peak_rss_bytes() + 2**24
 

@@ -35,7 +35,6 @@ def test_a_plain_config_has_one_trial():
         ({"folds": 2}, True),
         ({"grid": {"optim.clip": [1.0]}}, True),
         ({"random": {}}, True),
-        ({"patience": 3}, False),
         ({"halving": (2,)}, False),
     ],
 )
@@ -85,6 +84,7 @@ def test_trials_of_a_group_share_a_program():
 def test_clipping_and_averaging_are_compiled_in():
     for key in ("optim.clip", "optim.ema"):
         config = make(grid={key: [0.0, 0.5, 0.9], "optim.momentum": [0.0, 0.9]})
+        config.optim.name = "momentum"
         assert space.groups(config, space.expand(config)) == [[0, 1], [2, 3, 4, 5]]
 
 
@@ -169,10 +169,74 @@ def test_random_settings_are_in_their_ranges_and_depend_on_the_seed():
     assert drawn != [trial.overrides for trial in space.expand(config)]
 
 
+def test_a_trial_has_only_the_keys_that_its_components_read():
+    """What the run sets for one of several optimizers, schedules or models is left out."""
+    config = make(grid={"optim.name": ["adam", "momentum"], "model.name": ["mlp", "linear"]})
+    config.optim.momentum, config.model.widths = 0.8, (7,)
+    space.check_used(config)
+    own = [space.config_of(config, trial) for trial in space.expand(config)]
+    assert [(c.optim.momentum, c.model.widths) for c in own] == [
+        (None, (7,)),
+        (None, None),
+        (0.8, (7,)),
+        (0.8, None),
+    ]
+    config = make(grid={"train.augment.rotation": [0.0, 5.0]})
+    config.train.augment.fill = "constant"
+    own = [space.config_of(config, trial) for trial in space.expand(config)]
+    assert [c.train.augment.fill for c in own] == [None, "constant"]
+
+
+def test_a_key_that_no_trial_reads_is_refused():
+    config = make(grid={"optim.name": ["adam", "sgd"]})
+    config.optim.momentum = 0.8
+    message = r"^config\.optim\.momentum: adam does not use it; momentum does$"
+    with pytest.raises(UserError, match=message):
+        space.check_used(config)
+    config = make(seeds=2)
+    config.optim.momentum = 0.8
+    with pytest.raises(UserError, match=message):
+        space.check_used(config)
+
+
+def test_presets_of_augmentation_are_values_of_a_sweep():
+    config = make(settings=[{"train.augment": name} for name in ("none", "mild", "strong")])
+    config.train.augment.update(rotation=3.0, flip=0.5)
+    own = [space.config_of(config, trial).train.augment for trial in space.expand(config)]
+    assert [c.rotation for c in own] == [0.0, 10.0, 20.0]
+    assert [c.flip for c in own] == [0.0] * 3
+    config = make(grid={"train.augment.flip": [0.5], "train.augment": ["mild"]})
+    own = space.config_of(config, space.expand(config)[0]).train.augment
+    assert (own.flip, own.rotation) == (0.5, 10.0)
+
+
 @pytest.mark.parametrize(
     ("sweep", "message"),
     [
         ({"grid": "{"}, "config.sweep.grid: is not JSON"),
+        ({"grid": {"optim.momentum": [0.5]}}, "config.optim.momentum: adam does not use it; mom"),
+        (
+            {"grid": {"optim.name": ["momentum", "sgd"], "optim.momentum": [0.5, 0.9]}},
+            "config.optim.momentum: sgd does not use it; momentum does",
+        ),
+        (
+            {"grid": {"model.name": ["mlp", "linear"], "model.widths": [(8,)]}},
+            "config.model.widths: linear does not use it; mlp and cnn do",
+        ),
+        ({"settings": [{"optim.warmup": 0.1}]}, "config.optim.warmup: constant does not use it"),
+        ({"settings": [{"train.augment.fill": "constant"}]}, "config.train.augment.fill: nothing"),
+        ({"settings": [{"train.augment": "midl"}]}, "config.train.augment: no 'midl'; there are"),
+        ({"settings": [{"train.augment": 3}]}, "config.train.augment: no '3'; there are none"),
+        ({"grid": {"train.epochs": [True]}}, "True is no value of config.train.epochs; give a wh"),
+        ({"grid": {"train.epochs": [None]}}, "None is no value of config.train.epochs"),
+        ({"grid": {"optim.clip": [True]}}, "True is no value of config.optim.clip; give a number"),
+        ({"grid": {"optim.clip": [None]}}, "None is no value of config.optim.clip"),
+        ({"grid": {"optim.clip": [[1.0]]}}, "[1.0] is no value of config.optim.clip"),
+        ({"grid": {"model.name": [None]}}, "None is no value of config.model.name; give text"),
+        ({"grid": {"model.name": ["mpl"]}}, "config.model.name: no 'mpl'; there are"),
+        ({"grid": {"train.augment.fill": [3]}}, "3 is no value of config.train.augment.fill"),
+        ({"random": {"train.epochs": [1, 5]}}, "is no value of config.train.epochs"),
+        ({"random": {"optim.clip": [True, 5]}}, "config.sweep.random: optim.clip: [True, 5] is"),
         ({"grid": {"optim.clip": [np.float32(1)]}}, "config.sweep.grid: is not JSON"),
         ({"grid": {}}, "config.sweep.grid: is not lists by keys"),
         ({"grid": 3}, "config.sweep.grid: is not lists by keys"),

@@ -1,6 +1,7 @@
 """Sweeps: what they select and write, and that they resume."""
 
 import itertools
+import json
 import re
 import signal
 
@@ -208,3 +209,16 @@ def test_a_trial_has_the_bits_of_the_plain_run_of_its_seed(
         found = files.read_json(plain / files.SUMMARY)
         for key in ("val_accuracy", "test_accuracy", "test_errors", "best_epoch"):
             assert rows(sweep)[trial][key] == found[key]
+
+
+def test_presets_and_weights_of_classes_are_swept(folder):
+    grid = {"train.augment": ["none", "mild"], "train.class_weights": [None, "balanced", [2] * 10]}
+    argv = [f"--config.sweep.grid={json.dumps(grid)}", "--config.train.epochs=1"]
+    found = run(parse(*argv), folder / "presets")
+    assert found["trials"] == 6
+    assert [s["overrides"]["train.augment"] for s in found["settings"]] == ["none"] * 3 + [
+        "mild"
+    ] * 3
+    plain, balanced, equal = (row["val_loss"] for row in rows(folder / "presets")[:3])
+    assert equal == pytest.approx(plain, rel=1e-4)
+    assert balanced != plain

@@ -14,7 +14,7 @@ GRID = '--config.sweep.grid={"optim.learning_rate": [0.003, 0.01, 1e-6]}'
 def test_patience_stops_trials_and_a_finished_group_is_not_trained_again(folder, monkeypatch):
     """As after a kill between the last checkpoint and the summary."""
     workdir = folder / "patient"
-    config = parse("--config.sweep.seeds=2", "--config.sweep.patience=1")
+    config = parse("--config.sweep.seeds=2", "--config.train.patience=1")
     config.optim.learning_rate, config.optim.schedule, config.train.epochs = 3.0, "constant", 30
     run(config, workdir)
     unbroken = summary(workdir), rows(workdir)
@@ -27,12 +27,14 @@ def test_patience_stops_trials_and_a_finished_group_is_not_trained_again(folder,
 
 
 def test_patience_stops_a_plain_run(folder):
-    config = parse("--config.sweep.patience=1")
+    config = parse("--config.train.patience=1")
     config.optim.learning_rate, config.optim.schedule, config.train.epochs = 3.0, "constant", 30
-    found = run(config, folder / "impatient")
+    lines = []
+    found = run(config, folder / "impatient", lines.append)
     epochs = [row["epoch"] for row in rows(folder / "impatient", files.METRICS)]
     assert epochs == [*range(1, found["best_epoch"] + 2)]
     assert len(epochs) < 30
+    assert lines[-1] == f"stopped early after epoch {len(epochs)}/30: config.train.patience=1"
     (folder / "impatient" / files.SUMMARY).unlink()
     lines = []
     again = run(config, folder / "impatient", lines.append)

@@ -21,21 +21,22 @@ def config(**overrides):
 
 def hparams(c, weight_decay=DECAY):
     numbers = {"learning_rate": RATE, "weight_decay": weight_decay, "label_smoothing": 0.0}
-    numbers |= {key: c[key] for key in ("momentum", "clip", "ema")} | {"init_scale": 1.0}
+    known = optim.fields(c)
+    numbers |= {key: known[key] for key in ("momentum", "clip", "ema")} | {"init_scale": 1.0}
     traced = {key: jnp.float32(number) for key, number in numbers.items()}
     return Hparams(**traced, dropout=None, augment=None)
 
 
 def trajectory(c, weight_decay=DECAY, steps=3):
-    """Parameters after steps whose gradients are 2p + step."""
-    p = {"w": jnp.asarray([1.0, -2.0, 0.5])}
+    """Weights after steps whose gradients are 2p + step."""
+    p = {"w": jnp.asarray([[1.0, -2.0, 0.5]])}
     state = optim.optimizer(c, hparams(c, weight_decay), jnp.float32(RATE)).init(p)
     for step in range(steps):
         chain = optim.optimizer(c, hparams(c, weight_decay), jnp.float32(RATE))
         gradient = jax.tree.map(lambda w: 2 * w + jnp.float32(step), p)  # noqa: B023
         updates, state = chain.update(gradient, state, p)
         p = optax.apply_updates(p, updates)
-    return np.asarray(p["w"])
+    return np.asarray(p["w"])[0]
 
 
 def by_hand(name, steps=3, b1=0.9, b2=0.999, eps=1e-8):
@@ -61,6 +62,22 @@ def by_hand(name, steps=3, b1=0.9, b2=0.999, eps=1e-8):
 @pytest.mark.parametrize("name", optim.OPTIMIZERS)
 def test_each_optimizer_with_weight_decay(name):
     np.testing.assert_allclose(trajectory(config(name=name)), by_hand(name), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", optim.OPTIMIZERS)
+@pytest.mark.parametrize("decayed", [False, True])
+def test_biases_and_scales_are_decayed_only_on_demand(name, decayed):
+    """Their arrays have one axis; those of weights have more."""
+    c = config(name=name, weight_decay=DECAY, decay_biases=decayed)
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2), "scale": jnp.ones(3)}
+    plain = jax.tree.map(jnp.zeros_like, params)  # gradients
+    chain = optim.optimizer(c, hparams(c), jnp.float32(RATE))
+    updates, _ = chain.update(plain, chain.init(params), params)
+    assert {key: bool((u != 0).all()) for key, u in updates.items()} == {
+        "kernel": True,
+        "bias": decayed,
+        "scale": decayed,
+    }
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])
@@ -130,6 +147,16 @@ def test_plateau_cuts_the_rate_after_epochs_without_improvement():
     assert scales == [1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25]
 
 
+@pytest.mark.parametrize(("loss", "better"), [(0.99989, True), (0.99991, False)])
+def test_an_improvement_is_a_loss_0_01_percent_lower(loss, better):
+    reduce = optim.plateau(config(schedule="plateau", decay=0.5, decay_epochs=1))
+    state = reduce.init({"w": jnp.zeros(1)})
+    for value in (1.0, loss):
+        _, state = reduce.update({}, state, value=jnp.float32(value))
+    assert float(state.scale) == (1.0 if better else 0.5)
+    assert "0.01% below" in optim.OPTIONS["decay_epochs"].help
+
+
 def test_other_schedules_have_no_plateau():
     assert optim.plateau(config(schedule="cosine")) is None
 
@@ -143,9 +170,9 @@ def test_numbers_are_traced():
         traces += 1
         chain = optim.optimizer(config(name="momentum", clip=1.0), hparams, rate)
         _, state = chain.update(p, chain.init(p), p)
-        return chain.update(p, state, p)[0]["w"][0]
+        return chain.update(p, state, p)[0]["w"][0, 0]
 
-    p = {"w": jnp.ones(3)}
+    p = {"w": jnp.ones((1, 3))}
     updates = {
         float(second_update(hparams(config(**{"clip": 10.0, **own}), decay), jnp.float32(rate), p))
         for rate, decay, own in (

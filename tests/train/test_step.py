@@ -1,16 +1,21 @@
 """Training: a golden step, an epoch as one program, and what it must be equal to."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from sklearn.utils.class_weight import compute_class_weight
 
 from mnist_jax import config as configs
 from mnist_jax import train
 from mnist_jax.analysis import metrics
 from mnist_jax.data import augment
 from mnist_jax.runtime.prng import stream
+from mnist_jax.train import evaluate, weights
+from mnist_jax.types import UserError
 
 N, BATCH = 50, 16  # 3 steps per epoch; 2 examples are left out, different ones each time
 
@@ -270,6 +275,41 @@ def test_plateau_lowers_the_rate(examples):
     np.testing.assert_allclose(rates, [1e-3, 0.5e-3, 0.5e-3, 0.25e-3], rtol=1e-6)
 
 
+@pytest.mark.parametrize("schedule", ["plateau", "step", "exponential"])
+def test_no_rate_falls_below_the_floor(schedule):
+    """Without one, 250 epochs divide the rate by 1e25."""
+    decay = {"optim.schedule": schedule, "optim.decay": 0.1, "optim.decay_epochs": 1}
+    for floor in (0.0, 1e-5):
+        recipe, hparams, _, state = make(**decay, **{"optim.min_learning_rate": floor})
+        for epoch in range(1, 9):
+            state = train.end_epoch(recipe, state, jnp.float32(1.0))
+            state = state._replace(step=jnp.int32(epoch * (N // BATCH)))
+        rate = float(train.learning_rate(recipe, state, hparams))
+        assert rate == np.float32(1e-5) if floor else rate < 1e-9
+
+
+def test_a_floor_above_the_peak_is_refused():
+    with pytest.raises(UserError, match=r"^config.optim.min_learning_rate: 0.1 is above "):
+        make(**{"optim.schedule": "step", "optim.min_learning_rate": 0.1})
+
+
+@pytest.mark.parametrize("net", ["mlp", "cnn"])
+@pytest.mark.parametrize("precision", [None, "default", "high"])
+def test_every_product_of_a_net_and_of_its_gradients_has_the_precision(examples, net, precision):
+    own = {"model.name": net, "model.widths": (8,), "model.matmul_precision": precision}
+    recipe, hparams, root, state = make(**own)
+    step = jax.make_jaxpr(train.train_step, static_argnums=(0, 5))
+    predict = jax.make_jaxpr(evaluate.predict, static_argnums=0)
+    programs = (
+        step(recipe, state, batch_of(examples), hparams, root, False),
+        predict(recipe.model, train.variables(state), examples[0]),
+    )
+    for program in programs:
+        found = re.findall(r" precision=\(?(?:Precision\.)?(\w+)", str(program))
+        assert len(found) >= 2
+        assert set(found) == {(precision or "highest").upper()}  # the tests' own, see conftest
+
+
 def test_smoothing_changes_the_gradient_not_the_reported_loss(examples):
     batch = batch_of(examples)
     results = []
@@ -385,3 +425,47 @@ def test_an_epoch_returns_the_norms_of_its_last_step(examples):
     last = train.Examples(images[batches[-1]], labels[batches[-1]])
     *_, norms = train.train_epoch(recipe, state, images, labels, hparams, root)
     np.testing.assert_allclose(norms, norms_by_hand(recipe, expected, last, hparams), rtol=1e-4)
+
+
+@pytest.mark.parametrize("given", ["balanced", (1.0, 2.0, *[4.0] * 8)])
+def test_class_weights_weigh_the_loss_and_not_its_measurements(examples, given):
+    """A step of gradient descent, by hand; only ratios of the weights matter."""
+    images, _ = examples
+    labels = jnp.asarray(np.repeat([0, 1, 2, 3], [30, 10, 6, 4]), jnp.int32)
+    own = {"model.name": "linear", "optim.name": "sgd", "train.batch_size": N}
+    recipe, hparams, root, state = make(**own, **{"train.class_weights": given})
+    of_class = np.asarray(given) if given != "balanced" else 1 / np.bincount(labels, minlength=4)
+    shares = of_class[np.asarray(labels)] / of_class[np.asarray(labels)].sum()
+    kernel, bias = (np.asarray(state.params["Dense_0"][k], np.float64) for k in ("kernel", "bias"))
+    x = np.asarray(images, np.float64).reshape(N, -1) / 255
+    logits = x @ kernel + bias
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    error = (p - np.eye(10)[labels]) * shares[:, None]
+    loss = -np.log(p[np.arange(N), labels]).sum()
+    batches = jnp.arange(N)[None]
+    after, sums, _ = train.train_batches(
+        recipe, state, train.Examples(images, labels), batches, hparams, root
+    )
+    ours = after.params["Dense_0"]["bias"]
+    np.testing.assert_allclose(ours, bias - 1e-3 * error.sum(0), atol=1e-6)
+    np.testing.assert_allclose(sums.loss, loss, rtol=1e-4)
+    assert sums.examples == N
+
+
+def test_balanced_weights_are_scikit_learns():
+    labels = np.repeat([0, 2, 3], [30, 10, 6])
+    ours = weights.make("balanced", 4)(jnp.asarray(labels), None)
+    theirs = compute_class_weight("balanced", classes=np.unique(labels), y=labels)
+    np.testing.assert_allclose(
+        ours / ours[0], theirs[np.searchsorted([0, 2, 3], labels)] / theirs[0]
+    )
+    held_out = jnp.asarray(labels != 0, jnp.float32)  # these do not count
+    found = weights.make("balanced", 4)(jnp.asarray(labels), held_out)
+    np.testing.assert_allclose(found, np.where(labels == 0, 0, np.where(labels == 2, 1, 10 / 6)))
+
+
+def test_a_weight_for_each_class():
+    with pytest.raises(UserError, match=r"^config.train.class_weights: 2 weights for 10 classes; "):
+        make(**{"train.class_weights": (1.0, 2.0)})
+    assert weights.read("1,2") == weights.read("(1, 2)") == weights.read([1, 2]) == (1.0, 2.0)

@@ -303,7 +303,7 @@ def test_an_epoch_is_better_by_its_score_and_then_by_a_lower_loss(score, loss, b
 
 def test_the_best_epoch_is_kept_and_patience_stops_trials(examples):
     """The learning rate is so high that the first epoch stays the best."""
-    config = make({"optim.learning_rate": 3.0}, seeds=2, width=2, patience=1)
+    config = make({"optim.learning_rate": 3.0, "train.patience": 1}, seeds=2, width=2)
     group = groups.make(config, space.expand(config), examples)
     states = vmapped.init(group.plan, group.trials)
     index = np.arange(2)

@@ -2,7 +2,8 @@
 
 There is a module for each library, imported only in the process that measures it, so that start,
 threads and memory are separate. Each has `make(task) -> Peer`, written as its own community would
-at its best: data ready on the device, a new permutation each epoch, Adam at 1e-3.
+at its best: data ready on the device, a new permutation each epoch, Adam at 1e-3. All multiply
+float32 in TF32 on GPUs that have it: the default of JAX and TensorFlow, but not of PyTorch.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from jaxtyping import Int32, UInt8
 OURS = ("ours", "ours by core")  # on a CPU: one device for all cores, or one for each
 THEIRS = ("flax example", "pytorch", "pytorch compiled", "keras", "keras compiled")
 PEERS = (OURS[0], *THEIRS, OURS[1])
+GPU_PRECISION = "tf32"  # of the products of all peers
 
 
 class Task(NamedTuple):

@@ -36,6 +36,7 @@ class Net(nn.Module):
 
 def make(task: Task) -> Peer:
     """Make a net with a jitted step and a Python loop over batches."""
+    jax.config.update("jax_default_matmul_precision", "default")  # TF32 on a GPU
     module = Net(hashable(task.net))
     x, test = (jnp.asarray(x, jnp.float32) / 255 for x in (task.train_images, task.test_images))
     y = jnp.asarray(task.train_labels)

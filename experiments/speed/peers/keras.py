@@ -27,6 +27,7 @@ def make(task: Task, *, compiled: bool) -> Peer:
       task: its net and data.
       compiled: by XLA, which Keras calls `jit_compile`.
     """
+    tf.config.experimental.enable_tensor_float_32_execution(True)
     model = net(task.net)
     model.compile(
         optimizer=keras.optimizers.Adam(1e-3),

@@ -24,6 +24,7 @@ def make(task: Task, *, by_core: bool = False) -> Peer:
     config = configs.default()
     for field, value in task.net.items():  # lists, where they came as JSON
         config.model[field] = tuple(value) if isinstance(value, list) else value
+    config.model.matmul_precision = "default"  # TF32 on a GPU
     config.train.batch_size = task.batch_size
     mesh = sharding.make_mesh()
     sharding.check_batch_size(task.batch_size, mesh.size)

@@ -20,6 +20,9 @@ def make(task: Task, *, compiled: bool) -> Peer:
       compiled: by torch.compile, for batches of one size.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda":  # TF32, as in the other peers
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = True
     model: Any = net(task.net)
     model.to(device, memory_format=torch.channels_last)
     forward = torch.compile(model, dynamic=False) if compiled else model
