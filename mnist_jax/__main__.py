@@ -5,7 +5,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from mnist_jax.runtime import exits
+from mnist_jax.runtime import exits, output
 from mnist_jax.types import UserError
 
 USAGE = """\
@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     """Run a command and return its exit code."""
     name, *rest = argv or ["--help"]
     if name in ("-h", "--help", "help"):
-        print(USAGE, end="")
+        output.say(USAGE, end="")
         return 0
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from mnist_jax import config as configs
 from mnist_jax.cli.text import table
-from mnist_jax.runtime import exits
+from mnist_jax.runtime import exits, output
 from mnist_jax.runtime.arguments import Parser
 from mnist_jax.types import Row, UserError, printable
 from mnist_jax.workdir import files
@@ -45,10 +45,10 @@ def main(argv: Sequence[str]) -> int:
         try:
             runs.append(read(workdir, folder))
         except UserError as error:
-            print(f"skipped: {printable(str(error))}", file=sys.stderr)
+            output.warn(f"skipped: {printable(str(error))}")
     if not runs:
         raise UserError(f"{folder}: there are no runs; give the folder that holds them")
-    print(table(HEADER, rows(sorted(runs, key=lambda run: run.date))))
+    output.say(table(HEADER, rows(sorted(runs, key=lambda run: run.date))))
     return 0
 
 

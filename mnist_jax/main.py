@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from mnist_jax.cli import flags
-from mnist_jax.runtime import exits
+from mnist_jax.runtime import backend, exits, output
 
 
 @exits.command
@@ -16,16 +16,14 @@ def main(argv: Sequence[str]) -> int:
     try:
         return _dispatch(argv)
     except KeyboardInterrupt:
-        print(
-            "stopped at once; the same command without --overwrite resumes the run", file=sys.stderr
-        )
+        output.warn("stopped at once; the same command without --overwrite resumes the run")
         return 130
 
 
 def _dispatch(argv: Sequence[str]) -> int:
     options = flags.parse(argv)
     if options.help:
-        print(flags.help_text(options.config))
+        output.say(flags.help_text(options.config))
         return 0
     flags.refuse_ineffective(options)
     # Imported here because JAX takes a second, which --help and errors do not need.
@@ -33,6 +31,7 @@ def _dispatch(argv: Sequence[str]) -> int:
         from mnist_jax.runtime import multihost
 
         multihost.start(*options.cluster)
+    backend.check()
     from mnist_jax.cli import commands
     from mnist_jax.runtime import xla
 

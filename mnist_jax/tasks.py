@@ -231,7 +231,9 @@ def _multiclass(config: Fields, loss: str, num_classes: int) -> Task:
 
     def squared(outputs: Array, classes: Array, smoothing: float | Array) -> Array:
         """Squared distance from the one-hot vector of the class."""
-        return jnp.square(outputs - jax.nn.one_hot(classes, outputs.shape[-1])).sum(axis=-1)
+        return jnp.square(
+            outputs - jax.nn.one_hot(classes, outputs.shape[-1], dtype=outputs.dtype)
+        ).sum(axis=-1)
 
     losses: dict[str, Loss] = {"softmax": cross_entropy, "hinge": hinge, "squared": squared}
     return _classify(num_classes, losses[loss], _same, loss == "softmax")
@@ -357,13 +359,13 @@ def _denoise(config: Fields, loss: str, num_classes: int) -> Task:
     scores, levels = jax.nn.sigmoid if loss == "logistic" else _same, config["noise"]
 
     def score(outputs: Array, clean: Array, weights: Array | None) -> Array:
-        counted = jnp.ones(len(clean)) if weights is None else weights
+        counted = jnp.ones(len(clean), jnp.float32) if weights is None else weights
         errors = jnp.square(jnp.clip(scores(outputs), 0, 1) - clean).mean(axis=1)
         return -10 * jnp.log10((errors * counted).sum() / counted.sum())
 
     def corrupt(key: Array, image: Float32[Array, "h w c"]) -> Float32[Array, "h w c"]:
         """Add an integer grey level to each pixel, uniform in 0 to `levels` - 1."""
-        noise = jax.random.randint(key, image.shape, 0, levels)
+        noise = jax.random.randint(key, image.shape, 0, levels, jnp.int32)
         return image + noise.astype(np.float32) / 255
 
     return Task(

@@ -170,7 +170,7 @@ def _held_out_accuracies(config: ConfigDict, examples: Splits) -> list[float]:
         all_trials = space.expand(config)
         group = groups.make(config, all_trials, examples)
         writer = Writer(Path(folder, "checkpoints"), lambda line: None)
-        trained = loop.train_group(group, writer, lambda line: None)
+        trained = loop.train_group(group, writer)
     return [row["val_accuracy"] for row in select.outcomes(trained)]
 
 

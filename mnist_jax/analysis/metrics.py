@@ -77,7 +77,7 @@ AnyReport = Report | LabelsReport | image_quality.Report
 
 def zeros() -> Metrics:
     """Return the sums over no examples, the initial value of a scan."""
-    return Metrics(jnp.zeros(()), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+    return Metrics(jnp.float32(0), jnp.int32(0), jnp.int32(0))
 
 
 def merge(a: Metrics, b: Metrics) -> Metrics:
@@ -115,16 +115,16 @@ def classification(
     correct = first == labels
 
     confusion = jnp.zeros((k, k), jnp.int32).at[labels, first].add(1)
-    total = confusion.sum()
+    total = confusion.sum(dtype=jnp.int32)
     reliability, ece = _calibration(jnp.exp(jnp.max(log_probs, axis=1)), correct, num_bins)
     return Report(
         loss=loss,
         accuracy=ratio(correct.sum(), total),
-        errors=jnp.sum(~correct),
+        errors=jnp.sum(~correct, dtype=jnp.int32),
         top2_accuracy=ratio(jnp.sum(correct | (second == labels)), total),
         ece=ece,
         confusion=confusion,
-        support=confusion.sum(axis=1),
+        support=confusion.sum(axis=1, dtype=jnp.int32),
         reliability=reliability,
         **of_confusion(confusion)._asdict(),
     )
@@ -163,12 +163,12 @@ def multilabel(
       loss: mean over the examples.
     """
     truth = labels > 0
-    wrong = (answers != truth).any(axis=1).sum()
+    wrong = (answers != truth).any(axis=1).sum(dtype=jnp.int32)
     return LabelsReport(
         loss=loss,
         accuracy=1 - ratio(wrong, jnp.int32(len(labels))),
         errors=wrong,
-        support=truth.sum(axis=0),
+        support=truth.sum(axis=0, dtype=jnp.int32),
         **_of_labels(answers, truth)._asdict(),
     )
 
@@ -245,7 +245,7 @@ def _calibration(
     edges = jnp.asarray(np.arange(1, num_bins) / num_bins, jnp.float32)
     bins = jnp.sum(confidence[:, None] > edges[None, :], axis=1)
     inside = bins[:, None] == jnp.arange(num_bins)[None, :]
-    count = inside.sum(axis=0)
+    count = inside.sum(axis=0, dtype=jnp.int32)
     hits = jnp.sum(inside & correct[:, None], axis=0)
     # Sums of a mask, not a scatter-add: the same bits every time, on GPUs too.
     total = jnp.sum(jnp.where(inside, confidence[:, None], 0), axis=0)

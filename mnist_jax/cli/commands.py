@@ -19,8 +19,9 @@ from mnist_jax.cli.text import table
 from mnist_jax.config import flatten
 from mnist_jax.data import datasets, splits
 from mnist_jax.models import networks
-from mnist_jax.runs import evaluation, space, training
-from mnist_jax.runtime import multihost, progress
+from mnist_jax.runs import evaluation, select, space, training
+from mnist_jax.runtime import multihost, output, progress
+from mnist_jax.runtime.progress import Log
 from mnist_jax.types import printable
 from mnist_jax.workdir import files
 
@@ -31,10 +32,16 @@ def train(options: flags.Options) -> int:
     Returns:
       The exit code: 0, or 128 + the signal that stopped it.
     """
+    with output.without_reader() as log:
+        first = multihost.is_first()
+        return _train(options, lambda text: log(_printable(text)) if first else None)
+
+
+def _train(options: flags.Options, log: Log) -> int:
     config = options.config
     requested = config.data.name
     try:
-        examples = multihost.on_first_process(lambda: splits.load(config, _say))
+        examples = multihost.on_first_process(lambda: splits.load(config, log))
         dataset = examples.name
     except datasets.DataNotFound as error:
         if not config.data.offline_fallback:
@@ -53,13 +60,13 @@ def train(options: flags.Options) -> int:
             workdir,
             command=shlex.join(words),
             overwrite=options.overwrite,
-            log=_say,
+            log=log,
         )
     except progress.Stopped as stopped:
         again = shlex.join(word for word in words if not re.match("--?overwrite", word))
-        _say(f"{stopped}; to resume:\n  {again}")
+        log(f"{stopped}; to resume:\n  {again}")
         return 128 + stopped.signum
-    _say(headline(summary, workdir))
+    log(headline(summary, workdir))
     return 0
 
 
@@ -203,10 +210,12 @@ def summarize(options: flags.Options) -> int:
 
 
 def headline(summary: Mapping[str, Any], workdir: Path) -> str:
-    """The last line of a run."""
+    """The last line of a run; the result of a cross-validation comes before that of the refit."""
     data_name, accuracy = summary["dataset"], summary["test_accuracy"]
     if summary["requested_dataset"] != data_name:
         data_name += f" (NOT {summary['requested_dataset']})"
+    if summary.get("folds"):
+        data_name += f": {_cross_validated(summary)}  refit"
     if accuracy is None:
         result = f"PSNR {summary['test_psnr']:.2f} dB  SSIM {summary['test_ssim']:.4f}"
         return f"{data_name}: test {result}  {_end(summary, workdir)}"
@@ -219,18 +228,28 @@ def headline(summary: Mapping[str, Any], workdir: Path) -> str:
     return f"{data_name}: test accuracy {result}  {_end(summary, workdir)}"
 
 
+def _cross_validated(summary: Mapping[str, Any]) -> str:
+    """The mean and standard deviation over held-out folds: the outer ones, if there are any."""
+    found = summary["settings"][summary["chosen"]]["val_score"]
+    folds = f"{summary['folds']} held-out folds"
+    if nested := summary["nested"]:
+        found, folds = nested["score"], f"{len(nested['folds'])} outer folds, nested"
+    score = select.format_score(summary["score"], found["mean"], found["sd"])
+    return f"{score}  (mean ± sd of {folds})"
+
+
 def _end(summary: Mapping[str, Any], workdir: Path) -> str:
     return f"trained in {summary['train_seconds']:.1f} s  report: {workdir / files.REPORT}"
 
 
 def _say(text: str) -> None:
     if multihost.is_first():
-        print(_printable(text), flush=True)
+        output.say(_printable(text))
 
 
 def _warn(line: str) -> None:
     if multihost.is_first():
-        print(_printable(line), file=sys.stderr, flush=True)
+        output.warn(_printable(line))
 
 
 def _printable(lines: str) -> str:

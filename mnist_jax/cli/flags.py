@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from mnist_jax import config as configs
 from mnist_jax.runs import space
+from mnist_jax.runtime import paths
 from mnist_jax.runtime.arguments import Parser
 from mnist_jax.types import UserError
 
@@ -152,7 +153,7 @@ def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
         split=values.split,
         overwrite=bool(values.overwrite),
         summary=bool(values.summary),
-        compilation_cache=cache and str(Path(cache).expanduser()),
+        compilation_cache=cache and str(paths.expand(cache)),
         cluster=_cluster(values),
         help=bool(values.help),
         argv=argv,
@@ -249,7 +250,7 @@ def _workdir(values: argparse.Namespace) -> Path | None:
     """Return the directory of --workdir or --name; None without both."""
     name = values.name
     if name is None:
-        return Path(values.workdir).expanduser() if values.workdir else None
+        return paths.expand(values.workdir) if values.workdir else None
     if values.workdir:
         raise UserError(f"--name={name}: is runs/{name}; drop it or --workdir")
     if not name or name != Path(name).name or name == "..":

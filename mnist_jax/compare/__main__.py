@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mnist_jax.runtime import exits
+from mnist_jax.runtime import backend, exits, output
 from mnist_jax.runtime.arguments import Parser
 from mnist_jax.types import UserError, printable
 
@@ -32,6 +32,7 @@ def main(argv: Sequence[str]) -> int:
     if len(options.runs) < 2:
         raise UserError("RUN: give at least two workdirs")
     # Imported here because Matplotlib takes a second, which --help and errors do not need.
+    backend.check()
     from mnist_jax.compare import compare_page, compare_text, comparison
     from mnist_jax.workdir import files
 
@@ -40,12 +41,12 @@ def main(argv: Sequence[str]) -> int:
         more = f"; {len(skipped) - 1} more cannot be compared" if len(skipped) > 1 else ""
         raise UserError(f"{skipped[0]}{more}")
     for reason in skipped:
-        print(f"skipped: {printable(reason)}", file=sys.stderr)
-    print(compare_text.compare(runs, found))
+        output.warn(f"skipped: {printable(reason)}")
+    output.say(compare_text.compare(runs, found))
     page = options.page or options.runs[0].parent / PAGE
     text = compare_page.render(runs, found, comparison.test_images(runs[0]))
     files.write(page, text)
-    print(f"page: {printable(str(page))}")
+    output.say(f"page: {printable(str(page))}")
     return 0
 
 

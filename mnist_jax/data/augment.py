@@ -142,7 +142,7 @@ def augment(
         image = geometry.resample(image, geometry.affine_matrix(moves), fill)
     if "erase" in on:
         # Noise, each pixel on its own: the fill that the paper chose of the four it compared.
-        noise = jax.random.uniform(noise_key, image.shape)
+        noise = jax.random.uniform(noise_key, image.shape, jnp.float32)
         mask = geometry.draw_rectangle(mask_key, strength.erase, height, width)
         image = jnp.where(mask[..., None], noise, image)
     return image

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from mnist_jax.data.tfds_reader import NOT_THERE, DataError, Examples
+from mnist_jax.runtime import paths
 
 COLUMNS = 1 + 28 * 28
 WHITE = 255
@@ -101,7 +102,7 @@ def _lines(path: str) -> Generator[Line, None, None]:
         DataError: the file is too large, or no text in UTF-8.
         OSError, ...: as `read` catches them.
     """
-    with _opened(Path(path).expanduser()) as file:
+    with _opened(paths.expand(path)) as file:
         start = file.peek(4)
         is_utf16 = start.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in start[:2]
         if is_utf16 or b"\0" in start:

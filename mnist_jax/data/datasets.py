@@ -19,7 +19,8 @@ from jaxtyping import Int, Int32, UInt8
 from mnist_jax.data import csv_reader, image_folder
 from mnist_jax.data.tfds_reader import PUBLISHED, DataError, Examples, find_builder, read_tfds
 from mnist_jax.data.tfds_reader import DataNotFound as DataNotFound
-from mnist_jax.runtime import atomic
+from mnist_jax.runtime import atomic, paths
+from mnist_jax.types import UserError
 
 DIGITS = tuple("0123456789")
 # Their images are made as MNIST's are; those of other data sets show objects.
@@ -129,7 +130,12 @@ def _load_prepared(
     home = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     if "://" in home:
         raise DataError(f"{home}: data_dir must be a local folder")
-    root = Path(home).expanduser()
+    try:
+        root = paths.expand(home)
+    except UserError as error:
+        if name in _BUILT_IN:
+            return _hold_out(name, _BUILT_IN[name]())
+        raise DataError(f"{error}, in $TFDS_DATA_DIR or --config.data.data_dir") from error
     cache = root / "mnist_jax" / f"{file_name(name)}.npz"
     if dataset := _read_cache(cache):
         return dataset
@@ -167,7 +173,7 @@ def file_name(name: str) -> str:
     source, _, path = name.partition(":")
     if not path:
         return source.replace("/", "-")
-    return f"{source}-{Path(path).expanduser().resolve().name.partition('.')[0]}"
+    return f"{source}-{paths.expand(path).resolve().name.partition('.')[0]}"
 
 
 def split(

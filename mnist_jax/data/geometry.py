@@ -31,7 +31,8 @@ def draw_affine(key: Key, strength: Strength, height: int, width: int) -> Affine
     Zoom is drawn for each axis on its own, as Keras's `ImageDataGenerator` does: handwriting varies
     in proportions as well as in size. A shift's strength is a fraction of the image's side.
     """
-    rotation, zoom_y, zoom_x, shear, shift_y, shift_x = jax.random.uniform(key, (6,), minval=-1)
+    drawn = jax.random.uniform(key, (6,), jnp.float32, minval=-1)
+    rotation, zoom_y, zoom_x, shear, shift_y, shift_x = drawn
     return Affine(
         zoom=1 + strength.zoom * jnp.stack([zoom_y, zoom_x]),
         shear=strength.shear * shear,
@@ -111,7 +112,7 @@ def draw_rectangle(
     The aspect is drawn on a log scale, so that tall is as likely as wide. Where the paper draws
     again because a rectangle does not fit, the side is clipped to the image's, without a loop.
     """
-    hit, area, aspect, top, left = jax.random.uniform(key, (5,))
+    hit, area, aspect, top, left = jax.random.uniform(key, (5,), jnp.float32)
     low, high = _ERASE_AREA
     area = (low + (high - low) * area) * height * width
     low, high = np.log(_ERASE_ASPECT).tolist()

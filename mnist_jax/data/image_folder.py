@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from mnist_jax.data.tfds_reader import NOT_THERE, DataError, Examples, to_grey
+from mnist_jax.runtime import paths
 
 _SPLITS = {"train", "test"}
 _MANY = 5_000  # pictures, which take a few seconds
@@ -32,7 +33,7 @@ def read(
     Raises:
         DataError: there are no such folders, or files in them that are no pictures.
     """
-    root = Path(path).expanduser()
+    root = paths.expand(path)
     folders = {folder.name for folder in _subfolders(root)}
     if folders & _SPLITS:
         if folders != _SPLITS:

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int32, UInt8
 
+from mnist_jax.runtime import paths
 from mnist_jax.types import UserError
 
 Examples = tuple[UInt8[np.ndarray, "_ 28 28 1"], Int32[np.ndarray, " _"]]  # images, labels
@@ -252,7 +253,7 @@ def _archives(name: str, pinned: dict[str, Any], archives: str | None) -> Path |
     root = archives or os.environ.get("MNIST_JAX_ARCHIVES")
     if not root:
         return None
-    folder = Path(root).expanduser() / name.partition("/")[0]
+    folder = paths.expand(root) / name.partition("/")[0]
     if not folder.is_dir():
         if archives:
             raise DataError(f"{folder}: there is no such folder of archives")

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mnist_jax.runtime import exits
+from mnist_jax.runtime import exits, output
 from mnist_jax.runtime.arguments import Parser
 from mnist_jax.types import UserError, printable
 
@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     out = options.out or Path("runs", f"explore-{datasets.file_name(options.dataset)}.html")
     form = datasets.Format(options.label_column, options.pixel_max, options.transposed)
     dataset = datasets.load(
-        options.dataset, form, data_dir=options.data_dir, archives=options.archives, log=print
+        options.dataset, form, data_dir=options.data_dir, archives=options.archives, log=output.say
     )
     if len(dataset.train_labels) < 2:
         raise UserError(f"{dataset.name}: has only one training image; explore needs two or more")
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     files.write(out, page)
     train, test = len(dataset.train_labels), len(dataset.test_labels)
     line = f"{dataset.name}: {train:,} images to train, {test:,} to test  page: {out}"
-    print(printable(line))
+    output.say(printable(line))
     return 0
 
 

@@ -144,7 +144,7 @@ def average(
     weight = weigh(neighbours.distances, weights)
     weight /= weight.sum(axis=1, keepdims=True)
     weight = weight.reshape(*weight.shape, *(1,) * (targets.ndim - 1))
-    total = jnp.zeros(())
+    total = jnp.float32(0)
     for i in range(weight.shape[1]):  # one neighbour after the other, to save memory
         total += weight[:, i] * targets[neighbours.indices[:, i]].astype(jnp.float32)
     return total

@@ -92,11 +92,13 @@ class FourierFeatures(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "n pixels"]) -> Float32[Array, "n features"]:
         def frequencies() -> Array:
-            drawn = jax.random.normal(self.make_rng("params"), (x.shape[-1], self.features))
+            shape = x.shape[-1], self.features
+            drawn = jax.random.normal(self.make_rng("params"), shape, jnp.float32)
             return math.sqrt(2 * self.gamma) * drawn
 
         def phases() -> Array:
-            return jax.random.uniform(self.make_rng("params"), (self.features,), maxval=2 * math.pi)
+            key, shape = self.make_rng("params"), (self.features,)
+            return jax.random.uniform(key, shape, jnp.float32, maxval=2 * math.pi)
 
         w = self.variable("batch_stats", "frequencies", frequencies).value
         b = self.variable("batch_stats", "phases", phases).value
@@ -133,11 +135,11 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 features"]:
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         x = conv.conv2d_max_pool(x, kernel, self.pool, self.padding)
         if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
             x = x + conv.broadcast(bias.astype(self.dtype), x.shape)
         return x
 
@@ -155,10 +157,10 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         channels = x.shape[-1:]
-        scale = self.param("scale", nn.initializers.ones, channels)
-        bias = self.param("bias", nn.initializers.zeros, channels)
-        means = self.variable("batch_stats", "mean", jnp.zeros, channels)
-        variances = self.variable("batch_stats", "var", jnp.ones, channels)
+        scale = self.param("scale", nn.initializers.ones, channels, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
+        means = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
+        variances = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
         mean, variance = means.value, variances.value
         x = x.astype(jnp.float32)
         if not self.average:
@@ -235,7 +237,7 @@ def from_module(module: nn.Module, precision: str | None = None) -> Model:
 
     Gradients have the precision that is set where they are traced: see `multiply_in`.
     """
-    example = jnp.zeros((1, 28, 28, 1))
+    example = jnp.zeros((1, 28, 28, 1), jnp.float32)
 
     def apply(variables: PyTree, images: Array) -> Any:
         with multiply_in(precision):

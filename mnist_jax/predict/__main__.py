@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mnist_jax.runtime import exits
+from mnist_jax.runtime import backend, exits, output
 from mnist_jax.runtime.arguments import Parser
 from mnist_jax.types import UserError, printable
 from mnist_jax.workdir import files
@@ -37,18 +37,19 @@ def main(argv: Sequence[str]) -> int:
     if not 0 <= options.min_probability <= 1:
         raise UserError(f"--min-probability={options.min_probability}: must be from 0 to 1")
     # Imported here because JAX takes a second, which --help and errors do not need.
+    backend.check()
     from mnist_jax.predict import classifier, predict_page
     from mnist_jax.runtime import xla
 
     xla.enable_cache()
-    net = classifier.load(options.workdir, _warn)
+    net = classifier.load(options.workdir, output.warn)
     paths, failed = find(options.images)
     outputs = {os.path.realpath(o) for o in (options.json, options.csv, options.page) if o}
     paths = [path for path in paths if os.path.realpath(path) not in outputs]
     found, unusable = _read(net, paths, thumbnails=bool(options.page))
     failed += unusable
     for message in failed:
-        _warn(message)
+        output.warn(message)
     images = np.array([figure.image for figure in found], np.uint8).reshape(-1, 28, 28, 1)
     seen = [
         predict_page.Seen(*figure, p, bool(strange), bool(p.max() < options.min_probability))
@@ -68,11 +69,11 @@ def main(argv: Sequence[str]) -> int:
         )
         files.write(Path(options.page), page)
     if STDOUT not in (options.json, options.csv):
-        shown = sys.stdout.isatty() if options.show is None else options.show
+        shown = output.shows_blocks() if options.show is None else options.show
         width = max((len(one.name) for one in seen), default=0)
         for one in seen:
             line = predict_page.line(one, names, options.top, width)
-            print(predict_page.drawing(one, names, options.top) if shown else line)
+            output.say(predict_page.drawing(one, names, options.top) if shown else line)
     return 1 if failed else 0
 
 
@@ -167,13 +168,9 @@ def _parser() -> Parser:
 
 def _write(name: str | None, text: str) -> None:
     if name == STDOUT:
-        sys.stdout.write(text)
+        output.say(text, end="")
     elif name:
         files.write(Path(name), text)
-
-
-def _warn(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -35,11 +35,14 @@ def nested(run: Run, directory: Path) -> list[Row]:
       progress.Stopped: a signal asked to stop; everything so far is saved.
     """
     config = run.config
-    count, rows = config.sweep.outer_folds, []
+    count = config.sweep.outer_folds
+    rows: list[Row] = []
     for fold, part in enumerate(data_splits.outer_folds(run.splits, count, config.data.split_seed)):
         held_out = len(part.test.labels)
         run.log(f"outer fold {fold + 1} of {count}: {held_out:,} examples held out")
-        found = select.choose(run._replace(splits=part), directory / f"outer-{fold}")
+        estimated = any(row["compile_seconds"] for row in rows)
+        repeats = 0 if estimated else count + 1 - fold
+        found = select.choose(run._replace(splits=part), directory / f"outer-{fold}", repeats)
         _, reports = evaluation.evaluate_trials(found, part.test, part.class_names)
         overrides = found.settings[found.chosen]["overrides"]
         score = float(np.mean([evaluation.score_of(report, found.score) for report in reports]))

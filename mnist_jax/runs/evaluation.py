@@ -1,6 +1,7 @@
 """Evaluation of trained nets on a split, which is read once and in full."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,8 +37,10 @@ def evaluate_nets(
     mesh = sharding.make_mesh()
     examples = sharding.put_replicated(mesh, split)
     placed = [sharding.put_replicated(mesh, net) for net in nets]
-    args = recipe.task, recipe.model, placed[0], *examples
-    program = xla.compile_lowered(evaluate.evaluate.lower(*args, mesh=mesh), predicts=True)
+    program: Callable = partial(evaluate.evaluate, recipe.task, recipe.model, mesh=mesh)
+    if not jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+        args = recipe.task, recipe.model, placed[0], *examples
+        program = xla.compile_lowered(evaluate.evaluate.lower(*args, mesh=mesh), predicts=True)
     found = [jax.device_get(program(net, *examples)) for net in placed]
     reports = [metrics.to_python(report, class_names) for _, report in found]
     return Evaluated(np.stack([scores for scores, _ in found]), reports)

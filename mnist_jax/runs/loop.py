@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mnist_jax.report import formats
 from mnist_jax.runs import restore
 from mnist_jax.runs.groups import Group
 from mnist_jax.runtime import background, multihost, progress, sharding, xla
-from mnist_jax.runtime.progress import Log
 from mnist_jax.train import trials as vmapped
 from mnist_jax.train.trials import EpochMetrics, Plan, Trials, TrialState
 from mnist_jax.types import PyTree, Row, UserError
@@ -29,6 +29,13 @@ class Trained(NamedTuple):
     states: TrialState  # of all its trials, NumPy
     rows: list[Row]  # of each epoch and trial; "trial" is its place in the group
     compile_seconds: float
+
+
+class Later(NamedTuple):
+    """What a run trains after a group."""
+
+    groups: int
+    epochs: int  # of all their trials together
 
 
 class Chunk(NamedTuple):
@@ -50,18 +57,18 @@ class Programs(NamedTuple):
 def train_group(
     group: Group,
     writer: Writer,
-    log: Log,
     until: int | None = None,
     dropped: Collection[int] = (),
+    later: Later | None = None,
 ) -> Trained:
     """Train a group, from its last checkpoint on.
 
     Args:
       group: its trials.
-      writer: of its checkpoints.
-      log: prints a line.
+      writer: of its checkpoints and log.
       until: the epoch after which to pause; None: train to the end.
       dropped: settings that are trained no further.
+      later: trained after this group; with it, the first epoch is followed by the estimated time.
 
     Raises:
       UserError: the only trial of a run diverged, or the workdir cannot be used.
@@ -69,7 +76,7 @@ def train_group(
     """
     states: TrialState = jax.tree.map(np.array, vmapped.init(group.plan, group.trials))
     rows: list[Row] = []
-    done = 0
+    done, log = 0, writer.log
     with writer:
         if last := multihost.on_first_process(lambda: writer.resume(states)):
             states, rows, done = last.state, last.history, last.epoch
@@ -89,13 +96,15 @@ def train_group(
             log(introduction(group.plan, group.epochs, int(active.sum())))
         chunks = make_chunks(group, states, np.flatnonzero(active).tolist())
         start = time.perf_counter()
-        programs = compile_programs(group, chunks[0])
+        with progress.phase("compiling"):
+            programs = compile_programs(group, chunks[0])
         compile_seconds = time.perf_counter() - start
-        rows = _fit(Trained(group, states, rows, 0.0), chunks, programs, todo, writer, log)
+        before = Trained(group, states, rows, compile_seconds)
+        rows = _fit(before, chunks, programs, todo, writer, later)
         if group.single and len(rows) < todo[-1]:
             patience = f"config.train.patience={group.plan.patience}"
             log(f"stopped early after epoch {len(rows)}/{group.epochs}: {patience}")
-    return Trained(group, states, rows, compile_seconds)
+    return before._replace(rows=rows)
 
 
 def _fit(
@@ -104,23 +113,24 @@ def _fit(
     programs: Programs,
     todo: range,
     writer: Writer,
-    log: Log,
+    later: Later | None,
 ) -> list[Row]:
     """Train some epochs: update `trained.states` in place, and return the rows of all epochs."""
-    group, states, rows, _ = trained
+    group, states, rows, compile_seconds = trained
     size = group.data.num_train
-    bar = progress.Bar(group.epochs, todo[0] - 1, size * len(group.settings), log)
+    bar = progress.Bar(group.epochs, todo[0] - 1, size * len(group.settings), writer.log)
     unsaved: Callable[[], None] | None = None
     saved = time.monotonic()
     with bar, progress.interruptible(bar.write) as stop_signal:
         for epoch in todo:
+            active = sum(len(chunk.active) for chunk in chunks)
+            bar.start_epoch(size * active)
             start = time.perf_counter()
             jobs = start_epoch(group, programs, chunks, epoch)
             if unsaved:  # the last epoch's checkpoint is written while this epoch is computed
                 multihost.on_first_process(unsaved)
                 unsaved = None
             new: list[Row] = []
-            active = sum(len(chunk.active) for chunk in chunks)
             for i, (chunk, job) in enumerate(zip(chunks, jobs, strict=True)):
                 place = "" if group.single else f", trial {len(new) + 1}/{active}"
                 bar.describe(f"epoch {epoch}/{group.epochs}{place}")
@@ -135,14 +145,20 @@ def _fit(
                 seconds /= min(group.plan.threads, len(chunks))  # they run at the same time
                 new += make_rows(group, chunk, measured, epoch, seconds)
                 bar.add(size * len(chunk.active))
-                left = [p for p, on in zip(chunk.places, measured.active, strict=False) if on]
-                chunks[i] = chunk._replace(states=after, active=left)
+                still = [p for p, on in zip(chunk.places, measured.active, strict=False) if on]
+                chunks[i] = chunk._replace(states=after, active=still)
             rows = rows + new
             bar.add(size * (len(group.settings) - len(new)))  # stopped trials count as done
             seconds = time.perf_counter() - start
-            bar.epoch(*progress.epoch_line(new, len(group.settings), group.epochs, seconds))
+            bar.end_epoch(progress.epoch_line(new, len(group.settings), group.epochs, seconds))
             merge(states, [chunk for chunk in chunks if not chunk.active])
             chunks = [chunk for chunk in chunks if chunk.active]
+            if later:
+                own = sum(len(chunk.active) for chunk in chunks) * (todo[-1] - epoch)
+                left = (later.epochs + own) * seconds / active + later.groups * compile_seconds
+                if left:
+                    bar.log(f"estimated from this epoch: {formats.duration(left)} left")
+                later = None
             # Whichever process is asked to stop, all stop after the same epoch; all save, or none.
             signum = multihost.max_over_processes(stop_signal())
             due = multihost.max_over_processes(int(time.monotonic() - saved > _SAVE_SECONDS))
@@ -197,8 +213,13 @@ def make_chunks(group: Group, states: TrialState, places: Sequence[int]) -> list
 
 
 def compile_programs(group: Group, chunk: Chunk) -> Programs:
-    """Compile an epoch of training and its end for the chunks of a group."""
+    """Compile an epoch of training and its end for the chunks of a group.
+
+    With JAX_DISABLE_JIT=1, which is for debugging, nothing is compiled.
+    """
     plan, epoch, data = group.plan, np.int32(1), group.data
+    if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+        return Programs(partial(vmapped.train_epoch, plan), partial(vmapped.end_epoch, plan))
     lowered = vmapped.train_epoch.lower(plan, chunk.states.state, chunk.trials, epoch, data)
     train = xla.compile_lowered(lowered)
     _, *measured = jax.tree.map(

@@ -58,12 +58,13 @@ class Selection(NamedTuple):
         return self.final.group.plan.recipe.task.score_name
 
 
-def choose(run: Run, directory: Path) -> Selection:
+def choose(run: Run, directory: Path, repeats: int = 0) -> Selection:
     """Train all trials of a config and choose the best setting by validation.
 
     Args:
       run: the test split is not used. With folds there are no validation examples.
       directory: of the checkpoints, from which training resumes.
+      repeats: how many choices like this one, with it, the estimated time is of; 0: print none.
 
     Raises:
       UserError: all trials diverged, or the training on all folds did.
@@ -72,7 +73,7 @@ def choose(run: Run, directory: Path) -> Selection:
     config, log = run.config, run.log
     trials = space.expand(config)
     parts = space.groups(config, trials)
-    trained, compile_seconds = _train(run, trials, parts, directory)
+    trained, compile_seconds = _train(run, trials, parts, directory, repeats)
     rows: list[Row] = [{"trial": i, **trial._asdict()} for i, trial in enumerate(trials)]
     for part, group in zip(parts, trained, strict=True):
         for i, outcome in zip(part, outcomes(group), strict=True):
@@ -92,7 +93,7 @@ def choose(run: Run, directory: Path) -> Selection:
         whole, alone = space.refit(config, trials, chosen)
         log("training on all folds together:")
         refit = groups.make(whole, alone, run.splits)
-        final = loop.train_group(refit, Writer(directory / files.REFIT, log), log)
+        final = loop.train_group(refit, Writer(directory / files.REFIT, log))
         compile_seconds += final.compile_seconds
         part, more = [], final.rows
     else:
@@ -118,7 +119,11 @@ def choose(run: Run, directory: Path) -> Selection:
 
 
 def _train(
-    run: Run, trials: Sequence[Trial], parts: Sequence[Sequence[int]], directory: Path
+    run: Run,
+    trials: Sequence[Trial],
+    parts: Sequence[Sequence[int]],
+    directory: Path,
+    repeats: int,
 ) -> tuple[list[Trained], float]:
     """Train all groups; return them with the seconds of compilation.
 
@@ -130,12 +135,21 @@ def _train(
     trained: list[Trained] = []
     dropped: set[int] = set()
     compile_seconds = 0.0
+    later = _work(config, parts, repeats) if repeats and not single else None
+    start = 0
     for until in (*sorted(config.sweep.halving), None):
         trained = []
+        epochs = (until or config.train.epochs) - start
+        start += epochs
         for number, part in enumerate(parts):
             group = groups.make(config, [trials[i] for i in part], run.splits, dropped)
             writer = Writer(directory / str(number), log, run.workdir if single else None)
-            trained.append(loop.train_group(group, writer, log, until, dropped))
+            if later:
+                training = sum(trials[i].setting not in dropped for i in part)
+                later = loop.Later(later.groups - 1, later.epochs - training * epochs)
+            trained.append(loop.train_group(group, writer, until, dropped, later))
+            if trained[-1].compile_seconds:  # it trained, and so the estimate is printed
+                later = None
         compile_seconds += sum(group.compile_seconds for group in trained)
         if until is not None:
             score = trained[0].group.plan.recipe.task.score_name
@@ -144,6 +158,19 @@ def _train(
             log(f"halving after epoch {until}: {len(worse)} dropped")
             dropped |= worse
     return trained, compile_seconds
+
+
+def _work(config: ConfigDict, parts: Sequence[Sequence[int]], repeats: int) -> loop.Later:
+    """Count the groups and epochs of some choices; halving drops half of the trials each time."""
+    trials, start, epochs = sum(map(len, parts)), 0, 0
+    for until in (*sorted(config.sweep.halving), config.train.epochs):
+        epochs += trials * (until - start)
+        trials, start = -(-trials // 2), until
+    groups = len(parts) * (1 + len(config.sweep.halving))
+    if config.sweep.folds:  # the training on all folds together
+        groups += 1
+        epochs += config.sweep.seeds * config.train.epochs
+    return loop.Later(repeats * groups, repeats * epochs)
 
 
 def _history(parts: Sequence[Sequence[int]], trained: Sequence[Trained]) -> list[Row]:

@@ -33,7 +33,7 @@ from mnist_jax.runs import (
 from mnist_jax.runs.evaluation import Evaluated
 from mnist_jax.runs.select import Run, Selection
 from mnist_jax.runs.space import Trial
-from mnist_jax.runtime import multihost
+from mnist_jax.runtime import multihost, progress
 from mnist_jax.runtime.progress import Log
 from mnist_jax.train import evaluate
 from mnist_jax.train import trials as vmapped
@@ -86,16 +86,19 @@ def train_run(
         outer = cross_validation.nested(run, checkpoints) if config.sweep.outer_folds else []
         if outer:
             log("on all training examples:")
-        selection = select.choose(run, checkpoints)
-        tested = evaluation.evaluate_trials(selection, examples.test, examples.class_names)
-        held_out = cross_validation.out_of_fold(run, selection)
+        estimated = any(row["compile_seconds"] for row in outer)
+        selection = select.choose(run, checkpoints, repeats=0 if estimated else 1)
+        with progress.phase("testing"):
+            tested = evaluation.evaluate_trials(selection, examples.test, examples.class_names)
+            held_out = cross_validation.out_of_fold(run, selection)
         if config.sweep.folds and held_out is None:
             log(f"{files.OUT_OF_FOLD}: left out, because the chosen setting diverged in a fold")
         for row, report in zip(selection.evaluated, tested.reports, strict=False):
             key = f"test_{selection.score}"
             figures = {key: evaluation.score_of(report, selection.score)}
             selection.rows[row] |= figures | {"test_errors": report["errors"]}
-        explanation, validation = _explain(run, selection, tested)
+        with progress.phase("explaining"):
+            explanation, validation = _explain(run, selection, tested)
         for_thresholds = validation if held_out is None else (held_out, examples.train.labels)
 
         def publish() -> dict[str, Any]:
@@ -129,7 +132,8 @@ def train_run(
             writer.finish(workdir, found, page, tables)
             return found
 
-        return multihost.on_first_process(publish)
+        with progress.phase("writing the report"):
+            return multihost.on_first_process(publish)
 
 
 def _prepare(run: Run, overwrite: bool, stack: ExitStack) -> dict[str, Any] | None:

@@ -1,11 +1,11 @@
 """Exit codes of commands; tracebacks only for bugs."""
 
 import functools
-import os
+import logging
 import signal
-import sys
 from collections.abc import Callable, Sequence
 
+from mnist_jax.runtime import output
 from mnist_jax.types import UserError, printable
 
 Main = Callable[[Sequence[str]], int]
@@ -20,18 +20,20 @@ def command(main: Main) -> Main:
 
     @functools.wraps(main)
     def wrapped(argv: Sequence[str]) -> int:
+        output.prepare()
+        # Without a home directory Matplotlib warns of its cache, and then works without one.
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)
         try:
             code = main(argv)
-            sys.stdout.flush()
-            return code
+            output.flush()
         except UserError as error:
-            print(f"error: {printable(str(error))}", file=sys.stderr)
+            if isinstance(error, output.Unwritable) and error.closed_pipe:
+                return 128 + signal.SIGPIPE
+            output.warn(f"error: {printable(str(error))}")
             return 2
         except KeyboardInterrupt:
-            print("stopped", file=sys.stderr)
+            output.warn("stopped")
             return 128 + signal.SIGINT
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python reports it
-            return 128 + signal.SIGPIPE
+        return code
 
     return wrapped

@@ -4,14 +4,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 
 import numpy as np
 from tqdm import tqdm
 
-from mnist_jax.runtime import multihost
+from mnist_jax.runtime import multihost, output
 from mnist_jax.types import Row
 
 Log = Callable[[str], None]
@@ -25,10 +25,8 @@ class Stopped(Exception):  # noqa: N818
         self.signum = signum
 
 
-def epoch_line(
-    rows: Sequence[Row], num_trials: int, num_epochs: int, seconds: float
-) -> tuple[str, dict[str, str]]:
-    """Describe an epoch in one line, and in short for a progress bar.
+def epoch_line(rows: Sequence[Row], num_trials: int, num_epochs: int, seconds: float) -> str:
+    """Describe an epoch in one line, of at most 80 columns unless trials diverge.
 
     Args:
       rows: of the trials that were trained, as in metrics.jsonl.
@@ -36,71 +34,113 @@ def epoch_line(
       num_epochs: of the run.
       seconds: of the epoch.
     """
+    parts = [f"epoch {rows[0]['epoch']}/{num_epochs}"]
     if num_trials == 1:
-        return _single(rows[0], num_epochs)
-    shown = {"trials": f"{len(rows)}" + (f" of {num_trials}" if len(rows) < num_trials else "")}
-    for name, key in {"acc": "train_accuracy", "val acc": "val_accuracy"}.items():
-        values = np.array([row[key] for row in rows if row[key] is not None])
-        if len(values):
-            spread = f" ± {100 * values.std(ddof=1):.2f}" if len(values) > 1 else ""
-            shown[name] = f"{100 * values.mean():.2f}{spread}%"
-    if diverged := sum(row["train_loss"] is None for row in rows):
-        shown["diverged"] = f"{diverged}"
-    facts = "  ".join(f"{name} {value}" for name, value in shown.items())
-    return f"epoch {rows[0]['epoch']}/{num_epochs}  {facts}  {seconds:.1f} s", shown
+        parts += [
+            f"{prefix}loss {_short(row[f'{split}_loss'])}"
+            + _percent(" acc ", [row[f"{split}_accuracy"]])
+            for row in rows
+            for prefix, split in (("", "train"), ("val ", "val"))
+            if row[f"{split}_loss"] is not None
+        ]
+    else:
+        of_all = f" of {num_trials}" if len(rows) < num_trials else ""
+        parts.append(f"trials {len(rows)}{of_all}")
+        parts += [
+            _percent(name, [row[f"{split}_accuracy"] for row in rows])
+            for name, split in (("acc ", "train"), ("val acc ", "val"))
+        ]
+        if diverged := sum(row["train_loss"] is None for row in rows):
+            parts.append(f"diverged {diverged}")
+    return "  ".join([*filter(None, parts), f"{seconds:.1f} s"])
 
 
-def _single(row: Row, num_epochs: int) -> tuple[str, dict[str, str]]:
-    parts, shown = [f"epoch {row['epoch']}/{num_epochs}"], {"loss": f"{row['train_loss']:.4f}"}
-    for prefix, split in (("", "train"), ("val ", "val")):
-        loss, accuracy = row[f"{split}_loss"], row[f"{split}_accuracy"]
-        if accuracy is not None:
-            shown[f"{prefix}acc"] = f"{100 * accuracy:.2f}%"
-        if loss is not None:
-            right = "" if accuracy is None else f" accuracy {100 * accuracy:.2f}%"
-            parts.append(f"{prefix}loss {loss:.4f}{right}")
-    parts += [f"{row['seconds']:.1f} s", f"{row['examples_per_second']:,.0f} examples/s"]
-    return "  ".join(parts), shown
+def _percent(name: str, accuracies: Sequence[float | None]) -> str:
+    """Format the mean and standard deviation; "" if there are no accuracies."""
+    values = np.array([value for value in accuracies if value is not None])
+    if not len(values):
+        return ""
+    spread = f" ± {100 * values.std(ddof=1):.2f}" if len(values) > 1 else ""
+    return f"{name}{100 * values.mean():.2f}{spread}%"
+
+
+def _short(loss: float) -> str:
+    return f"{loss:.4f}" if loss < 1000 else f"{loss:.3g}"
+
+
+def on_terminal() -> bool:
+    """Return True in the process that prints, if a person reads it."""
+    return sys.stdout.isatty() and sys.stderr.isatty() and multihost.is_first()
+
+
+@contextmanager
+def phase(name: str) -> Iterator[None]:
+    """Show on a terminal, while the block runs, what a run is doing."""
+    with tqdm(desc=name, bar_format="{desc} ...", leave=False, disable=not on_terminal()):
+        yield
 
 
 class Bar:
-    """A progress bar over the examples of all epochs on a terminal; elsewhere a line per epoch."""
+    """A line per epoch; on a terminal also a progress bar over the examples of all epochs.
+
+    Within an epoch the bar moves at the speed of the epoch before, because an epoch is one program
+    that reports nothing until its end.
+    """
 
     def __init__(self, num_epochs: int, epochs_done: int, examples: int, log: Log):
         self.log = log
-        self.due = 0.0
+        self.done = epochs_done * examples
+        self.epoch_examples, self.start, self.due = 0, 0.0, 0.0
+        self.speed = 0.0  # examples per second
         self.bar = tqdm(
+            desc=f"epoch {epochs_done + 1}/{num_epochs}",
             total=num_epochs * examples,
-            initial=epochs_done * examples,
+            initial=self.done,
             unit=" examples",
             unit_scale=True,
-            disable=not (sys.stdout.isatty() and sys.stderr.isatty() and multihost.is_first()),
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}, {rate_fmt}",
+            disable=not on_terminal(),
             dynamic_ncols=True,
+            leave=False,
         )
+
+    def start_epoch(self, examples: int) -> None:
+        """Start the clock of an epoch that trains on some examples."""
+        self.epoch_examples, self.start = examples, time.monotonic()
+        self.first = self.done
 
     def describe(self, what: str) -> None:
         """Set the text in front of the bar."""
         self.bar.set_description_str(what)
 
     def tick(self) -> None:
-        """Update the clock, at most ten times per second."""
-        if time.monotonic() > self.due:
-            self.due = time.monotonic() + 0.1
-            self.bar.refresh()
+        """Move the clock, and the bar as far as expected, at most ten times per second."""
+        now = time.monotonic()
+        if now > self.due:
+            self.due = now + 0.1
+            expected = min(self.speed * (now - self.start), 0.99 * self.epoch_examples)
+            self._move(self.first + int(expected))
 
     def add(self, examples: int) -> None:
         """Advance by some examples."""
-        self.bar.update(examples)
+        self.done += examples
+        self._move(self.done)
 
-    def epoch(self, line: str, shown: Mapping[str, str]) -> None:
-        """Show the result of an epoch: in a line, or at the end of the bar."""
-        if self.bar.disable:
+    def end_epoch(self, line: str) -> None:
+        """Print the result of an epoch in a line that stays."""
+        self.speed = self.epoch_examples / (time.monotonic() - self.start)
+        with tqdm.external_write_mode():
             self.log(line)
-        self.bar.set_postfix(shown)
 
     def write(self, line: str) -> None:
-        """Print a line above the bar."""
-        self.bar.write(line, file=sys.stderr)
+        """Print a line above the bar to standard error."""
+        with tqdm.external_write_mode():
+            output.warn(line)
+
+    def _move(self, examples: int) -> None:
+        if not self.bar.disable:
+            self.bar.n = max(self.bar.n, examples)
+            self.bar.refresh()
 
     def __enter__(self) -> "Bar":
         return self

@@ -1,10 +1,13 @@
 """Compilation: XLA's options, optimization barriers and the cache of compiled programs."""
 
+import os
+from pathlib import Path
+
 import jax
 import platformdirs
 from jax import lax
 
-from mnist_jax.types import PyTree
+from mnist_jax.types import PyTree, UserError
 
 OFF = "off"
 
@@ -55,13 +58,40 @@ def enable_cache(directory: str | None = None) -> None:
 
     Args:
       directory: for the compiled programs; None: $JAX_COMPILATION_CACHE_DIR, or the user's cache
-        directory; "off": no cache. Write access to it allows running code in this process.
+        directory, if it can be written; "off": no cache. Write access to it allows running code in
+        this process.
+
+    Raises:
+      UserError: the directory cannot be written.
     """
+    if directory and directory != OFF and (reason := _unwritable(directory)):
+        raise UserError(
+            f"--compilation_cache={directory}: cannot be written ({reason}); give another "
+            f"directory, or {OFF}"
+        )
+    configured = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    directory = directory or configured or _user_cache_dir()
     if directory == OFF:
         jax.config.update("jax_enable_compilation_cache", False)
         return
-    configured = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
-    directory = directory or configured or platformdirs.user_cache_dir("mnist_jax")
     jax.config.update("jax_compilation_cache_dir", directory)
     # Cache small programs too: a start compiles a hundred of them.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def _user_cache_dir() -> str:
+    """Return the user's cache directory; `OFF` without a home directory that can be written."""
+    try:
+        directory = platformdirs.user_cache_dir("mnist_jax")
+    except RuntimeError:
+        return OFF
+    return directory if Path(directory).is_absolute() and not _unwritable(directory) else OFF
+
+
+def _unwritable(directory: str) -> str | None:
+    """Make a directory; return the reason why nothing can be written there, None if it can."""
+    try:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return error.strerror
+    return None if os.access(directory, os.W_OK | os.X_OK) else "read-only"

@@ -38,7 +38,7 @@ def predict(
     padding = -n % batch_size
     padded = jnp.pad(images, ((0, padding), (0, 0), (0, 0), (0, 0)))
     batches = padded.reshape(-1, batch_size, *images.shape[1:])
-    places = jnp.arange(len(padded)).reshape(-1, batch_size)
+    places = jnp.arange(len(padded), dtype=jnp.int32).reshape(-1, batch_size)
 
     def predict_batch(batch: tuple[Array, Array]) -> Float32[Array, "batch outputs"]:
         images, places = sharding.shard(mesh, batch)

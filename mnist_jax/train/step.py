@@ -198,7 +198,7 @@ def draw_batches(
     """Draw the indices of the examples of each batch of an epoch."""
     steps = num_train // batch_size
     order = jax.random.permutation(stream(root, "shuffle", epoch), num_train)
-    return order[: steps * batch_size].reshape(steps, batch_size)
+    return order[: steps * batch_size].reshape(steps, batch_size).astype(jnp.int32)
 
 
 def train_batches(
@@ -225,7 +225,7 @@ def train_batches(
         state, new, norms = train_step(recipe, state, batch, hparams, root, last)
         return (state, metrics.merge(total, new), norms), None
 
-    start = state, metrics.zeros(), Norms(*[jnp.zeros(())] * 3)
+    start = state, metrics.zeros(), Norms(*[jnp.float32(0)] * 3)
     if sharding.platform(recipe.mesh) == "cpu":
         last = jnp.arange(len(batches)) == len(batches) - 1
         return lax.scan(step, start, (batches, last))[0]
@@ -241,7 +241,7 @@ def _norms(
         updates, _ = update(gradients, state.opt_state, state.params)
         return Norms(*map(optim.global_norm, (gradients, state.params, updates)))
 
-    zero = Norms(*[jnp.zeros(())] * 3)
+    zero = Norms(*[jnp.float32(0)] * 3)
     if isinstance(last, bool):
         return compute() if last else zero
     return lax.cond(last, compute, lambda: zero)
@@ -254,12 +254,16 @@ def measure(
     weights: Float32[Array, "batch"] | None = None,
 ) -> Metrics:
     """Sum the metrics of a batch; the loss is without smoothing and weights, as in validation."""
-    counted = jnp.ones(len(targets)) if weights is None else (weights > 0).astype(jnp.float32)
+    counted = (
+        jnp.ones(len(targets), jnp.float32)
+        if weights is None
+        else (weights > 0).astype(jnp.float32)
+    )
     correct = task.correct(outputs, targets) if task.correct else jnp.zeros_like(counted, bool)
     return Metrics(
         loss=(task.loss(outputs, targets, 0.0) * counted).sum(),
-        correct=(correct & (counted > 0)).sum(),
-        examples=(counted > 0).sum(),
+        correct=(correct & (counted > 0)).sum(dtype=jnp.int32),
+        examples=(counted > 0).sum(dtype=jnp.int32),
     )
 
 

@@ -412,6 +412,36 @@ def test_evaluation_of_a_sweep_is_of_the_trials_of_its_chosen_setting(here, caps
     assert content(here / "run") == before
 
 
+CROSS_VALIDATED = {
+    "dataset": "digits",
+    "requested_dataset": "digits",
+    "score": "accuracy",
+    "test_accuracy": 0.95,
+    "trials": 5,
+    "folds": 5,
+    "chosen": 1,
+    "settings": [{}, {"val_score": {"mean": 0.9412, "sd": 0.0063}}],
+    "nested": None,
+    "test": {"accuracy": {"sd": None, "n": 1}},
+    "train_seconds": 12.34,
+}
+
+
+def test_the_last_line_of_a_cross_validation_is_its_mean_and_then_the_refit():
+    end = "  refit: test accuracy 95.00%  trained in 12.3 s  report: run/report.html"
+    assert commands.headline(CROSS_VALIDATED, Path("run")) == (
+        f"digits: accuracy 94.12% ± 0.63  (mean ± sd of 5 held-out folds){end}"
+    )
+    nested = {"score": {"mean": 0.93, "sd": 0.01}, "folds": [{}, {}, {}]}
+    assert commands.headline({**CROSS_VALIDATED, "nested": nested}, Path("run")) == (
+        f"digits: accuracy 93.00% ± 1.00  (mean ± sd of 3 outer folds, nested){end}"
+    )
+    denoised = {"score": "psnr", "test_accuracy": None, "test_psnr": 21.0, "test_ssim": 0.5}
+    folds = {"val_score": {"mean": 20.5, "sd": 0.25}}
+    line = commands.headline({**CROSS_VALIDATED, **denoised, "settings": [{}, folds]}, Path("run"))
+    assert line.startswith("digits: psnr 20.50 dB ± 0.25  (mean ± sd of 5 held-out folds)  refit: ")
+
+
 def test_evaluation_on_other_data_is_refused(finished, tmp_path, capsys):
     copy = shutil.copytree(finished, tmp_path / "copy")
     stored = json.loads((copy / "config.json").read_text())

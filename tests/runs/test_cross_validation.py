@@ -53,6 +53,9 @@ def test_an_outer_fold_evaluates_the_choice_of_a_run_without_it(nested, folder):
         np.mean([row["score"] for row in found["folds"]])
     )
     assert sum(line.startswith("outer fold 2 of 2: ") for line in lines) == 2
+    estimates = [i for i, line in enumerate(lines) if line.startswith("estimated from this epoch")]
+    first_of_all = next(i for i, line in enumerate(lines) if line.startswith("epoch 1/2"))
+    assert estimates == [first_of_all + 1]
     # Compare with a run that trains on the other examples and tests on the fold.
     _, last = splits.outer_folds(splits.load(config), 2, config.data.split_seed)
     plain = parse(*NESTED, "--config.sweep.outer_folds=0")
@@ -98,6 +101,8 @@ def test_nested_cross_validation_resumes_to_the_same_bits(nested, folder):
         run(config, workdir, log)
     lines.clear()
     run(config, workdir, lines.append)
+    estimates = [i for i, line in enumerate(lines) if line.startswith("estimated from this epoch")]
+    assert estimates == [next(i for i, line in enumerate(lines) if line.startswith("epoch ")) + 1]
     assert f"{workdir}/checkpoints/outer-1/0: resumes after epoch 1/2" in lines
     outer = f"{workdir}/checkpoints/outer-0"
     found = [line for line in lines if "outer-0" in line]

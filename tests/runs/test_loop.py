@@ -54,8 +54,11 @@ class FakeBar(progress.Bar):
     def add(self, examples):
         self.added.append(examples)
 
-    def epoch(self, line, shown):
-        self.lines.append((line, shown))
+    def start_epoch(self, examples):
+        self.started = examples
+
+    def end_epoch(self, line):
+        self.lines.append(line)
 
     def write(self, line):
         pass
@@ -72,14 +75,14 @@ def test_stopped_trials_count_as_done_in_an_epoch(folder, monkeypatch):
     group = group._replace(settings=[0, 1, 0, 0, 1])
     bar = FakeBar()
     monkeypatch.setattr(progress, "Bar", lambda *args: bar)
-    writer = Writer(folder / "five", print)
-    trained = loop.train_group(group, writer, lambda line: None, until=1, dropped={1})
+    writer = Writer(folder / "five", lambda line: None)
+    trained = loop.train_group(group, writer, until=1, dropped={1})
     assert [row["trial"] for row in trained.rows] == [0, 2, 3]
     assert bar.described == ["epoch 1/4, trial 1/3", "epoch 1/4, trial 3/3"]
     assert (np.array(bar.added) / len(examples.train.labels)).tolist() == [2, 1, 2]
-    ((line, shown),) = bar.lines
+    assert bar.started == 3 * len(examples.train.labels)
+    (line,) = bar.lines
     assert line.startswith("epoch 1/4  trials 3 of 5  acc ")
-    assert shown["trials"] == "3 of 5"
     first = vmapped.init(group.plan, group.trials).state.step
     steps = len(examples.train.labels) // config.train.batch_size
     assert (trained.states.state.step - first).tolist() == [steps, 0, steps, steps, 0]

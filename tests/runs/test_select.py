@@ -205,6 +205,8 @@ def test_halving_drops_the_worse_half_of_the_settings(folder):
     assert 0 <= interval["low"] <= accuracy["low"] < accuracy["high"] <= interval["high"] <= 1
     report = (folder / "halved" / "report.html").read_text()
     assert [f"After epoch {epoch}</h3>" in report for epoch in (1, 3)] == [True, True]
+    assert sum(line.startswith("estimated from this epoch: ") for line in lines) == 1
+    assert select._work(config, [range(8)], repeats=1) == loop.Later(groups=3, epochs=sum(epochs))
 
 
 BOTH_BETTER = json.dumps(  # the settings with four units, not those with eight

@@ -15,8 +15,8 @@ from mnist_jax import main
 from mnist_jax.workdir import files
 
 EPOCH = (
-    r"epoch {}/3  loss \d\.\d{{4}} accuracy \d+\.\d\d%  "
-    r"val loss \d\.\d{{4}} accuracy \d+\.\d\d%  \d+\.\d s  [\d,]+ examples/s\n"
+    r"epoch {}/3  loss \d\.\d{{4}} acc \d+\.\d\d%  "
+    r"val loss \d\.\d{{4}} acc \d+\.\d\d%  \d+\.\d s\n"
 )
 
 
@@ -42,9 +42,10 @@ def test_the_output_of_a_run(tmp_path):
 
 @pytest.mark.parametrize("more", [["--config.train.epochs=1"], ["--help"]])
 def test_a_closed_pipe_ends_the_command(tmp_path, more):
-    """As with `| head`: no traceback."""
+    """As with `| head`: no traceback. A training is finished first."""
     argv = ["--config=configs/linear.py:digits", *more, f"--workdir={tmp_path}/run"]
     assert unread("main", *argv) == (141, "")
+    assert (tmp_path / "run" / files.SUMMARY).exists() is (more != ["--help"])
 
 
 def test_off_the_main_thread(tmp_path):

@@ -30,29 +30,71 @@ ROW = {
     "examples_per_second": 43210.0,
 }
 UNVALIDATED = {**ROW, "val_loss": None, "val_accuracy": None}
-LINE = "epoch 2/6  loss 0.2500 accuracy 92.50%"
+LINE = "epoch 2/6  loss 0.2500 acc 92.50%"
 
 
 # --- lines and bars ------------------------------------------------------------------------------
 
 
 def test_an_epoch_in_one_line():
-    end = "  1.2 s  43,210 examples/s"
-    line, shown = progress.epoch_line([ROW], 1, 6, 9.0)
-    assert line == f"{LINE}  val loss 0.1250 accuracy 93.75%{end}"
-    assert shown == {"loss": "0.2500", "acc": "92.50%", "val acc": "93.75%"}
-    assert progress.epoch_line([UNVALIDATED], 1, 6, 9.0)[0] == LINE + end
+    line = progress.epoch_line([ROW], 1, 6, 1.25)
+    assert line == f"{LINE}  val loss 0.1250 acc 93.75%  1.2 s"
+    assert progress.epoch_line([UNVALIDATED], 1, 6, 1.25) == f"{LINE}  1.2 s"
+    without = {**ROW, "train_accuracy": None, "val_accuracy": None}
+    assert (
+        progress.epoch_line([without], 1, 6, 2.0)
+        == "epoch 2/6  loss 0.2500  val loss 0.1250  2.0 s"
+    )
+
+
+def test_a_long_epoch_fits_80_columns():
+    row = {**ROW, "epoch": 99, "train_loss": 1.25e30, "train_accuracy": 1.0, "val_loss": 123456.0}
+    assert len(progress.epoch_line([row], 1, 100, 1234.5)) <= 80
+    other = {**row, "train_accuracy": 0.0, "val_accuracy": 0.0}
+    assert len(progress.epoch_line([row, other], 2, 100, 1234.5)) <= 80
 
 
 def test_elsewhere_than_on_a_terminal_there_are_lines(capfd):
     lines = []
+    with progress.phase("compiling"):
+        pass
     with progress.Bar(6, 1, 100, lines.append) as bar:
+        bar.start_epoch(100)
         bar.describe("epoch 2/6")
         bar.tick()
-        bar.epoch("epoch 2/6  loss 0.2500", {"loss": "0.2500"})
+        bar.add(100)
+        bar.end_epoch("epoch 2/6  loss 0.2500")
         bar.write("note")
     assert lines == ["epoch 2/6  loss 0.2500"]
     assert capfd.readouterr() == ("", "note\n")
+
+
+def test_within_an_epoch_the_bar_moves_at_the_speed_of_the_one_before(monkeypatch):
+    """As far as the end of the epoch; two of its three trials are added in the middle."""
+    clock = [10.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(progress, "on_terminal", lambda: True)
+    with progress.Bar(4, 0, 300, lambda line: None) as bar:
+        seen = []
+
+        def wait(seconds):
+            clock[0] += seconds
+            bar.tick()
+            seen.append(bar.bar.n)
+
+        bar.start_epoch(300)
+        wait(5)
+        wait(5)
+        bar.add(300)
+        bar.end_epoch("")
+        bar.start_epoch(300)
+        for _ in range(3):
+            wait(2.5)
+        bar.add(250)
+        wait(1)
+        wait(90)
+        bar.add(50)
+        assert (seen, bar.bar.n) == ([0, 0, 375, 450, 525, 555, 597], 600)
 
 
 ARGV = [
@@ -68,7 +110,7 @@ ARGV = [
 def on_terminal(workdir, **streams):
     """Runs the command with a terminal in the place of its streams; what the terminal got."""
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 140, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs, **streams}
     process = subprocess.Popen([*ARGV, f"--workdir={workdir}"], cwd=ROOT, **streams)
     os.close(theirs)
@@ -90,39 +132,46 @@ def test_several_trials_in_a_line():
     """Mean and standard deviation; of one trial its own numbers; diverged ones are in no mean."""
     row = {"epoch": 2, "train_loss": 0.5, "train_accuracy": 0.9, "val_accuracy": 0.8}
     other = {**row, "train_accuracy": 0.94, "val_accuracy": None, "train_loss": None}
-    line, shown = progress.epoch_line([row, other], 3, 5, 1.25)
+    line = progress.epoch_line([row, other], 3, 5, 1.25)
     assert line == "epoch 2/5  trials 2 of 3  acc 92.00 ± 2.83%  val acc 80.00%  diverged 1  1.2 s"
-    assert shown["acc"] == "92.00 ± 2.83%"
-    line, _ = progress.epoch_line([{**row, "val_accuracy": None}], 2, 5, 1.0)
+    line = progress.epoch_line([{**row, "val_accuracy": None}], 2, 5, 1.0)
     assert line == "epoch 2/5  trials 1 of 2  acc 90.00%  1.0 s"
 
 
-def test_a_terminal_shows_a_bar(tmp_path):
+def test_a_terminal_of_80_columns_shows_a_bar_and_keeps_a_line_per_epoch(tmp_path):
     shown, _ = on_terminal(tmp_path / "run")
     # What is left on the screen: of each line what was last drawn over it.
-    first, bar, headline, rest = (line.rpartition("\r")[2] for line in shown.split("\n"))
-    number, percent = r"\d\.\d{4}", r"\d+\.\d\d%"
-    metrics = f"loss={number}, acc={percent}, val acc={percent}"
-    counts = r"[\d.]+k?/3\.88k \[\d\d:\d\d<{left}, +[\d.]+k? examples/s"
-    done = counts.format(left="00:00")
-    assert re.fullmatch(rf"epoch 3/3: 100%\|█+\| {done}, {metrics}\] *", bar), bar
+    left = [line.rpartition("\r")[2] for line in shown.split("\n")]
+    loss, percent = r"\d\.\d{4}", r"\d+\.\d\d%"
+    result = rf"loss {loss} acc {percent}  val loss {loss} acc {percent}  \d+\.\d s"
+    first, *epochs, headline, rest = left
     assert first.endswith(" on digits: 1,293 train, 144 val, 360 test")
+    assert len(epochs) == 3
+    for number, line in enumerate(epochs, 1):
+        assert re.fullmatch(rf"epoch {number}/3  {result}", line), line
     assert headline.startswith("digits: test accuracy ")
     assert headline.endswith(f"report: {tmp_path}/run/report.html")
     assert rest == ""
-    # On the way: every epoch with the metrics of the one before, and the time left.
-    drawn = shown.split("\r")
-    left = counts.format(left=r"\d\d:\d\d")
-    for epoch, metrics_then in ((2, rf", {metrics}\]"), (3, rf", {metrics}\]")):
-        wanted = rf"epoch {epoch}/3: +\d+%\|.*\| {left}{metrics_then} *"
-        assert any(re.fullmatch(wanted, text) for text in drawn), drawn
-    # And the clock moves in the middle of an epoch.
-    assert sum(text.startswith("epoch 1/3:   0%|") for text in drawn) > 1
+    # Meanwhile: the phases, and a bar that has room beside the numbers.
+    drawn = [text.rstrip() for text in shown.split("\r")]
+    assert [text for text in drawn if text.endswith(" ...")] == [
+        "compiling ...",
+        "testing ...",
+        "explaining ...",
+        "writing the report ...",
+    ]
+    bars = [text for text in drawn if "|" in text]
+    times = r"\d\d:\d\d<(\d\d:\d\d|\?), ( *[\d.]+k?|\?) examples/s"
+    for text in bars:
+        assert re.fullmatch(rf"epoch [123]/3 +\d+%\|.{{24,}}\| {times}", text), text
+        assert len(text) <= 80
+    assert sum(text.startswith("epoch 1/3   0%|") for text in bars) > 2  # the clock moves
 
 
 def test_into_a_file_there_are_lines_though_errors_go_to_a_terminal(tmp_path):
     shown, out = on_terminal(tmp_path / "run", stdout=subprocess.PIPE)
     assert shown == ""
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", out)  # control characters
     starts = [line.split("  ")[0] for line in out.splitlines()]
     assert starts[1:4] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
 
