@@ -40,6 +40,7 @@ def make_run(names=FASHION, examples=400, epochs=4, seed=0, logits=None, val=Tru
         "num_test": examples, "score": "accuracy", "best_epoch": epochs,
         "val_accuracy": 0.85 if val else None,
         "test_accuracy": 1 - errors / max(examples, 1), "test_loss": 0.3, "test_errors": errors,
+        "test_interval": {"low": 0.875, "high": 0.925},
         "test_top2_accuracy": 0.99, "ece": 0.01, "confusion_matrix": matrix.tolist(),
         "per_class": [{"name": name, "support": 7, **scores} for name in names],
         "macro": scores, "weighted": scores, "train_seconds": 93.2, "compile_seconds": 2.1,
@@ -108,12 +109,15 @@ def describe_settings(trials, score="accuracy") -> list[dict[str, Any]]:
                 "overrides": own[0]["overrides"],
                 "trials": len(own),
                 "diverged": sum(row["status"] == "diverged" for row in own),
+                "epochs": 2,
                 "dropped": False,
                 "val_score": stats.describe(values)._asdict() if values else None,
                 "vs_chosen": stats.paired(scores[last], values)._asdict() if paired else None,
             }
         )
-    return settings
+    means = [s["val_score"]["mean"] if s["val_score"] else 0.0 for s in settings]
+    best_first = sorted(range(len(settings)), key=lambda i: (i != last, -means[i]))
+    return [s | {"rank": 1 + best_first.index(i)} for i, s in enumerate(settings)]
 
 
 def make_sweep(
@@ -156,7 +160,8 @@ def make_sweep(
     logits = np.tile(np.float32(np.eye(2)[labels]), (count, 1, 1))
     logits[:, 2] = (-1.0, 1.0)
     logits[0, 9] = (1.5, 0.0)
-    tested = stats.describe(np.linspace(0.9, 0.95, count).tolist())._asdict()
+    accuracies = np.linspace(0.9, 0.95, count).tolist()
+    tested = stats.describe(accuracies, None, stats.SHARE)._asdict()
     bins = [{"low": 0.0, "high": 1.0, "count": 7, "confidence": 0.8, "accuracy": 0.9}]
     empty = [{"low": 0.0, "high": 1.0, "count": 0, "confidence": 0.0, "accuracy": 0.0}]
     ensemble = {
@@ -177,9 +182,11 @@ def make_sweep(
         "trials": len(trials), "seeds": seeds, "folds": folds, "diverged": len(diverged),
         "score": "accuracy", "settings": describe_settings(trials), "chosen": len(overrides) - 1,
         "num_params": 1234, "num_train": 1000, "num_val": 100 if validated else 0, "num_test": 12,
-        "nested": None, "ensemble": ensemble if count > 1 else None, "best_epoch": None,
+        "rounds": [], "nested": None, "ensemble": ensemble if count > 1 else None,
+        "best_epoch": None,
         "val_accuracy": None, "test_accuracy": tested["mean"], "test_loss": 0.3,
         "test_errors": 1.5, "test_top2_accuracy": 1.0, "ece": 0.05 if probable else None,
+        "test_interval": {"low": 0.85, "high": 0.96},
         "test": {"accuracy": tested, "loss": tested, **({"ece": tested} if probable else {})},
         "confusion_matrix": [[5, 1], [0, 6]], "class_names": ["0", "1"],
         "per_class": [{"name": name, "support": 6, **mean} for name in ("0", "1")],

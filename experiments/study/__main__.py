@@ -8,7 +8,8 @@
 Finished rows are kept in runs/study and not repeated; published rows stay until a new one replaces
 them. study.html in that folder shows nets, learning curves and confusion matrices. A row that fails
 is reported, the others still run, and the next call retries it. Every choice was made on validation
-data or out of fold; each run reads the test split once. `experiments.study.rows` lists the rows.
+data or out of fold, and each run reads the test split once; the tables name the choices that have
+seen the images that score them. `experiments.study.rows` lists the rows.
 """
 
 import os
@@ -24,8 +25,7 @@ from tqdm import tqdm
 
 from experiments import tables
 from experiments.study import page, report
-from experiments.study.page import PARTS
-from experiments.study.row import Outcome, Row, Settings
+from experiments.study.row import PARTS, Outcome, Row, Settings, on_digits
 from mnist_jax.analysis import stats
 from mnist_jax.report import run_page
 from mnist_jax.runtime import progress, provenance, xla
@@ -71,7 +71,7 @@ def run(row: Row, settings: Settings) -> dict[str, Any]:
         "device": provenance.device(),
         "git_revision": provenance.git_revision(),
         **{part: outcome and _as_json(outcome) for part, outcome in outcomes.items()},
-        "gain": _gain(*outcomes.values()),
+        "gain": _gain(outcomes["reproduced"], outcomes["best"], _limits(row)),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write(path, files.to_json(found))
@@ -79,7 +79,8 @@ def run(row: Row, settings: Settings) -> dict[str, Any]:
 
 
 def _path(row: Row, settings: Settings) -> Path:
-    return settings.folder / "rows" / f"{row.name}.json"
+    revision = f".{row.revision}" if row.revision > 1 else ""
+    return settings.folder / "rows" / f"{row.name}{revision}.json"
 
 
 def _as_json(outcome: Outcome) -> dict[str, Any]:
@@ -91,7 +92,9 @@ def _as_json(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _gain(reproduced: Outcome | None, best: Outcome | None) -> dict[str, Any] | None:
+def _gain(
+    reproduced: Outcome | None, best: Outcome | None, limits: stats.Limits
+) -> dict[str, Any] | None:
     """Return the gain of ours, paired by seed or fold, or by example if one has neither."""
     if reproduced is None or best is None:
         return None
@@ -102,7 +105,11 @@ def _gain(reproduced: Outcome | None, best: Outcome | None) -> dict[str, Any] | 
     # A system without seeds is paired with every seed of the other.
     a, b = (list(x) * max(len(a), len(b)) if len(x) == 1 else x for x in (a, b))
     folds = range(len(a)) if reproduced.of_folds and best.of_folds else None
-    return stats.paired(a, b, folds)._asdict() if len(a) == len(b) > 1 else None
+    return stats.paired(a, b, folds, limits)._asdict() if len(a) == len(b) > 1 else None
+
+
+def _limits(row: Row) -> stats.Limits:
+    return (0.0, 100.0) if "%" in row.metric else stats.UNLIMITED
 
 
 def quoted(row: Row) -> dict[str, Any]:
@@ -115,12 +122,13 @@ def describe(row: Row, found: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row of the published results: what the study reports and what was measured here."""
     described = quoted(row)
     described |= {key: found[key] for key in ("device", "git_revision", "gain")}
+    described["seen"] = row.seen
     described["constant"] = _constant(found["reproduced"]) if "accuracy" in row.metric else None
     for part in PARTS:
         outcome = found[part]
         described[part] = outcome and {
             **{key: outcome[key] for key in ("values", "seconds", "facts")},
-            "described": stats.describe(outcome["values"])._asdict(),
+            "described": stats.describe(outcome["values"], limits=_limits(row))._asdict(),
         }
     return described
 
@@ -139,9 +147,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Otherwise waiting threads spin, and boosting is many times slower on busy cores. Read when
     # scikit-learn is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from experiments.study.rows import ROWS  # takes seconds
+    from experiments.study import rows as all_rows  # takes seconds
 
-    names = [row.name for row in ROWS]
+    names = [row.name for row in all_rows.ROWS]
     parser = tables.parser("study", __doc__)
     which = parser.add_mutually_exclusive_group()
     rows_of: dict[str, Any] = {"nargs": "+", "choices": names, "metavar": "ROW", "default": []}
@@ -153,8 +161,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     folder = options.folder or (DEFAULT / "quick" if options.quick else DEFAULT)
     settings = Settings(folder, 1 if options.quick else options.seeds, options.quick)
+    known = [on_digits(row) if options.quick else row for row in all_rows.ROWS]
     asked = set(options.only or names) - set(options.skip)
-    chosen = [row for row in ROWS if row.name in asked]
+    chosen = [row for row in known if row.name in asked]
     missing = [row for row in chosen if not finished(row, settings)]
     failed = []
     xla.enable_cache(None)
@@ -171,21 +180,22 @@ def main(argv: Sequence[str] | None = None) -> int:
                 traceback.print_exc()
                 failed.append(row.name)
             bar.update(MINUTES.get(row.name, 1))
-    paths = {row.name: _path(row, settings) for row in ROWS}
+    paths = {row.name: _path(row, settings) for row in known}
     found = {name: files.read_json(path) for name, path in paths.items() if path.exists()}
     kept = {} if options.quick else tables.read("study")
     published = {row["name"]: row for row in kept.get("rows", [])}
     rows = [
         describe(row, found[row.name]) if row.name in found else published[row.name] | quoted(row)
-        for row in ROWS
+        for row in known
         if row.name in {**found, **published}
     ]
     record = {
         **tables.origin("experiments.study"),
         "command": "python -m experiments.study" + " --quick" * options.quick,  # of all rows
+        "quick": options.quick,
         "rows": rows,
     }
-    if options.quick:
+    if rows and options.quick:
         print(tables.page(record, report.TABLES))
     elif rows:
         tables.publish("study", record, report.TABLES)

@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Int
 from markupsafe import Markup
 
+from experiments.study import report
+from experiments.study.row import PARTS
 from mnist_jax.analysis import metrics
 from mnist_jax.models.registry import Layer
 from mnist_jax.report import architecture, plots, templates
-
-PARTS = {"reproduced": "Reproduced", "best": "Ours at its best"}
 
 
 def render(record: Mapping[str, Any], shown: Mapping[str, Mapping[str, Any]]) -> str:
@@ -40,6 +40,8 @@ def render(record: Mapping[str, Any], shown: Mapping[str, Mapping[str, Any]]) ->
         rows=rows,
         command=record["command"],
         device=record["device"],
+        quick=record.get("quick"),
+        seen=report.seen(rows),
         summary={**record, "dataset": "", "requested_dataset": ""},
     )
 

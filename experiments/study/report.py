@@ -1,35 +1,39 @@
 """Tables of `experiments.study`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from experiments import tables
-from experiments.study.page import PARTS
+from experiments.study.row import PARTS
 
 
 def to_markdown(record: Mapping[str, Any]) -> str:
     """The figures of each system, theirs and ours."""
-    header = [
-        *("study", "data", "system", "figure", "a constant", "theirs", "reproduced"),
-        "ours at its best",
-        *("gain (95% interval)", "seconds", "theirs, s", "times faster"),
-    ]
     cells = []
     for row in record["rows"]:
         ours, theirs = row["reproduced"] and row["reproduced"]["seconds"], row["their_seconds"]
+        quoted = {
+            "theirs": _or_dash(row["theirs"], "{:.2f}"),
+            "theirs, s": _or_dash(theirs, "{:,.0f}"),
+            "times faster": _or_dash(theirs / ours if ours and theirs else None, "{:,.1f}"),
+        }
         cells.append(
-            [
-                *(row["study"], row["data"], row["system"], row["metric"]),
-                _or_dash(row["constant"], "{:.2f}"),
-                _or_dash(row["theirs"], "{:.2f}"),
-                _spread(row["reproduced"]),
-                _spread(row["best"]),
-                tables.interval(row["gain"]) if row["gain"] else "-",
-                _or_dash(ours, "{:,.1f}"),
-                _or_dash(theirs, "{:,.0f}"),
-                _or_dash(theirs / ours if ours and theirs else None, "{:,.1f}"),
-            ]
+            {
+                "study": row["study"],
+                "data": row["data"],
+                "system": row["system"],
+                "figure": row["metric"],
+                "a constant": _or_dash(row["constant"], "{:.2f}"),
+                "theirs": quoted["theirs"],
+                "reproduced": _spread(row["reproduced"]),
+                "ours at its best": _spread(row["best"]),
+                "gain (95% interval)": tables.interval(row["gain"]) if row["gain"] else "-",
+                "seconds": _or_dash(ours, "{:,.1f}"),
+                **quoted,
+            }
         )
+        if record.get("quick"):  # none is there, and none could be compared
+            cells[-1] = {key: cell for key, cell in cells[-1].items() if key not in quoted}
     both = [
         (row["reproduced"]["seconds"], row["their_seconds"])
         for row in record["rows"]
@@ -38,30 +42,56 @@ def to_markdown(record: Mapping[str, Any]) -> str:
     revisions = ", ".join(sorted({tables.short(row["git_revision"]) for row in record["rows"]}))
     of_rows = {"device": tables.devices(record["rows"]), "git_revision": None}
     ours, theirs = (sum(column) for column in zip(*both, strict=True)) if both else (0, 0)
+    quick = (
+        "A trial of the code on digits, with one epoch and one seed: no figure is of MNIST or "
+        "Fashion-MNIST. "
+        if record.get("quick")
+        else ""
+    )
+    times = (
+        "; on their machines for theirs; where both are known, "
+        f"{ours:,.0f} s for {len(both)} systems, and {theirs:,.0f} s"
+        if both
+        else ""
+    )
     note = (
-        "Mean ± standard deviation over seeds or folds (their number). A constant: the accuracy "
-        "of always answering the most frequent class of the images it is judged on. Reproduced: "
-        "their system, with their budget. At its best: our choice of the same kind, or of a better "
-        "kind. Gain: paired by seed, by fold with allowance for the examples that the folds' "
-        "trainings share (Nadeau and Bengio 2003), by test image where one of both has neither "
-        "(of PSNR beside the one value). Seconds: the training of one, the median of several; of "
-        "kNN the search for neighbours, with all of a grid's; on their machines for theirs; where "
-        "both are known, "
-        f"{ours:,.0f} s for {len(both)} systems, and {theirs:,.0f} s. Measured at revisions "
+        f"{quick}Mean ± standard deviation over seeds or folds (their number). A constant: the "
+        "accuracy of always answering the most frequent class of the images it is judged on. "
+        "Reproduced: their system, with their budget. At its best: our choice of the same kind, or "
+        "of a better kind. Gain: paired by seed, by fold with allowance for the examples that the "
+        "folds' trainings share (Nadeau and Bengio 2003), by test image where one of both has "
+        "neither (of PSNR beside the one value). Seconds: the training of one, the median of "
+        "several; of kNN the search for neighbours, with all of a grid's"
+        f"{times}. {seen(record['rows'])}Measured at revisions "
         f"{revisions}; {tables.source({**record, **of_rows})}"
     )
-    return tables.markdown(header, cells, note)
+    return tables.markdown([*cells[0]], [[*row.values()] for row in cells], note)
+
+
+def seen(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Disclose the choices that have seen the images that score them; empty if there are none."""
+    systems: dict[str, list[str]] = {}
+    for row in rows:
+        if choice := row.get("seen"):
+            systems.setdefault(choice, []).append(row["system"])
+    if not systems:
+        return ""
+    told = "; ".join(f"{choice} ({', '.join(names)})" for choice, names in systems.items())
+    return (
+        "Some figures are flattered, because a choice has seen the images that score them: "
+        f"{told}. The test accuracies among the further figures are not. "
+    )
 
 
 def facts_to_markdown(record: Mapping[str, Any]) -> str:
     """Further figures of the systems that have more than one."""
-    header = ["system", "which", "figures", "the study's"]
+    header = ["system", "which", "figures", *([] if record.get("quick") else ["the study's"])]
     cells = [
         [
             row["system"],
             part,
             ", ".join(f"{name} {value:.4g}" for name, value in row[part]["facts"].items()) or "-",
-            row["note"] or "-",
+            *([] if record.get("quick") else [row["note"] or "-"]),
         ]
         for row in record["rows"]
         for part in PARTS

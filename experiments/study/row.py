@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
+PARTS = {"reproduced": "Reproduced", "best": "Ours at its best"}  # of a row, with their titles
+
 
 class Settings(NamedTuple):
     """Settings of a run of the study."""
@@ -73,3 +75,10 @@ class Row(NamedTuple):
     best: System | None
     their_seconds: float | None = None  # of training
     note: str = ""
+    seen: str = ""  # choices that have seen the images that score the row
+    revision: int = 1  # of the data: results of an earlier one do not count as finished
+
+
+def on_digits(row: Row) -> Row:
+    """Return a row for a quick run, whose figures cannot be compared with the study's."""
+    return row._replace(data="digits", theirs=None, their_seconds=None, note="", seen="")

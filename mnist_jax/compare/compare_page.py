@@ -10,7 +10,7 @@ from jaxtyping import Bool, UInt8
 from mnist_jax import config as configs
 from mnist_jax.compare import compare_plots, comparison
 from mnist_jax.compare.comparison import Run, Versus
-from mnist_jax.report import templates
+from mnist_jax.report import formats, templates
 
 Images = UInt8[np.ndarray, "test 28 28 1"]
 EXAMPLES = 16  # shown at most of the images that only one run gets right
@@ -37,17 +37,21 @@ def render(runs: Sequence[Run], found: Sequence[Versus], images: Images | None) 
                 "name": name,
                 "colour": compare_plots.colour(place),
                 "accuracy": one,
+                "on_new_images": comparison.on_new_images(run),
                 "flattery": comparison.flattery(run),
                 "run": run,
             }
             for place, (name, run, one) in enumerate(zip(names, runs, described, strict=True))
         ],
         folds=runs[0].folds,
+        task=formats.task_name(runs[0].config),
         versus=[_versus(runs[0], *pair, images) for pair in zip(runs[1:], found, strict=True)],
         differ=differ,
         config_rows=same,
         pictured=images is not None,
-        accuracies=compare_plots.accuracies(names, values, described),
+        accuracies=compare_plots.accuracies(
+            names, values, described, [comparison.on_new_images(run) for run in runs]
+        ),
         learning=compare_plots.learning(runs),
     )
 

@@ -18,24 +18,31 @@ def colour(place: int) -> str:
 
 @plots.styled
 def accuracies(
-    names: Sequence[str], values: Sequence[Sequence[float]], found: Sequence[Described]
+    names: Sequence[str],
+    values: Sequence[Sequence[float]],
+    found: Sequence[Described],
+    on_new_images: Sequence[tuple[float, float] | None],
 ) -> Figure:
-    """A line of points per run, with its mean and interval.
+    """A line of points per run, with its mean and intervals.
 
     Args:
       names: of the runs.
       values: the accuracy of each trial.
       found: the same described.
+      on_new_images: the interval of each, drawn as a thinner line.
     """
     figure, axes = plots.panel(5.2, 0.4 + 0.42 * len(names), yticks=[])
-    for place, (name, trials, one) in enumerate(zip(names, values, found, strict=True)):
+    rows = zip(names, values, found, on_new_images, strict=True)
+    for place, (name, trials, one, wider) in enumerate(rows):
         shade = PALETTE[colour(place)]
         if len(trials) > 1:
             for trial in trials:
                 dot = axes.scatter([trial], [place], s=24, alpha=0.4, color=shade, lw=0)
                 dot.set_gid(f"{TOOLTIP}{name}: {trial:.2%}")
+        if wider:
+            axes.hlines(place, *wider, color=shade, lw=1)
         if one.low is not None and one.high is not None:
-            axes.hlines(place, one.low, one.high, color=shade, lw=2)
+            axes.hlines(place, one.low, one.high, color=shade, lw=3)
         dot = axes.scatter([one.mean], [place], s=64, color=shade, lw=0, zorder=3)
         dot.set_gid(f"{TOOLTIP}{name}: {one.mean:.2%}")
         # Above its line, so that a long name takes no width from the picture.

@@ -13,12 +13,14 @@ def describe(run: Run) -> str:
     """Return a run's accuracy and its spread."""
     found = comparison.accuracy(run)
     accuracy = f"{100 * found.mean:.2f}%"
-    if run.alone:
-        low, high = (f"{100 * bound:.2f}" for bound in (found.low, found.high) if bound is not None)
-        return f"test accuracy {accuracy}  (95% interval {low} to {high}, one training)"
     what = "accuracy on held-out folds" if run.folds else "test accuracy"
     sd = f" ± {100 * found.sd:.2f}" if found.sd is not None else ""
-    return f"{what} {accuracy}{sd}  (n = {found.n})"
+    n = "one training" if run.alone else f"n = {found.n}"
+    intervals = [
+        f"{question}: {formats.percent(low)} to {formats.percent(high)}"
+        for question, low, high in comparison.intervals(run)
+    ]
+    return f"{what} {accuracy}{sd}  ({'; '.join([n, *intervals])})"
 
 
 def sentence(first: Run, other: Run, found: Versus) -> str:
@@ -36,8 +38,12 @@ def sentence(first: Run, other: Run, found: Versus) -> str:
     what = f"{compared.n} trials"
     if first.folds:
         what = f"{first.folds} folds, allowing for the examples that they share"
+    on = "new images" if first.folds else "new seeds on these test images"
+    bounds = found.on_new_images
+    both = bounds and " to ".join(map(formats.difference, bounds))
     return (
-        f"{verdict}: 95% interval {low} to {high} points; "
+        f"{verdict}: 95% interval {low} to {high} points for {on}"
+        f"{f', {both} for new seeds and new images' if both else ''}; "
         f"paired t-test over {what}: p = {compared.p_value:.2g}"
     )
 

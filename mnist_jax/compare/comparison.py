@@ -56,6 +56,9 @@ class Versus(NamedTuple):
 
     compared: stats.Comparison  # by pairs of trials, or example by example
     decisions: stats.McNemar  # of the test examples; of several trials, by their ensemble
+    # The 95% interval of the difference for new seeds and new images; None of folds, whose interval
+    # is for new images already, and where nothing differs.
+    on_new_images: tuple[float, float] | None
 
 
 def read(workdir: Path) -> Run:
@@ -118,12 +121,40 @@ def accuracy(run: Run) -> stats.Described:
 
     With folds, accuracies on the held-out examples; otherwise on the test split.
     """
-    found = stats.describe(list(run.accuracies.values()), _folds(run, run.accuracies))
+    values = list(run.accuracies.values())
+    found = stats.describe(values, _folds(run, run.accuracies), stats.SHARE)
     if run.alone:
         right = correct(run)
         low, high = stats.wilson(int(right.sum()), len(right))
         found = found._replace(low=low, high=high)
     return found
+
+
+def on_new_images(run: Run) -> tuple[float, float] | None:
+    """The interval of its test accuracy for new images, and new seeds if it has several.
+
+    None of a cross-validation, which evaluates other examples.
+    """
+    return None if run.folds else stats.on_new_images(_correct_by_trial(run), stats.SHARE)
+
+
+def intervals(run: Run) -> list[tuple[str, float, float]]:
+    """The 95% intervals of its accuracy: the question that each answers, and its ends."""
+    found, on_images = accuracy(run), on_new_images(run)
+    questions: list[tuple[str, tuple[float | None, float | None] | None]] = []
+    if not run.alone:
+        on = "new images" if run.folds else "new seeds on these test images"
+        questions.append((on, (found.low, found.high)))
+    questions.append(("new images" if run.alone else "new seeds and new images", on_images))
+    return [
+        (f"95% interval for {name}", low, high)
+        for name, ends in questions
+        if ends and (low := ends[0]) is not None and (high := ends[1]) is not None
+    ]
+
+
+def _correct_by_trial(run: Run) -> Bool[np.ndarray, "trials test"]:
+    return run.logits.argmax(axis=-1) == run.labels
 
 
 def flattery(run: Run) -> str:
@@ -164,8 +195,11 @@ def versus(first: Run, other: Run) -> Versus:
         raise UserError(f"{other.name}: has other classes than {first.name}; give runs of one task")
     right = correct(first), correct(other)
     decided = stats.mcnemar(*right)
+    limits = stats.limits_of_difference(stats.SHARE)
+    on_images = None
     if first.alone and other.alone:
-        compared = stats.paired(*(r.astype(np.float64).tolist() for r in right))
+        a, b = (r.astype(np.float64) for r in right)
+        compared = stats.paired(a.tolist(), b.tolist(), limits=stats.SHARE)
         compared = compared._replace(p_value=decided.p_value)
         differ = decided.only_a + decided.only_b > 0
     else:
@@ -177,11 +211,17 @@ def versus(first: Run, other: Run) -> Versus:
                 "train both with the same config.seed, config.sweep.seeds and config.sweep.folds"
             )
         ours, theirs = ([run.accuracies[pair] for pair in pairs] for run in (first, other))
-        compared = stats.paired(ours, theirs, folds)
+        compared = stats.paired(ours, theirs, folds, stats.SHARE)
         differ = compared.p_value is not None
+        if not folds:
+            a, b = (
+                _correct_by_trial(run)[[list(run.accuracies).index(pair) for pair in pairs]]
+                for run in (first, other)
+            )
+            on_images = stats.on_new_images(np.subtract(b, a, dtype=np.float64), limits)
     if not differ:  # an interval without width would be too sure
-        compared = compared._replace(low=None, high=None)
-    return Versus(compared, decided)
+        compared, on_images = compared._replace(low=None, high=None), None
+    return Versus(compared, decided, on_images)
 
 
 def _folds(run: Run, pairs: Iterable[tuple[int, ...]]) -> list[int] | None:

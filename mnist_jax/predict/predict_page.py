@@ -128,6 +128,7 @@ def page(
     return templates.load("predict.html.jinja").render(
         summary=summary,
         config_rows=flatten(config),
+        task=formats.task_name(config),
         cards=cards,
         failed=failed,
         command=command,

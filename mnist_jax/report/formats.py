@@ -1,6 +1,8 @@
 """Numbers as a person reads them; a dash for a missing one."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 NOTHING = "–"  # in place of a number that is missing or not finite
 Number = int | float | None
@@ -43,6 +45,11 @@ def memory(size: Number) -> str:
 def score_name(score: str) -> str:
     """The name of a selection score in a text: "macro F1" for `macro_f1`."""
     return {"macro_f1": "macro F1", "psnr": "PSNR"}.get(score, score)
+
+
+def task_name(config: Mapping[str, Any]) -> str:
+    """The task of a run's config in a title: "one vs rest"; configs of earlier versions lack it."""
+    return config.get("task", {}).get("name", "multiclass").replace("_", " ")
 
 
 def score(value: Number, name: str) -> str:

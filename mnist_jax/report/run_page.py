@@ -10,14 +10,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32, Int, Int32, UInt8
+from jaxtyping import Bool, Float, Float32, Int, Int32, UInt8
 
-from mnist_jax.analysis import ensemble, error_analysis, metrics, slices, stats, thresholds
+from mnist_jax.analysis import ensemble, error_analysis, metrics, slices, thresholds
 from mnist_jax.config import flatten
 from mnist_jax.models.registry import Layer
 from mnist_jax.report import (
     architecture,
     error_plots,
+    formats,
     pictures,
     plots,
     sweep_plots,
@@ -28,7 +29,7 @@ from mnist_jax.types import Row, UserError
 
 MISTAKES = 32  # shown at most
 AMBIGUOUS = 16
-RESTORED = 16  # test images of a denoising run
+RESTORED = 16  # test images of a denoising run, the first and the worst
 CONFUSIONS = 8  # pairs of classes that are named
 LARGE = 15  # with more classes, there is no figure with a number for each kind of error
 GOAL = 0.9  # the precision and the recall for which a threshold is chosen
@@ -52,7 +53,7 @@ class FinishedRun(NamedTuple):
     images: UInt8[np.ndarray, "N 28 28 1"]  # of the test split, before any scaling
     labels: np.ndarray  # classes, or a row of 0 and 1 for each example
     scores: Float32[np.ndarray, "T N ..."]  # logits, scores of labels, or restored pixels
-    noisy: Float32[np.ndarray, "shown 28 28 1"] | None  # input of a denoising net; 1 is white
+    noisy: Float32[np.ndarray, "N 28 28 1"] | None  # input of a denoising net; 1 is white
     # Scores and classes of the examples by which a threshold between two classes is chosen.
     held_out: tuple[Float32[np.ndarray, "R M 2"], Int32[np.ndarray, " M"]] | None
     held_out_name: str  # "on validation" or "out of fold"
@@ -82,9 +83,11 @@ def render(run: FinishedRun, explanation: Explanation | None, command: str) -> s
         next_commands=[] if several else next_commands(summary, history, run.config, command),
         config_rows=flatten(run.config),
         learning=plots.learning_curves(history, None if several else summary["best_epoch"]),
+        task=formats.task_name(run.config),
         sweep=_sweep(run) if several else None,
         classes=_classes(run, explanation) if "confusion_matrix" in summary else None,
-        triples=_triples(run),
+        mistaken=_mistaken(run) if summary["score"] == "macro_f1" else None,
+        restored=_restored(run),
         architecture=architecture.architecture(layers) if layers else None,
         weights=explanation.weights if explanation else {},
     )
@@ -145,7 +148,7 @@ def override(command: str, field: str, value: object) -> str:
 def _sweep(run: FinishedRun) -> dict[str, Any]:
     """The settings by name, and figures of the sweep, the trials and ensembles."""
     summary, score = run.summary, run.summary["score"]
-    settings = shown = summary["settings"]
+    settings = shown = sorted(summary["settings"], key=lambda setting: setting["rank"])
     validated = any(setting["val_score"] for setting in settings)
     if not validated:  # only validation can choose, so there is one setting
         shown = [{**settings[0], "val_score": summary["test"][score]}]
@@ -154,12 +157,33 @@ def _sweep(run: FinishedRun) -> dict[str, Any]:
     if validated or summary["test"][score]["n"] > 1:
         distribution = sweep_plots.distribution(run.trials, shown, score, split)
     together = summary["ensemble"]
+    drawn = {title: sweep_plots.sweep(part, score) for title, part in _budgets(summary).items()}
+    figures = [(title, figure) for title, figure in drawn.items() if figure]
     return {
         "name": sweep_plots.name,
         "validated": validated,
-        "figure": sweep_plots.sweep(settings, score),
+        "halving": bool(summary["rounds"]),
+        "figures": figures,
+        "spans": len(settings[0]["overrides"]) == 1,
         "distribution": distribution,
+        "interval": any(found["low"] is not None for s in shown if (found := s["val_score"])),
         "ensembles": sweep_plots.ensembles(together["by_size"]) if together else None,
+    }
+
+
+def _budgets(summary: Mapping[str, Any]) -> dict[str, list[Row]]:
+    """Settings that were trained equally long, by title: one group, or one for each halving."""
+    settings: list[Row] = summary["settings"]
+    if not summary["rounds"]:
+        return {"": settings}
+    groups = {
+        f"After epoch {part['epoch']}": {s["setting"]: s["val_score"] for s in part["settings"]}
+        for part in summary["rounds"]
+    }
+    groups["At the end"] = {s["setting"]: s["val_score"] for s in settings if not s["dropped"]}
+    return {
+        title: [s | {"val_score": found.get(s["setting"])} for s in settings]
+        for title, found in groups.items()
     }
 
 
@@ -192,10 +216,6 @@ def _classes(run: FinishedRun, explanation: Explanation | None) -> dict[str, Any
     diagrams = [one["reliability"] for one in (summary.get("ensemble"), summary) if one]
     # All bins are empty if the scores are not probabilities, as with a hinge loss.
     probable = metrics.has_probabilities(summary)
-    errors, total = summary["test_errors"], summary["num_test"]
-    interval = None
-    if total and errors is not None and count == 1:
-        interval = stats.wilson(total - round(errors), total)
     own = np.zeros_like(matrix)  # of the ensemble, where T > 1
     np.add.at(own, (labels, decisions.predicted), 1)
     worst = error_analysis.worst_mistakes(decisions, labels)
@@ -203,7 +223,6 @@ def _classes(run: FinishedRun, explanation: Explanation | None) -> dict[str, Any
         "names": names,
         "large": len(names) > LARGE,
         "probable": probable,
-        "interval": interval,
         "majority": majority(matrix, names),
         "errors": ((support - matrix.diagonal()) / count).tolist(),
         "rankings": rankings,
@@ -313,10 +332,46 @@ def _odds_of_yes(
     return thresholds.log_odds(scores.reshape(-1, 2))[:, 1], np.tile(labels, len(scores))
 
 
-def _triples(run: FinishedRun) -> list[tuple[UInt8[np.ndarray, "28 28 1"], ...]]:
-    """The first test images of a denoising run: noisy, restored (the mean of trials), clean."""
-    if run.noisy is None:
-        return []
-    noisy = run.noisy[:RESTORED]
-    restored = run.scores[:, : len(noisy)].mean(axis=0).reshape(noisy.shape)
-    return [*zip(pictures.grey(noisy), pictures.grey(restored), run.images, strict=False)]
+def _mistaken(run: FinishedRun) -> list[dict[str, Any]]:
+    """The test images with a wrong label; the surest wrong answers come first."""
+    names, truth = [row["name"] for row in run.summary["per_class"]], run.labels > 0
+    scores = run.scores.mean(axis=0)
+    wrong = (scores > 0) != truth
+    trials = ((run.scores > 0) != truth).any(axis=2).sum(axis=0)
+    sureness = np.where(wrong, abs(scores), -1.0).max(axis=1, initial=-1.0)
+    order = np.argsort(-sureness, kind="stable")[: min(MISTAKES, wrong.any(axis=1).sum())]
+
+    def named(labels: Bool[np.ndarray, " labels"]) -> str:
+        return ", ".join(name for name, has in zip(names, labels, strict=True) if has) or "none"
+
+    return [
+        {
+            "index": index,
+            "image": run.images[index],
+            "true": named(truth[index]),
+            "seen": named(scores[index] > 0),
+            "wrong": int(trials[index]),
+        }
+        for index in order.tolist()
+    ]
+
+
+def _restored(run: FinishedRun) -> dict[str, list[dict[str, Any]]]:
+    """Test images of a denoising run, by title: noisy, restored (the mean of trials), clean."""
+    noisy = run.noisy
+    if noisy is None:
+        return {}
+    restored = run.scores.mean(axis=0).reshape(run.images.shape).clip(0, 1)
+    errors = np.square(restored - run.images / np.float32(255)).mean(axis=(1, 2, 3))
+    with np.errstate(divide="ignore"):
+        psnr = -10 * np.log10(errors)
+
+    def show(index: int) -> dict[str, Any]:
+        images = pictures.grey(noisy[index]), pictures.grey(restored[index]), run.images[index]
+        return {"index": index, "images": images, "psnr": float(psnr[index])}
+
+    worst = np.argsort(-errors, kind="stable")[:RESTORED].tolist()
+    return {
+        "The first test images": [*map(show, range(min(RESTORED, len(errors))))],
+        "The worst restored images": [*map(show, worst)],
+    }

@@ -25,18 +25,17 @@ def name(overrides: Mapping[str, Any]) -> str:
 
 @plots.styled
 def distribution(trials: Sequence[Row], settings: Sequence[Row], score: str, split: str) -> Figure:
-    """The score of every trial: a line of points per setting, the best setting at the top.
+    """The score of every trial: a line of points per setting, in the order of the settings.
 
     Args:
         trials: rows of trials.jsonl.
-        settings: of summary.json; the mean of `val_score` and its 95% interval are drawn through
-            the points.
+        settings: of summary.json, the best one first; the mean of `val_score` and its 95% interval
+            are drawn through the points.
         score: which one, such as "accuracy".
         split: "val" or "test".
     """
-    evaluated = [setting for setting in settings if setting["val_score"]]
-    best = sorted(evaluated, key=lambda setting: -setting["val_score"]["mean"])[:_SHOWN]
-    figure, axes = plots.panel(6.0, 0.6 + 0.3 * len(best), ylim=(len(best) - 0.5, -0.5))
+    best = [setting for setting in settings if setting["val_score"]][:_SHOWN]
+    figure, axes = plots.panel(4.5, 0.6 + 0.42 * len(best), ylim=(len(best) - 0.5, -0.8), yticks=[])
     for place, setting in enumerate(best):
         own = [trial for trial in trials if trial["setting"] == setting["setting"]]
         for trial in own:
@@ -49,11 +48,15 @@ def distribution(trials: Sequence[Row], settings: Sequence[Row], score: str, spl
         axes.vlines(found["mean"], place - 0.25, place + 0.25, color=PALETTE["ink"])
         if found["low"] is not None:
             axes.hlines(place, found["low"], found["high"], color=PALETTE["ink"], lw=1.2)
-    names = [name(setting["overrides"]) for setting in best]
-    axes.set_yticks(range(len(best)), names if len(settings) > 1 else [""])
-    label = {"val": "validation", "test": "test"}[split]
+        if len(settings) > 1:  # above its line, so that a long name takes no width
+            epochs = f" (dropped after epoch {setting['epochs']})" if setting["dropped"] else ""
+            axes.annotate(
+                name(setting["overrides"]) + epochs, (0, place), (0, 8), fontsize=8,
+                xycoords=("axes fraction", "data"), textcoords="offset points", parse_math=False,
+            )  # fmt: skip
+    of_folds = any(trial["fold"] is not None for trial in trials)
+    label = "test" if split == "test" else "held-out" if of_folds else "validation"
     axes.set_xlabel(f"{label} {formats.score_name(score)}")
-    axes.grid(visible=False, axis="y")
     plots.score_ticks(axes.xaxis, score, 5)
     return figure
 
@@ -73,8 +76,9 @@ def sweep(settings: Sequence[Row], score: str) -> Figure | None:
         return None
     values = {key: _ordered(setting["overrides"][key] for setting in settings) for key in keys}
     grid = len(settings) == math.prod(map(len, values.values()))
-    figure, axes = plots.panel(6.0, 3.4)
     draw = _curve if len(keys) == 1 else _heat_map if len(keys) == 2 and grid else _parallel
+    columns = len(values[keys[-1]]) if draw is _heat_map else 0
+    figure, axes = plots.panel(max(4.5, 0.7 * columns), 3.0)
     draw(axes, values, evaluated, score)
     return figure
 
@@ -139,6 +143,9 @@ def _parallel(
         (line,) = axes.plot([*places, heights[i]], color=PALETTE["accent" if best else "train"])
         line.set(alpha=0.15 + 0.85 * float(heights[i]), lw=2.2 if best else 1.1)
         line.set_gid(f"{TOOLTIP}{name(overrides)}: {formats.score(float(means[i]), score)}")
+    for end, mean in ((0, means.min()), (1, means.max())):
+        text = formats.score(float(mean), score)
+        axes.text(len(values), end, f" {text}", fontsize=7.5, color=PALETTE["muted"])
     labels = [*(key.rpartition(".")[2] for key in values), formats.score_name(score)]
     axes.set_xticks(range(len(labels)), labels)
     axes.set(yticks=[])

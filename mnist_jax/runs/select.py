@@ -241,11 +241,12 @@ def describe_settings(rows: Sequence[Row], score: str) -> list[Row]:
       score: the name of the task's selection score.
 
     Returns:
-      By setting: its `overrides`, the numbers of its `trials` and of those that `diverged`, whether
-      halving `dropped` it, and the `stats.Described` of `val_score` and `val_loss` over the trials
-      that did not diverge; None without validation.
+      By setting: its `overrides`, the numbers of its `trials` and of those that `diverged`, the
+      `epochs` that it was trained, whether halving `dropped` it after them, the `stats.Described`
+      of `val_score` and `val_loss` over the trials that did not diverge (None without validation),
+      and its `rank`, which is 1 for the best one.
     """
-    settings = []
+    settings: list[Row] = []
     for number in range(1 + max(row["setting"] for row in rows)):
         own = [row for row in rows if row["setting"] == number]
         whole = [row for row in own if row["status"] != "diverged"]
@@ -255,38 +256,79 @@ def describe_settings(rows: Sequence[Row], score: str) -> list[Row]:
                 "overrides": own[0]["overrides"],
                 "trials": len(own),
                 "diverged": len(own) - len(whole),
+                "epochs": max(row["epochs"] for row in own),
                 "dropped": any(row["status"] == "dropped" for row in own),
-                "val_score": _describe(*_validation(whole, f"val_{score}")),
-                "val_loss": _describe(*_validation(whole, "val_loss")),
+                "val_score": _describe(whole, score),
+                "val_loss": _describe(whole, "loss"),
             }
         )
-    return settings
+    best_first = sorted(settings, key=rank, reverse=True)
+    ranks = {setting["setting"]: place for place, setting in enumerate(best_first, 1)}
+    return [{**setting, "rank": ranks[setting["setting"]]} for setting in settings]
 
 
-def vs_chosen(rows: Sequence[Row], settings: Sequence[Row], chosen: int, score: str) -> list[Row]:
+def at_epoch(rows: Sequence[Row], history: Sequence[Row], epoch: int, score: str) -> list[Row]:
+    """Return the trials of the settings that trained in an epoch, with their scores by then.
+
+    Args:
+      rows: of the trials, as in trials.jsonl.
+      history: rows as in metrics.jsonl.
+      epoch: counts from 1; a trial that stopped earlier has the score of its last epoch.
+      score: the name of the task's selection score.
+    """
+    so_far = [row for row in history if row["epoch"] <= epoch]
+    training = {rows[row["trial"]]["setting"] for row in so_far if row["epoch"] == epoch}
+    latest = {row["trial"]: {f"val_{score}": row[f"val_{score}"]} for row in so_far}
+    return [{**row, **latest[row["trial"]]} for row in rows if row["setting"] in training]
+
+
+def rounds(
+    rows: Sequence[Row], history: Sequence[Row], halving: Sequence[int], score: str
+) -> list[Row]:
+    """Return the comparisons of successive halving, each of settings trained equally long.
+
+    Returns:
+      For each epoch after which the worse half was dropped, the `epoch` and the `settings` that
+      trained in it: the `setting` and the `stats.Described` of its `val_score` by then.
+    """
+    found = []
+    for epoch in sorted(halving):
+        whole = [r for r in at_epoch(rows, history, epoch, score) if r["status"] != "diverged"]
+        settings = [
+            {
+                "setting": number,
+                "val_score": _describe([row for row in whole if row["setting"] == number], score),
+            }
+            for number in sorted({row["setting"] for row in whole})
+        ]
+        found.append({"epoch": epoch, "settings": settings})
+    return found
+
+
+def vs_chosen(
+    rows: Sequence[Row], history: Sequence[Row], settings: Sequence[Row], chosen: int, score: str
+) -> list[Row]:
     """Add to each setting `vs_chosen`: how much better it is than the chosen one.
 
     That is a `stats.Comparison` of validation scores over the seeds and folds that both have; None
-    of the chosen one, and where they have none in common.
+    of the chosen one, and where they have none in common. A setting that halving dropped is
+    compared at its last epoch.
     """
-    validated = {
-        (row["setting"], row["seed"], row["fold"]): row
-        for row in rows
-        if row["status"] != "diverged" and row[f"val_{score}"] is not None
-    }
     described = []
     for setting in settings:
-        pairs = [
-            (validated[chosen, *key], row)
-            for (number, *key), row in validated.items()
-            if number == setting["setting"] != chosen and (chosen, *key) in validated
-        ]
-        found = None
-        if pairs:
-            (theirs, folds), (own, _) = (
+        number, found = setting["setting"], None
+        trained = at_epoch(rows, history, setting["epochs"], score) if setting["dropped"] else rows
+        by_setting: dict[int, dict[tuple[int, int | None], Row]] = {number: {}, chosen: {}}
+        for row in trained:
+            if row["status"] != "diverged" and row[f"val_{score}"] is not None:
+                by_setting.setdefault(row["setting"], {})[row["seed"], row["fold"]] = row
+        theirs, own = by_setting[chosen], by_setting[number]
+        pairs = [(theirs[key], row) for key, row in own.items() if key in theirs]
+        if pairs and number != chosen:
+            (a, folds), (b, _) = (
                 _validation(one, f"val_{score}") for one in zip(*pairs, strict=True)
             )
-            found = stats.paired(theirs, own, folds)._asdict()
+            found = stats.paired(a, b, folds, stats.limits_of(score))._asdict()
         described.append({**setting, "vs_chosen": found})
     return described
 
@@ -298,21 +340,23 @@ def _validation(rows: Sequence[Row], key: str) -> tuple[list[float], list[int] |
     return [row[key] for row in rows], folds if folds and folds[0] is not None else None
 
 
-def _describe(values: Sequence[float], folds: Sequence[int] | None) -> Row | None:
-    return stats.describe(values, folds)._asdict() if values else None
+def _describe(rows: Sequence[Row], metric: str) -> Row | None:
+    values, folds = _validation(rows, f"val_{metric}")
+    return stats.describe(values, folds, stats.limits_of(metric))._asdict() if values else None
 
 
-def rank(setting: Mapping[str, Any]) -> tuple[bool, int, float, float]:
+def rank(setting: Mapping[str, Any]) -> tuple[bool, int, int, float, float]:
     """Return the key by which the best setting is the largest.
 
-    First whether halving let it finish, with a trial that did not diverge; then how few diverged;
-    then the mean score; then the lowest mean loss.
+    First whether halving let it finish, with a trial that did not diverge; of dropped ones the
+    epoch; then how few diverged; then the mean score; then the lowest mean loss.
     """
     score, loss = (
         setting[key]["mean"] if setting[key] else -math.inf for key in ("val_score", "val_loss")
     )
     complete = not setting["dropped"] and setting["diverged"] < setting["trials"]
-    return complete, -setting["diverged"], score, -loss
+    epochs = setting["epochs"] if setting["dropped"] else 0
+    return complete, epochs, -setting["diverged"], score, -loss
 
 
 def explain_choice(settings: Sequence[Row], chosen: int, score: str, folds: int) -> str:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float32, Int32, UInt8
 from ml_collections import ConfigDict
 
 from mnist_jax import tasks
-from mnist_jax.analysis import ensemble, image_quality, metrics, stats
+from mnist_jax.analysis import contributions, ensemble, image_quality, metrics, stats
 from mnist_jax.data.augment import normalize
 from mnist_jax.data.splits import Splits
 from mnist_jax.runs import evaluation, select, space
@@ -67,6 +67,7 @@ def summarize(
         "val_accuracy": float(np.mean(accuracies)) if accuracies else None,
         f"val_{selection.score}": setting["val_score"] and setting["val_score"]["mean"],
         **{key if key in _UNPREFIXED else f"test_{key}": value for key, value in report.items()},
+        "test_interval": _interval(selection.score, tested, splits),
         **_noisy_psnr(config, splits),
         **({"test_macro_f1": report["macro"]["f1"]} if selection.score == "macro_f1" else {}),
         "class_names": list(splits.class_names),
@@ -107,20 +108,44 @@ def _of_trials(
         "seeds": run.config.sweep.seeds,
         "folds": run.config.sweep.folds,
         "diverged": sum(row["status"] == "diverged" for row in selection.rows),
-        "settings": select.vs_chosen(selection.rows, selection.settings, selection.chosen, score),
+        "settings": select.vs_chosen(
+            selection.rows, selection.history, selection.settings, selection.chosen, score
+        ),
+        "rounds": select.rounds(selection.rows, selection.history, run.config.sweep.halving, score),
         "chosen": selection.chosen,
-        "nested": describe_outer(outer) if outer else None,
-        "test": {key: stats.describe(values)._asdict() for key, values in numbers.items()},
+        "nested": describe_outer(outer, score) if outer else None,
+        "test": {
+            key: stats.describe(values, limits=stats.limits_of(key))._asdict()
+            for key, values in numbers.items()
+        },
         "ensemble": evaluate_ensemble(tested.scores, run.splits.test.labels, probable)
         if several_nets
         else None,
     }
 
 
-def describe_outer(rows: Sequence[Row]) -> dict[str, Any]:
-    """Return the rows of outer folds, and their `score` described."""
+def _interval(score: str, tested: Evaluated, splits: Splits) -> dict[str, float] | None:
+    """Return the 95% interval of the test score for new images and, of several trials, new seeds.
+
+    None if training diverged or a score is infinite.
+    """
+    if not len(splits.test.labels) or not np.isfinite(tested.scores).all():
+        return None
+    images, truth = splits.test
+    if score == "psnr":
+        truth = np.asarray(normalize(jnp.asarray(images))).reshape(len(images), -1)
+    values = contributions.of_images(score, tested.scores, truth)
+    if not np.isfinite(values).all():
+        return None
+    low, high = stats.on_new_images(values, stats.limits_of(score))
+    return {"low": low, "high": high}
+
+
+def describe_outer(rows: Sequence[Row], score: str) -> dict[str, Any]:
+    """Return the rows of outer folds, and their `score`, which has this name, described."""
     scores, folds = [row["score"] for row in rows], [row["fold"] for row in rows]
-    return {"score": stats.describe(scores, folds)._asdict(), "folds": [*rows]}
+    found = stats.describe(scores, folds, stats.limits_of(score))
+    return {"score": found._asdict(), "folds": [*rows]}
 
 
 def evaluate_ensemble(

@@ -239,13 +239,13 @@ def _explain(
     return explanation, validation
 
 
-def _noisy(selection: Selection, splits: Splits) -> Float32[np.ndarray, "shown 28 28 1"] | None:
-    """Return what a denoising net sees of the first test images."""
+def _noisy(selection: Selection, splits: Splits) -> Float32[np.ndarray, "test 28 28 1"] | None:
+    """Return what a denoising net sees of the test images."""
     corrupt = selection.final.group.plan.recipe.task.corrupt
     if corrupt is None:
         return None
-    first = jnp.asarray(splits.test.images[: run_page.RESTORED])
-    return np.asarray(evaluate.inputs(first, jnp.arange(len(first)), corrupt))
+    images = jnp.asarray(splits.test.images)
+    return np.asarray(evaluate.inputs(images, jnp.arange(len(images)), corrupt))
 
 
 def _write_tensorboard(run: Run, selection: Selection, tested: Evaluated) -> None:

@@ -111,3 +111,75 @@ def test_mcnemar_is_the_binomial_test_of_the_disagreements():
 def test_mcnemar_does_not_care_who_is_first(pairs):
     a, b = np.array(pairs).T
     assert stats.mcnemar(a, b).p_value == pytest.approx(stats.mcnemar(b, a).p_value)
+
+
+def test_an_interval_of_a_share_stays_within_its_limits():
+    """Two values of 95.1% and 99.9% have the interval 67% to 128% by Student's t."""
+    free, found = stats.describe([0.951, 0.999]), stats.describe([0.951, 0.999], None, stats.SHARE)
+    assert free.high > 1
+    assert (found.low, found.high) == (free.low, 1.0)
+    low = stats.describe([0.001, 0.06], [0, 1], stats.SHARE)
+    assert (low.low, low.mean) == (0.0, pytest.approx(0.0305))
+    gain = stats.paired([0.0, 0.1], [0.99, 0.8], None, stats.SHARE)
+    assert gain.high == 1.0
+    assert stats.describe([25.0, 40.0], None, stats.limits_of("psnr")).low < 0
+    assert stats.limits_of("accuracy") == stats.limits_of("macro_f1") == (0, 1)
+    assert stats.limits_of("loss") == (0, math.inf)
+
+
+def test_one_trial_on_new_images_has_wilsons_interval():
+    correct = np.arange(400) < 360
+    np.testing.assert_allclose(
+        stats.on_new_images(correct[None], stats.SHARE), stats.wilson(360, 400)
+    )
+    flawless = stats.on_new_images(np.ones((1, 400), bool), stats.SHARE)
+    np.testing.assert_allclose(flawless, stats.wilson(400, 400))
+    # Three trials without an error are as sure as one, since they share the images.
+    three = stats.on_new_images(np.ones((3, 400), bool), stats.SHARE)
+    np.testing.assert_allclose(three, flawless)
+
+
+@pytest.mark.parametrize("spread", [0.0, 9.0])
+def test_variances_of_trials_and_images_add_up(spread):
+    """The analysis of variance of a table of 2 x 3, by hand; `spread` is of images."""
+    table = np.array([[1.0 - spread, 2.0, 6.0 + spread], [3.0 - spread, 4.0, 14.0 + spread]])
+    means, columns = (3, 7), (2 - spread, 3, 10 + spread)
+    of_trials = 3 * sum((x - 5) ** 2 for x in means)
+    of_images = 2 * sum((x - 5) ** 2 for x in columns) / 2
+    rest = sum((table[i, j] - means[i] - columns[j] + 5) ** 2 for i in (0, 1) for j in (0, 1, 2))
+    rest /= 2
+    total = of_trials + of_images - rest
+    freedom = total**2 / (of_trials**2 / 1 + of_images**2 / 2)
+    half = scipy.stats.t.ppf(0.975, freedom) * math.sqrt(total / 6)
+    over_seeds = scipy.stats.t.ppf(0.975, 1) * 2  # of the two means alone
+    assert (half > over_seeds) == (spread > 0)
+    half = max(half, over_seeds)
+    np.testing.assert_allclose(stats.on_new_images(table), (5 - half, 5 + half))
+    assert stats.on_new_images(table, (0.0, 7.0)) == (0.0, 7.0)
+
+
+@pytest.mark.parametrize(
+    ("trials", "of_seeds", "of_images"), [(3, 0.3, 3.0), (5, 0.05, 3.0), (10, 0.6, 2.0)]
+)
+def test_on_new_seeds_and_images_the_interval_covers_as_often_as_it_says(
+    trials, of_seeds, of_images
+):
+    """Simulated accuracies of which seeds and images, both random, change the chances."""
+    from scipy.special import expit
+
+    rng = np.random.default_rng(0)
+    base = 5 + rng.normal(0, of_seeds, 100_000) + rng.normal(0, of_images, 100_000)
+    truth = expit(base).mean()
+
+    def covered():
+        by_seed, by_image = rng.normal(0, of_seeds, (trials, 1)), rng.normal(0, of_images, 500)
+        correct = rng.random((trials, 500)) < expit(5 + by_seed + by_image)
+        low, high = stats.on_new_images(correct, stats.SHARE)
+        assert 0 <= low < correct.mean() < high <= 1
+        seeds = stats.describe(correct.mean(axis=1).tolist(), None, stats.SHARE)
+        assert low <= seeds.low < seeds.high <= high
+        return low < truth < high, seeds.low < truth < seeds.high
+
+    both, seeds = np.mean([covered() for _ in range(400)], axis=0)
+    assert 0.925 < both < 0.99
+    assert seeds < both  # an interval over seeds alone answers another question

@@ -67,9 +67,19 @@ def test_two_trainings_by_mcnemar(folder, capsys):
 def test_two_runs_over_seeds_by_pairs(folder, capsys):
     code, lines, _ = say(capsys, folder / "goods", folder / "poors")
     assert code == 0
-    assert lines[0].endswith("(n = 3)")
+    run = comparison.read(folder / "goods")
+    seeds, both = comparison.accuracy(run), comparison.on_new_images(run)
+    ends = [
+        f"{formats.percent(low)} to {formats.percent(high)}" for low, high in (seeds[3:5], both)
+    ]
+    assert re.findall(r"\S+% to \d+\.\d+%", lines[0]) == ends
+    assert "(n = 3; 95% interval for new seeds on these test images: " in lines[0]
+    assert "; 95% interval for new seeds and new images: " in lines[0]
+    assert both[0] < seeds.mean < both[1] <= 1
     assert lines[3].startswith("  worse (-")
     assert "paired t-test over 3 trials" in lines[3]
+    assert " points for new seeds on these test images, -" in lines[3]
+    assert " for new seeds and new images; paired" in lines[3]
 
 
 def test_a_run_is_not_better_than_itself(folder, capsys):
@@ -198,10 +208,28 @@ def test_intervals_are_of_trials_or_of_test_images(folder):
     right = int(comparison.correct(good).sum())
     found = comparison.accuracy(good)
     assert (found.low, found.high) == stats.wilson(right, 360)
-    assert comparison.accuracy(goods) == stats.describe(list(goods.accuracies.values()))
+    accuracies = list(goods.accuracies.values())
+    assert comparison.accuracy(goods) == stats.describe(accuracies, None, stats.SHARE)
     folds = comparison.read(folder / "folds")
     held_out = list(folds.accuracies.values())
-    assert comparison.accuracy(folds) == stats.describe(held_out, range(2))
+    assert comparison.accuracy(folds) == stats.describe(held_out, range(2), stats.SHARE)
+
+
+def test_intervals_for_new_images_are_over_the_seeds_that_both_have(folder):
+    """Also if one run has more of them; differences of a seed and an image are pairs."""
+    goods, poors = (comparison.read(folder / name) for name in ("goods", "poors"))
+    right = [run.logits.argmax(-1) == run.labels for run in (goods, poors)]
+    assert comparison.on_new_images(goods) == stats.on_new_images(right[0], stats.SHARE)
+    fewer = dict(list(poors.accuracies.items())[1:])
+    found = comparison.versus(goods, poors._replace(accuracies=fewer, logits=poors.logits[1:]))
+    both = right[1][1:].astype(float) - right[0][1:]
+    assert found.on_new_images == stats.on_new_images(both, (-1.0, 1.0))
+    assert comparison.on_new_images(comparison.read(folder / "folds")) is None
+    good = comparison.read(folder / "good")
+    assert comparison.versus(good, good).on_new_images is None
+    wilson = comparison.accuracy(good)
+    assert comparison.on_new_images(good) == pytest.approx((wilson.low, wilson.high))
+    assert comparison.intervals(good)[0][0] == "95% interval for new images"
 
 
 def test_folds_are_compared_with_allowance_for_what_they_share(folder):
@@ -209,7 +237,7 @@ def test_folds_are_compared_with_allowance_for_what_they_share(folder):
     better = {pair: value + 0.01 + 0.001 * pair[1] for pair, value in ours.accuracies.items()}
     found = comparison.versus(ours, ours._replace(accuracies=better))
     assert found.compared == stats.paired(
-        *(list(x.values()) for x in (ours.accuracies, better)), range(2)
+        *(list(x.values()) for x in (ours.accuracies, better)), range(2), stats.SHARE
     )
     said = compare_text.sentence(ours, ours, found)
     assert "paired t-test over 2 folds, allowing for the examples that they share: p = " in said
@@ -228,7 +256,7 @@ def page(folder):
 def test_the_page_says_what_is_printed(folder, page):
     good, poor = (comparison.read(folder / name) for name in ("good", "poor"))
     found = comparison.versus(good, poor)
-    assert "2 runs on digits" in page.text
+    assert "2 runs on digits · multiclass · compared with good" in page.text
     verdict = comparison.verdict(found.compared)
     assert f"{verdict.capitalize()} 95% interval" in page.text
     assert formats.percent(good.summary["test_accuracy"]) in page.text
@@ -276,7 +304,7 @@ def test_a_page_of_many_trials_and_the_same_bytes_again(folder):
     assert "Paired t-test p " in page.text
     assert "3 trials of the same seed" in page.text
     assert "each run by its ensemble" in page.text
-    assert page.text.count("The images are not shown: the data is not at hand.") == 2
+    assert page.text.count("The images are not shown: the data is not available.") == 2
     assert not page.all("img")
     assert len(page.all("svg")) == 2
     for accuracy in runs[1].accuracies.values():

@@ -52,28 +52,43 @@ def test_quick(tmp_path, capsys):
     )
     assert done.returncode == 0, done.stderr
     out = done.stdout
+    for name in ("MNIST |", "Fashion-MNIST |", "Kaggle CSV", "theirs", "times faster", "74.53"):
+        assert name not in out
+    assert out.count("| digits |") == len(asked)
+    assert "A trial of the code on digits" in out
     for told in asked:
         assert told.system in out
     assert "precision" in out
     page = (tmp_path / "study.html").read_text()
     check_self_contained(page)
     assert page.count('<section id="forest') == 2
-    kept = {path.stem: path.stat().st_mtime_ns for path in (tmp_path / "rows").iterdir()}
+    assert "Theirs" not in page
+    assert "Kaggle" not in page
+    assert "tried out on digits" in page.partition("</title>")[0]
+    kept = {
+        path.stem.partition(".")[0]: path.stat().st_mtime_ns
+        for path in (tmp_path / "rows").iterdir()
+    }
     assert sorted(kept) == sorted(told.name for told in asked)
     assert study.main(command) == 0
     assert capsys.readouterr().out == out
     assert (tmp_path / "study.html").read_text() == page
-    assert {p.stem: p.stat().st_mtime_ns for p in (tmp_path / "rows").iterdir()} == kept
+    assert {
+        p.stem.partition(".")[0]: p.stat().st_mtime_ns for p in (tmp_path / "rows").iterdir()
+    } == kept
 
 
 def test_a_row_that_fails_is_told_of_and_tried_again(tmp_path, capsys, monkeypatch):
-    fine = row("fine", lambda settings: Outcome([1.0, 2.0], 3.0), their_seconds=30.0)
+    fine = row("fine", lambda settings: Outcome([1.0, 2.0], 3.0), their_seconds=30.0, note="ten")
     monkeypatch.setattr(rows, "ROWS", [row("bad", broken), fine])
     assert study.main(["--quick", "--folder", str(tmp_path)]) == 1
     told = capsys.readouterr()
     assert "RuntimeError: no such luck" in told.err
     assert "failed: bad" in told.err
     assert "| 1.50 ± 0.71 (2) |" in told.out
+    # Neither the study's figures nor what follows from them.
+    for figure in ("90.00", "30", "ten", "| 10.0 |"):
+        assert figure not in told.out.partition("Measured at")[0]
     monkeypatch.setattr(rows, "ROWS", [row("bad", lambda settings: Outcome([5.0], None)), fine])
     assert study.main(["--quick", "--folder", str(tmp_path)]) == 0
     assert "| 5.00 |" in capsys.readouterr().out
@@ -156,6 +171,48 @@ def test_published_rows_stay_until_they_are_measured_again(tmp_path, capsys, mon
     assert measure("two", "third", 3.0)[0] == [[2.0], [3.0]]
 
 
+def test_results_of_earlier_data_are_not_finished(tmp_path):
+    settings = Settings(tmp_path, 1, quick=False)
+    first = row("one", lambda settings: Outcome([1.0], None))
+    study.run(first, settings)
+    assert study.finished(first, settings)
+    second = first._replace(revision=2, reproduced=lambda settings: Outcome([2.0], None))
+    assert not study.finished(second, settings)
+    assert study.run(second, settings)["reproduced"]["values"] == [2.0]
+    assert study.finished(second, settings)
+
+
+def test_choices_that_have_seen_the_images_are_disclosed(tmp_path):
+    settings = Settings(tmp_path, 1, quick=True)
+    told = [
+        row(name, lambda settings: Outcome([1.0], None), system=f"the {name}", seen=seen)
+        for name, seen in (("one", "chosen on these folds"), ("two", ""))
+    ]
+    described = [study.describe(one, study.run(one, settings)) for one in told]
+    text = report.to_markdown({"rows": described, **tables.origin("experiments.study")})
+    assert "flattered" in text
+    assert "score them: chosen on these folds (the one). " in text
+    assert report.seen(described[1:]) == ""
+
+
+def test_every_row_of_folds_discloses_its_choices():
+    """Choices were made on the training images, and folds are of these."""
+    of_folds = [told for told in rows.ROWS if "3 folds" in told.metric]
+    assert len(of_folds) == 5
+    assert all(told.seen for told in of_folds)
+    assert not any(told.seen for told in rows.ROWS if "test" in told.metric)
+
+
+def test_an_interval_of_percentages_ends_at_100(tmp_path):
+    told = row("one", lambda settings: Outcome([97.0, 99.9], None), metric="accuracy, %")
+    settings = Settings(tmp_path, 1, quick=True)
+    found = study.describe(told, study.run(told, settings))["reproduced"]["described"]
+    assert found["high"] == 100
+    noise = told._replace(metric="PSNR, dB", name="two")
+    found = study.describe(noise, study.run(noise, settings))["reproduced"]["described"]
+    assert found["high"] > 100
+
+
 def test_the_table(tmp_path):
     judged = {"classes": ["no", "yes"], "confusion": [[3, 1], [0, 1]]}
     told = row(
@@ -184,9 +241,9 @@ def test_the_table(tmp_path):
         (Outcome([91.0, 92.0, 93.0], None), Outcome([90.0], None), -4.484, 0.484),
         # By example, of which one more of four is right, though one has seeds.
         (Outcome([25.0], None, examples=[0.0, 0.0, 0.0, 100.0]),
-         Outcome([40.0, 60.0], None, examples=[0.0, 0.0, 100.0, 100.0]), -54.56, 104.56),
+         Outcome([40.0, 60.0], None, examples=[0.0, 0.0, 100.0, 100.0]), -54.56, 100.0),
         (Outcome([25.0], None, examples=[0.0, 0.0, 0.0, 100.0]),
-         Outcome([50.0], None, examples=[0.0, 0.0, 100.0, 100.0]), -54.56, 104.56),
+         Outcome([50.0], None, examples=[0.0, 0.0, 100.0, 100.0]), -54.56, 100.0),
     ],
 )  # fmt: skip
 def test_the_gain_is_of_pairs(tmp_path, reproduced, best, low, high):
@@ -300,10 +357,19 @@ def test_the_csv_is_like_theirs(tmp_path, monkeypatch):
     rows = np.array([line.split(",") for line in lines[1:]], int)
     assert rows.shape == (100, 785)
     assert np.bincount(rows[:, 0]).tolist() == [10] * 10
-    written = {image.tobytes() for image in rows[:, 1:].astype(np.uint8)}
-    assert written <= {image.tobytes() for image in digits.train_images}
     assert nets.kaggle(tmp_path) == path
     monkeypatch.undo()
+    # No choice has seen the fifth that is held out.
+    found = datasets.load(f"csv:{path}")
+    assert (len(found.train_labels), len(found.test_labels)) == (80, 20)
+    for ours, labels, theirs, classes in (
+        (found.train_images, found.train_labels, digits.train_images, digits.train_labels),
+        (found.test_images, found.test_labels, digits.test_images, digits.test_labels),
+    ):
+        known = {(x.tobytes(), y) for x, y in zip(theirs, classes.tolist(), strict=True)}
+        written = {(x.tobytes(), y) for x, y in zip(ours, labels.tolist(), strict=True)}
+        assert written <= known
+        assert len(written) == len(labels)  # none twice
     quick = {"data.val_size": 0.0, "train.epochs": 1, "train.batch_size": 20}
     machine = linear.on_test("linear", quick, nets.KAGGLE)
     outcome = machine(Settings(tmp_path, 2, quick=False))

@@ -38,7 +38,7 @@ def render(dataset: datasets.Dataset) -> str:
 
 
 def section(text: str, heading: str) -> str:
-    return text.partition(f"<h2>{heading}</h2>")[2].partition("</section>")[0]
+    return text.partition(f">{heading}</h2>")[2].partition("</section>")[0]
 
 
 @pytest.fixture(scope="module")
@@ -191,3 +191,10 @@ def test_mistakes_take_one_line(args, message, tmp_path, monkeypatch, capsys):
     assert re.fullmatch(r"error: .+\n", err)
     assert message in err
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["one.csv"]
+
+
+def test_images_have_their_numbers_on_phones(text):
+    for heading in ("Examples", "Most unusual"):
+        part = section(text, heading)
+        numbers = re.findall(r'title="train (\d+)"', part)
+        assert numbers == re.findall(r'<small class="index">(\d+)</small>', part) != []

@@ -11,7 +11,6 @@ from pages import Page, check_self_contained
 from PIL import Image
 from reports import FASHION, make_run, render
 from scipy.special import softmax
-from scipy.stats import binomtest
 from sklearn.metrics import (
     average_precision_score,
     precision_score,
@@ -20,7 +19,7 @@ from sklearn.metrics import (
 )
 
 from mnist_jax.analysis import error_analysis, slices, thresholds
-from mnist_jax.report import formats, pictures, plots, run_page
+from mnist_jax.report import formats, pictures, plots, run_page, templates
 
 
 def test_page_is_sound_and_accessible():
@@ -204,10 +203,66 @@ def test_the_first_layer_is_shown_by_name():
     assert "The first layer" not in render(run)
 
 
-def test_interval_is_wilsons():
-    text = Page(render(make_run(), test_errors=40)).text
-    bounds = binomtest(360, 400).proportion_ci(method="wilson")
-    assert f"95% interval {bounds.low:.2%} to {bounds.high:.2%}" in text
+def test_the_interval_says_what_it_is_of():
+    text = Page(render(make_run(), test_interval={"low": 0.871, "high": 0.93})).text
+    assert "95% interval for new images, of this training: 87.10% to 93.00%" in text
+
+
+def test_the_title_names_the_task():
+    run = make_run()
+    assert "<title>cnn on fashion_mnist, multiclass: " in render(run)
+    run["config"]["task"] = {"name": "one_vs_rest"}
+    text = render(run)
+    assert "<title>cnn on fashion_mnist, one vs rest: " in text
+    assert "cnn on fashion_mnist · one vs rest · seed 0" in Page(text).text
+
+
+def test_name_date_and_directory_are_shown_where_a_run_has_them():
+    text = render(make_run(), name="wide", date="2026-11-30 21:00", directory="/runs/a")
+    assert "<title>wide: cnn on fashion_mnist" in text
+    assert "seed 0 wide · 2026-11-30 21:00 · /runs/a" in Page(text).text
+    assert "seed 0 2026-11-30" in Page(render(make_run(), date="2026-11-30")).text
+    check_self_contained(text)
+
+
+def test_a_long_page_has_a_table_of_contents():
+    text = render(make_run())
+    listed = re.findall(r'<li><a href="#(.*?)">(.*?)</a></li>', text)
+    headings = re.findall(r'<h2 id="(.*?)">(.*?)</h2>', text)
+    assert listed == headings
+    assert [title for _, title in listed][:3] == ["Test accuracy", "Reproduce", "Learning"]
+    assert text.index("</h1>") < text.index('<nav class="contents"') < text.index("</header>")
+
+
+def test_headings_stay_escaped_in_the_table_of_contents():
+    body = "</header>" + 5 * "<h2><b>&lt;i&gt;</b> &amp; more</h2>"
+    assert templates._contents(body).count(">&lt;i&gt; &amp; more</a>") == 5
+
+
+def test_a_short_page_has_none(tmp_path):
+    body = '{% extends "page.html.jinja" %}{% block content %}<h2>A</h2>{% endblock %}'
+    (tmp_path / "short.jinja").write_text(body)
+    page = templates.load("short.jinja", tmp_path)
+    summary = {"dataset": "d", "requested_dataset": "d", "versions": {}, "git_revision": None}
+    text = page.render(summary=summary, config_rows=[])
+    assert '<h2 id="section-1">A</h2>' in text
+    assert "<nav" not in text
+
+
+def test_tables_scroll_by_keyboard_and_show_it():
+    """Each in a region that takes the focus and has a name."""
+    text = render(make_run())
+    regions = re.findall(r'<div class="scroll"(.*?)>\s*<table', text)
+    assert len(regions) == text.count("<table") > 1
+    assert all('tabindex="0" role="region" aria-label="' in region for region in regions)
+
+
+def test_images_have_their_numbers_on_phones():
+    page = render(make_run())
+    for heading in ("Most confident</h3>", "What they rest on</h3>", "Closest calls</h2>"):
+        part = page.partition(heading)[2].partition("</div>")[0]
+        numbers = re.findall(r'title="test image (\d+)"', part)
+        assert numbers == re.findall(r'<small class="index">image (\d+)</small>', part) != []
 
 
 @pytest.mark.parametrize("epochs", [0, 1, 120])
@@ -268,7 +323,8 @@ def test_the_curves_are_those_of_the_history():
 def test_diverged_run():
     run = make_run(logits=np.full((400, 10), np.nan))
     run["history"] = [row | {"train_loss": np.nan, "val_loss": None} for row in run["history"]]
-    nothing = dict.fromkeys(("test_accuracy", "test_loss", "ece", "test_errors", "best_epoch"))
+    missing = ("accuracy", "loss", "errors", "interval")
+    nothing = dict.fromkeys(["ece", "best_epoch", *(f"test_{key}" for key in missing)])
     bins = [{"low": 0.0, "high": 1.0, "count": 400, "confidence": None, "accuracy": 0.1}]
     text = render(run, **nothing, reliability=bins, seconds_per_epoch=np.nan, macro=dict.fromkeys(
         ("precision", "recall", "f1"), np.nan))  # fmt: skip

@@ -9,7 +9,7 @@ from pages import Page, check_self_contained
 from reports import describe_settings, grid, make_sweep, render_sweep
 
 from mnist_jax.analysis import ensemble, error_analysis, stats, thresholds
-from mnist_jax.report import formats, plots, sweep_plots
+from mnist_jax.report import formats, plots, run_page, sweep_plots
 
 RATES, DROPOUTS, ACTIVATIONS = (1e-3, 3e-3, 0.01), (0.0, 0.2), ("relu", "gelu")
 
@@ -38,7 +38,7 @@ def test_settings_are_compared_with_the_chosen_one():
     run = make_sweep(grid(optim__learning_rate=RATES))
     text = render_sweep(run)
     assert '<th scope="col">vs. chosen</th>' in text
-    assert re.search(r"<td>–</td></tr>\s*</tbody>", text)  # the last one is the chosen one
+    assert re.search(r"\(chosen\)</th>.*<td>–</td></tr>", text)
     assert "<td>-0.50</td></tr>" in text
     gain = stats.paired([0.90, 0.92, 0.95], [0.89, 0.90, 0.92])
     settings = [s | {"vs_chosen": gain._asdict()} for s in run.summary["settings"]]
@@ -218,8 +218,77 @@ def test_the_net_is_shown():
 def test_folds_are_followed_by_one_training():
     text = page([{}], folds=3)
     assert "of one training on all training images" in text
-    assert "± 0.10%, 3 held-out folds" in text
+    words = Page(text).text
+    first, spread = "Cross-validated accuracy 90.10%", "± 0.10%, mean and standard deviation of 3"
+    then = "Test accuracy 90.00% of one training on all training images"
+    assert words.index(first) < words.index(f"{spread} trials on 3 held-out folds")
+    assert words.index(spread) < words.index(then)
+    assert "cross-validated 90.10%, test 90.00%" in text.partition("</title>")[0]
+    assert "which flatters it" not in text
+    assert "chose this setting of 2, which flatters it" in page(grid(optim__clip=(1, 2)), folds=3)
     assert "Ensemble" not in headings(text)
+
+
+def halved():
+    """A sweep whose halving dropped the first two settings after epoch 1, the first as the best."""
+    run = make_sweep(grid(optim__learning_rate=(*RATES, 0.03)), seeds=2)
+    settings = run.summary["settings"]
+    rounds = [
+        {
+            "epoch": 1,
+            "settings": [
+                {"setting": i, "val_score": stats.describe([0.8 + i / 100, 0.81])._asdict()}
+                for i in range(4)
+            ],
+        }
+    ]
+    for setting in settings[:2]:
+        setting |= {"dropped": True, "epochs": 1}
+    settings[0]["val_score"]["mean"] = 0.99
+    return run._replace(summary=run.summary | {"rounds": rounds})
+
+
+def test_halving_compares_equal_budgets():
+    """A figure for each of them; a dropped setting is in none of the later ones."""
+    run = halved()
+    text = render_sweep(run)
+    check_self_contained(text)
+    assert re.findall(r"<h3>(.*?)</h3>", section(text, "Sweep")) == ["After epoch 1", "At the end"]
+    assert "trained for the same number of epochs" in section(text, "Sweep")
+    drawn = [
+        sweep_plots.sweep(part, "accuracy").axes[0].get_lines()[0].get_xdata().tolist()
+        for part in run_page._budgets(run.summary).values()
+    ]
+    assert drawn == [[*RATES, 0.03], [0.01, 0.03]]
+    assert "at the same epoch" in section(text, "Settings")
+    assert "same epoch" not in page(grid(optim__learning_rate=RATES))
+
+
+def test_settings_are_listed_by_rank_with_their_epochs():
+    """Finished ones first; the dropped one with a high score after one epoch is not the best."""
+    text = render_sweep(halved())
+    rows = re.findall(r'<th scope="row">(learning.*?)</th><td>(\d)</td>', section(text, "Settings"))
+    assert rows == [
+        ("learning_rate 0.03 (chosen)", "2"),
+        ("learning_rate 0.01", "2"),
+        ("learning_rate 0.003 (dropped)", "1"),
+        ("learning_rate 0.001 (dropped)", "1"),
+    ]
+    drawn = re.findall(r">(learning_rate [^<]*)</text>", section(text, "Trials"))
+    assert [name.split()[1] for name in drawn] == ["0.03", "0.01", "0.003", "0.001"]
+    assert drawn[2:] == [f"learning_rate {x} (dropped after epoch 1)" for x in (0.003, 0.001)]
+
+
+def test_intervals_say_what_they_are_of():
+    words = Page(page([{}])).text
+    assert "95% interval of the mean over seeds on these test images: " in words
+    assert "95% interval for new seeds and new images: 85.00% to 96.00%" in words
+    assert "95% interval of the mean over seeds on these validation images" in words
+    held_out = Page(page([{}], folds=3)).text
+    assert "95% interval of the mean over folds, for new images" in held_out
+    assert "95% interval for new images, of this training: 85.00% to 96.00%" in held_out
+    alone = Page(page(grid(optim__clip=(1, 2)), seeds=1)).text
+    assert "The vertical bar is the mean." in alone  # without any interval
 
 
 def scores_out_of_fold(seeds, seed=0):

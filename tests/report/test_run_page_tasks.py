@@ -60,6 +60,7 @@ def several(score, without, **summary):
     return run._replace(
         summary=kept | summary,
         trials=trials,
+        labels=np.eye(2, dtype=np.int32)[run.labels],
         history=[row | {"train_accuracy": None, "val_accuracy": None} for row in run.history],
     )
 
@@ -68,7 +69,7 @@ def denoising(run):
     """The run with pixels as scores: each trial restores its own grey level."""
     trials, size = len(run.scores), len(run.images)
     levels = np.linspace(0.2, 0.6, trials, dtype=np.float32)[:, None, None]
-    noisy = np.random.default_rng(0).uniform(0, 2, (5, 28, 28, 1)).astype(np.float32)
+    noisy = np.random.default_rng(0).uniform(0, 2, (size, 28, 28, 1)).astype(np.float32)
     pixels = np.broadcast_to(levels, (trials, size, 784)).copy()
     return run._replace(scores=pixels, noisy=noisy)
 
@@ -77,6 +78,20 @@ PSNR = {
     "test_psnr": 21.5, "test_ssim": 0.8765, "test_pixel_error": 12.345, "test_noisy_psnr": 13.0,
     "test_accuracy": None,
 }  # fmt: skip
+
+
+def check_mistakes(text, run):
+    """Images with a wrong label, the surest wrong answer first, with true and predicted labels."""
+    names = [row["name"] for row in run.summary["per_class"]]
+    scores, truth = run.scores.mean(axis=0), run.labels > 0
+    wrong = np.where((scores > 0) != truth, abs(scores), 0)
+    order = [i for i in np.argsort(-wrong.max(axis=1)).tolist() if wrong[i].any()]
+    found = re.findall(r'alt="Test image (\d+): (.*?), taken for (.*?)"', text)
+    assert order == [int(i) for i, *_ in found] != []
+    for i, *labels in found:
+        for named, said in zip(labels, (truth, scores > 0), strict=True):
+            expected = [name for name, has in zip(names, said[int(i)], strict=True) if has]
+            assert named == (", ".join(expected) or "none")
 
 
 def test_multilabel():
@@ -90,7 +105,8 @@ def test_multilabel():
     rows = re.findall(r'<th scope="row">(large|odd)</th><td>7</td><td>(.*?)</td>', text)
     assert rows == [("large", "50.0%"), ("odd", "50.0%")]
     assert ">Macro F1</text>" in text  # of a panel of the learning curves
-    for heading in ("Confusion", "Mistakes", "Calibration", "Sweep", "Settings"):
+    check_mistakes(text, run)
+    for heading in ("Confusion", "Calibration", "Sweep", "Settings"):
         assert f"{heading}</h2>" not in text
     assert "The net</h2>" in text
     assert "What to try next" in text
@@ -109,10 +125,15 @@ def test_denoise():
     assert ">PSNR</text>" in text
     assert ">Accuracy</text>" not in text
     shown = [image["src"] for image in page.all("img")]
-    assert len(shown) == 3 * 5
+    assert len(shown) == 2 * 3 * run_page.RESTORED
     gray = np.full((28, 28, 1), round(0.2 * 255), np.uint8)
     first = pictures.grey(run.noisy)[0], gray, run.images[0]
     assert shown[:3] == [pictures.png(image) for image in first]
+    errors = np.square(0.2 - run.images / 255).mean(axis=(1, 2, 3))
+    worst = np.argsort(-errors)[: run_page.RESTORED].tolist()
+    part = text.partition("The worst restored images</h2>")[2].partition("</section>")[0]
+    assert [int(i) for i in re.findall(r'alt="Restored test image (\d+)"', part)] == worst
+    assert f"{-10 * np.log10(errors[worst[0]]):.2f} dB<small" in part
 
 
 def test_noise_without_a_ratio_has_a_dash():
@@ -132,6 +153,8 @@ def test_multilabel_sweep():
     assert "validation macro F1" in words
     assert "Validation macro F1 64.00% of the chosen setting" in words
     assert "dropout 0.2 (chosen)" in words
+    check_mistakes(text, run)
+    assert "by the mean score of 3 trials" in words
     assert "-3.00" in words
 
 

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
+from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from tensorboard_events import events, scalars
 
@@ -48,6 +49,7 @@ SUMMARY = {
     "test_loss": float,
     "test_errors": int,
     "test_top2_accuracy": float,
+    "test_interval": dict,
     "ece": float,
     "confusion_matrix": list,
     "per_class": list,
@@ -206,6 +208,13 @@ def test_the_report_follows_from_the_predictions(run):
         if (inside := (confidence > low / 15) & (confidence <= (low + 1) / 15)).any()
     ]
     assert summary["ece"] == pytest.approx(sum(gaps) / 360, abs=1e-4)
+
+
+def test_the_interval_is_wilsons(run):
+    """Of one training, on new images."""
+    right = 360 - run.summary["test_errors"]
+    bounds = binomtest(right, 360).proportion_ci(method="wilson")
+    assert run.summary["test_interval"] == pytest.approx({"low": bounds.low, "high": bounds.high})
 
 
 def test_the_best_epoch_has_the_fewest_validation_errors_and_then_the_lowest_loss(run):

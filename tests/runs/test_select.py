@@ -31,22 +31,22 @@ def test_settings_are_compared_with_the_chosen_one_pair_by_pair():
     rows.append({**rows[0], "seed": 1, "status": "diverged", "val_accuracy": None})
     rows.append({**rows[3], "seed": 1, "val_accuracy": 0.5})
     rows.append({**rows[0], "setting": 2, "status": "diverged", "val_accuracy": None})
-    described = [{"setting": i} for i in range(3)]
-    first, chosen, lost = select.vs_chosen(rows, described, 1, "accuracy")
-    expected = stats.paired([0.93, 0.94, 0.97], [0.90, 0.92, 0.93], range(3))
-    assert first == {"setting": 0, "vs_chosen": expected._asdict()}
+    described = [{"setting": i, "dropped": False} for i in range(3)]
+    first, chosen, lost = select.vs_chosen(rows, [], described, 1, "accuracy")
+    expected = stats.paired([0.93, 0.94, 0.97], [0.90, 0.92, 0.93], range(3), stats.SHARE)
+    assert first == {**described[0], "vs_chosen": expected._asdict()}
     assert first["vs_chosen"]["low"] < -0.03 < first["vs_chosen"]["high"]
     assert chosen["vs_chosen"] is None is lost["vs_chosen"]
     alone = [{**row, "fold": None} for row in rows if row["fold"] == 0 and not row["seed"]]
-    found = select.vs_chosen(alone, described, 1, "accuracy")[0]["vs_chosen"]
+    found = select.vs_chosen(alone, [], described, 1, "accuracy")[0]["vs_chosen"]
     assert found["difference"] == pytest.approx(-0.03)
     assert found["low"] is None
 
 
-def setting(score, loss=1.0, diverged=0, dropped=False):
-    """Of three trials."""
+def setting(score, loss=1.0, diverged=0, dropped=0):
+    """Of three trials; `dropped`: after this epoch."""
     described = [{"mean": mean} if diverged < 3 else None for mean in (score, loss)]
-    counts = {"trials": 3, "diverged": diverged, "dropped": dropped}
+    counts = {"trials": 3, "diverged": diverged, "dropped": dropped > 0, "epochs": dropped or 10}
     return counts | dict(zip(("val_score", "val_loss"), described, strict=True))
 
 
@@ -59,11 +59,14 @@ def setting(score, loss=1.0, diverged=0, dropped=False):
         (setting(0.9, loss=0.1), setting(0.9, loss=0.2)),
         (setting(0.8), setting(0.9, diverged=1)),
         # Halving has decided between these two already.
-        (setting(0.8), setting(0.9, dropped=True)),
-        (setting(0.8, diverged=1), setting(0.9, dropped=True)),
+        (setting(0.8), setting(0.9, dropped=2)),
+        (setting(0.8, diverged=1), setting(0.9, dropped=2)),
+        # Of dropped settings the one that was trained longer is better, whatever its score.
+        (setting(0.8, dropped=5), setting(0.9, dropped=2)),
+        (setting(0.9, dropped=2), setting(0.8, dropped=2)),
         # A setting whose trials all diverged cannot be evaluated.
-        (setting(0.8, dropped=True), setting(0.9, diverged=3)),
-        (setting(0.8, diverged=1, dropped=True), setting(0.9, diverged=3)),
+        (setting(0.8, dropped=2), setting(0.9, diverged=3)),
+        (setting(0.8, diverged=1, dropped=2), setting(0.9, diverged=3)),
     ],
 )
 def test_the_best_setting_is_complete_and_has_the_best_score_and_loss(better, worse):
@@ -90,6 +93,7 @@ def test_the_choice_in_a_line():
             "seed": seed,
             "fold": None,
             "status": "finished",
+            "epochs": 2,
             "val_loss": 1.0,
             "val_accuracy": 0.9 + 0.005 * setting + 0.001 * seed,
         }
@@ -142,6 +146,32 @@ def test_the_worse_half_is_dropped(values, settings, epoch, dropped):
     assert select.worse_half(history(*values), settings, epoch, "accuracy") == dropped
 
 
+def test_rounds_compare_settings_trained_equally_long():
+    """Setting 0 is dropped after epoch 1, though a later score of the others is lower."""
+    rows = [
+        {"trial": i, "setting": i // 2, "seed": i % 2, "fold": None, "overrides": {},
+         "status": status, "epochs": epochs, "val_loss": 1.0, "val_accuracy": last}
+        for i, (status, epochs, last) in enumerate([
+            ("dropped", 1, 0.8), ("dropped", 1, 0.81), ("finished", 3, 0.7), ("finished", 3, 0.6),
+            ("diverged", 1, None), ("stopped", 2, 0.9),
+        ])
+    ]  # fmt: skip
+    told = history((0.8,), (0.81,), (0.85, 0.5, 0.7), (0.87, 0.5, 0.6), (0.1,), (0.9, 0.9))
+    first, second = select.rounds(rows, told, (2, 1), "accuracy")
+    assert (first["epoch"], second["epoch"]) == (1, 2)
+    means = [
+        {s["setting"]: pytest.approx(s["val_score"]["mean"]) for s in part["settings"]}
+        for part in (first, second)
+    ]
+    assert means == [{0: 0.805, 1: 0.86, 2: 0.9}, {1: 0.5, 2: 0.9}]
+    settings = select.describe_settings(rows, "accuracy")
+    assert [setting["epochs"] for setting in settings] == [1, 3, 2]
+    assert [setting["rank"] for setting in settings] == [3, 1, 2]
+    dropped, chosen, _ = select.vs_chosen(rows, told, settings, 1, "accuracy")
+    assert dropped["vs_chosen"]["difference"] == pytest.approx(0.805 - 0.86)
+    assert chosen["vs_chosen"] is None
+
+
 @given(st.lists(st.lists(st.floats(0, 1), min_size=2, max_size=2), min_size=1, max_size=9))
 def test_no_setting_that_stays_is_worse_than_a_dropped_one(values):
     settings = list(range(len(values)))
@@ -164,6 +194,17 @@ def test_halving_drops_the_worse_half_of_the_settings(folder):
     assert {row["status"] for row in rows(folder / "halved")} == {"dropped", "finished"}
     assert lines.count("halving after epoch 1: 2 dropped") == 1
     assert lines.count("halving after epoch 3: 1 dropped") == 1
+    assert [(part["epoch"], len(part["settings"])) for part in found["rounds"]] == [(1, 4), (3, 2)]
+    by_rank = sorted(found["settings"], key=lambda setting: setting["rank"])
+    assert [setting["epochs"] for setting in by_rank] == [4, 3, 1, 1]
+    assert by_rank[0]["setting"] == chosen
+    at_3 = {row["setting"]: row["val_score"]["mean"] for row in found["rounds"][1]["settings"]}
+    difference = at_3[by_rank[1]["setting"]] - at_3[chosen]
+    assert by_rank[1]["vs_chosen"]["difference"] == pytest.approx(difference)
+    interval, accuracy = found["test_interval"], found["test"]["accuracy"]
+    assert 0 <= interval["low"] <= accuracy["low"] < accuracy["high"] <= interval["high"] <= 1
+    report = (folder / "halved" / "report.html").read_text()
+    assert [f"After epoch {epoch}</h3>" in report for epoch in (1, 3)] == [True, True]
     assert sum(line.startswith("estimated from this epoch: ") for line in lines) == 1
     assert select._work(config, [range(8)], repeats=1) == loop.Later(groups=3, epochs=sum(epochs))
 

@@ -45,7 +45,13 @@ def test_scores_that_are_not_probabilities_have_no_calibration(overconfident):
 
 def test_outer_folds_are_described():
     rows = [{"fold": i, "score": value} for i, value in enumerate((0.9, 0.92, 0.94))]
-    found = summary.describe_outer(rows)
+    found = summary.describe_outer(rows, "accuracy")
     assert found["folds"] == rows
     assert found["score"]["mean"] == pytest.approx(0.92)
     assert found["score"]["n"] == 3
+
+
+def test_an_interval_over_outer_folds_is_of_a_share_or_not():
+    rows = [{"fold": i, "score": value} for i, value in enumerate((0.9, 1.0))]
+    assert summary.describe_outer(rows, "accuracy")["score"]["high"] == 1.0
+    assert summary.describe_outer(rows, "psnr")["score"]["high"] > 1.0

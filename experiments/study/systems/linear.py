@@ -28,7 +28,7 @@ _FOLDS = 3  # as the study has
 SGD = {
     "task.name": "one_vs_rest",
     "optim.name": "sgd",
-    "optim.learning_rate": 0.3,  # of 0.01, 0.03, 0.1 and 0.3 the best out of fold
+    "optim.learning_rate": 0.3,  # of 0.01, 0.03, 0.1 and 0.3 the best out of fold; see Row.seen
     "optim.schedule": "cosine",
     "train.epochs": 10,
 }
