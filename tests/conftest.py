@@ -11,9 +11,12 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most of the tests' time went into optimising programs that then ran once: in commands that tests
 # start little is optimised, in the tests' processes next to nothing, but where a test asks for it.
 # `XLA_FLAGS= make pytest` has everything compiled as users' programs are.
-_FLAGS = "--xla_backend_optimization_level=1 --xla_cpu_parallel_codegen_split_count=1"
-_OLD_FLAG = " --xla_cpu_use_fusion_emitters=false"  # a jaxlib that lacks it would end the process
-os.environ.setdefault("XLA_FLAGS", _FLAGS + _OLD_FLAG * version("jaxlib").startswith("0.10."))
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=1 --xla_cpu_parallel_codegen_split_count=1"
+    # A flag that a jaxlib lacks ends every process.
+    + " --xla_cpu_use_fusion_emitters=false" * version("jaxlib").startswith("0.10."),
+)
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as `experiments.study` does
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # one for all workers and the commands they run
     _programs = tempfile.TemporaryDirectory(prefix="mnist_jax-programs-")
