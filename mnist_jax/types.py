@@ -5,6 +5,7 @@ Shapes are written with jaxtyping: `Float[Array, "batch classes"]` is a float ar
 
 import json
 import os
+import unicodedata
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -80,9 +81,12 @@ def plain(value: Any) -> Any:
 
 
 def printable(text: str) -> str:
-    """Replace control characters, and bytes that are not UTF-8, in a name or path."""
+    """Replace control characters, and bytes that are not UTF-8, in a name or path.
+
+    Spaces of all kinds stay: the names of macOS's screenshots have narrow ones.
+    """
     return "".join(
-        c if c.isprintable() else "\N{REPLACEMENT CHARACTER}"
+        c if c.isprintable() or unicodedata.category(c) == "Zs" else "\N{REPLACEMENT CHARACTER}"
         for c in os.fsencode(text).decode(errors="replace")
     )
 
