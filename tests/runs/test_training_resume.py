@@ -12,10 +12,10 @@ import pytest
 from tiny_runs import ROOT, bits, environment, is_whole_and_the_same, restored, rows
 
 from mnist_jax import main, train
-from mnist_jax.cli import commands, flags
+from mnist_jax.cli import flags
 from mnist_jax.data import splits
 from mnist_jax.runs import loop, training
-from mnist_jax.runtime import progress
+from mnist_jax.runtime import output, progress
 from mnist_jax.types import UserError
 from mnist_jax.workdir import files
 from mnist_jax.workdir.writer import Writer
@@ -295,7 +295,7 @@ def test_the_command_says_how_to_resume(unbroken, tmp_path, capsys, monkeypatch,
     """And that command resumes the run."""
     workdir = tmp_path / "a run"  # a name that needs quotes in a shell
     say = at_epoch(2, lambda: signal.raise_signal(signal.SIGTERM))
-    monkeypatch.setattr(commands, "_say", lambda line: print(line) or say(line))
+    monkeypatch.setattr(output, "say", lambda line, **end: print(line, **end) or say(line))
     assert main.main([*MLP, f"--workdir={workdir}"]) == 143
     command = capsys.readouterr().out.splitlines()[-1]
     hasty = str(jax.config.read("jax_disable_most_optimizations"))  # for the same bits

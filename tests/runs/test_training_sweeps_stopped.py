@@ -64,8 +64,8 @@ def test_the_trials_of_a_setting_that_did_not_diverge_are_evaluated(folder, monk
 def test_without_scores_out_of_fold_if_a_fold_diverged(folder, monkeypatch):
     choose = select.choose
 
-    def lost(*args):
-        found = choose(*args)
+    def lost(*args, **kwargs):
+        found = choose(*args, **kwargs)
         finished, places = found.folds
         states = finished.states._replace(diverged=np.array([False, True]))
         return found._replace(folds=(finished._replace(states=states), places))

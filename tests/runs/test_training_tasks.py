@@ -52,7 +52,7 @@ def test_denoise(tmp_path, capsys):
     noise = -10 * np.log10(np.mean((np.arange(100) / 255) ** 2))
     assert summary["test_noisy_psnr"] == pytest.approx(noise, abs=0.05)
     assert f"test images; {formats.loss(summary['test_noisy_psnr'])} dB before" in page.text
-    assert len(page.all("img")) == 3 * 16
+    assert len(page.all("img")) == 2 * 3 * 16  # the first images, and the worst
     assert "PSNR" in commands.headline(summary, workdir)
     assert [row["val_accuracy"] for row in files.read_rows(workdir / files.METRICS)] == [None] * 3
     losses = [row["val_loss"] for row in files.read_rows(workdir / files.METRICS)]
