@@ -298,8 +298,10 @@ def test_the_command_says_how_to_resume(unbroken, tmp_path, capsys, monkeypatch,
     monkeypatch.setattr(output, "say", lambda line, **end: print(line, **end) or say(line))
     assert main.main([*MLP, f"--workdir={workdir}"]) == 143
     command = capsys.readouterr().out.splitlines()[-1]
-    names = ("jax_disable_most_optimizations", "jax_default_matmul_precision")  # for the same bits
-    env = environment(folder) | {name.upper(): str(jax.config.read(name)) for name in names}
+    env = environment(folder) | {  # for the same bits
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": str(jax.config.read("jax_disable_most_optimizations")),
+        "JAX_DEFAULT_MATMUL_PRECISION": "highest",
+    }
     done = subprocess.run(command, shell=True, cwd=ROOT, env=env, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[1] == f"{workdir}: resumes after epoch 2/6"
