@@ -27,7 +27,7 @@ from mnist_jax.workdir import files
 
 
 def train(options: flags.Options) -> int:
-    """Trains, or goes on; where the data cannot be had, on digits if the config says so.
+    """Train or resume a run; without its data, train on digits if the config allows it.
 
     Returns:
       The exit code: 0, or 128 + the signal that stopped it.

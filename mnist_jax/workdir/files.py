@@ -38,7 +38,7 @@ _EPOCHS = "config.train.epochs"
 
 @contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-    """Keeps every other run out of a directory; however the process ends, the lock ends with it.
+    """Lock a directory against other runs; the lock ends with the process.
 
     Args:
       workdir: created if it is not there.
@@ -82,7 +82,7 @@ def prepare(
     overwrite: bool,
     extends: bool = False,
 ) -> None:
-    """Makes the directory this config's: new, to be resumed, to be trained longer, or finished.
+    """Prepare a directory for a config's run: new, resumed, trained longer, or finished.
 
     What a killed run was writing there when it was killed is removed.
 
@@ -161,7 +161,7 @@ def read_summary(workdir: Path) -> dict[str, Any]:
     """
     read_config(workdir)
     if not (workdir / SUMMARY).exists():
-        raise UserError(f"{workdir}: is not finished; the command that began it goes on with it")
+        raise UserError(f"{workdir}: is not finished; repeat its command to resume it")
     return read_json(workdir / SUMMARY)
 
 

@@ -122,7 +122,7 @@ def test_a_run_without_probabilities_is_refused(folder, tmp_path, task):
     ("gone", "message"),
     [
         (files.CONFIG, "there is no run"),
-        (files.SUMMARY, "is not finished; the command that began it goes on with it"),
+        (files.SUMMARY, "is not finished; repeat its command to resume it"),
         (files.PREDICTIONS, "is not what the run wrote there"),
         (files.CHECKPOINTS, "has no checkpoint"),
     ],

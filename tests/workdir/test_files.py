@@ -343,7 +343,7 @@ def test_a_summary_is_of_a_finished_run(tmp_path, unfinished):
 
 def test_an_unfinished_run_has_no_summary(tmp_path):
     prepare(tmp_path)
-    with pytest.raises(UserError, match="is not finished; the command that began it goes on"):
+    with pytest.raises(UserError, match="is not finished; repeat its command to"):
         files.read_summary(tmp_path)
     fill(tmp_path, {"summary.json": '{"dataset": "digits"}'})
     assert files.read_summary(tmp_path) == {"dataset": "digits"}
