@@ -14,7 +14,7 @@ help: ## this list
 train: $(VENV)/core ## train CONFIG (configs/cnn.py)
 	$(BIN)/python -m mnist_jax.main --config=$(CONFIG)
 	@printf '\nwhat next?\n  $(BIN)/mnist-jax list\n  $(BIN)/mnist-jax train --config=fast\n'
-	@printf '  $(BIN)/mnist-jax explore --dataset=mnist\n  . $(BIN)/activate\n'
+	@printf '  $(BIN)/mnist-jax explore --dataset=digits\n  . $(BIN)/activate\n'
 
 test: lint types pytest ## check everything: style, types, tests
 
