@@ -57,7 +57,7 @@ def start_from(states: TrialState, net: PyTree, source: Path) -> TrialState:
         if given.get(name, "missing") != here:
             raise UserError(
                 f"config.init_from={source}: {name} is {given.get(name, 'missing')} there and "
-                f"{here} here; take the same config.model, and data and a task of as many classes"
+                f"{here} here; take the same config.model, and the same number of classes"
             )
     params, stats = (
         jax.tree.map(lambda x, new: np.broadcast_to(new, x.shape).astype(x.dtype), old, net[key])
@@ -107,8 +107,7 @@ def best(
     directory = workdir / files.CHECKPOINTS / name
     if not directory.exists():
         raise UserError(f"{workdir}: has no checkpoint yet")
-    with checkpoint.open_directory(directory, read_only=True) as manager:
-        found = checkpoint.restore(manager, like, log, set_aside=False)
+    found = checkpoint.read(directory, like, log)
     if found is None:
         raise UserError(f"{workdir}: has no checkpoint yet")
     states = found.state

@@ -1,11 +1,10 @@
-"""Checkpoints of a group of trials, written in the background; the latest two are kept.
+"""Checkpoints of a group of trials: written in the background, the latest two.
 
 The checkpoint of an epoch is the directory `<directory>/<epoch>`. It appears by one rename when it
 is complete and disappears by one rename, so that a killed run leaves complete checkpoints only.
 Orbax writes two items into it: `state`, the arrays, and `record`, a JSON object of the history, the
 arrays' layout, and a checksum over these and the arrays' bytes (Orbax alone does not notice a
-flipped bit). One process at a time may have a directory open: of those that train together, the
-first.
+flipped bit). One process at a time may write to a directory: the first of a group of processes.
 """
 
 import json
@@ -28,6 +27,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as preserva
 from mnist_jax.types import PyTree, UserError
 
 _KEPT = 2  # checkpoints: one to fall back on when the newest is damaged
+_FIRST_PROCESS = ocp.options.MultiprocessingOptions(active_processes={0})
 _TRASH = "deleted"  # a checkpoint moves in here whole before its files are removed
 
 
@@ -44,14 +44,13 @@ class Checkpoint(NamedTuple):
 
 
 @contextmanager
-def open_directory(directory: Path, *, read_only: bool = False) -> Iterator[ocp.CheckpointManager]:
-    """Open the checkpoints, creating the directory; on leaving, wait for the last save.
+def open_directory(directory: Path) -> Iterator[ocp.CheckpointManager]:
+    """Open the checkpoints to write, creating the directory; on leaving, wait for the last save.
 
     What a killed process left incomplete is removed, at the latest by the first save.
 
     Args:
         directory: Of the checkpoints.
-        read_only: Create and remove nothing, so that the run may be training meanwhile.
 
     Raises:
         CheckpointError: The directory can not be used, or the last save failed.
@@ -60,21 +59,19 @@ def open_directory(directory: Path, *, read_only: bool = False) -> Iterator[ocp.
     options = ocp.CheckpointManagerOptions(
         # Else, when it can not make one, its threads keep the process from ending for 5 minutes.
         async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
-        cleanup_tmp_directories=not read_only,
+        cleanup_tmp_directories=True,
         create=False,
-        multiprocessing_options=ocp.options.MultiprocessingOptions(active_processes={0}),
+        multiprocessing_options=_FIRST_PROCESS,
         preservation_policy=preservation_policy_lib.LatestN(_KEPT),
         todelete_subdir=_TRASH,
     )
     with _explained(directory):
-        if not read_only:
-            directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
         manager = ocp.CheckpointManager(directory, options=options)
     try:
         yield manager
         wait(manager)
-        if not read_only:
-            _empty_trash(manager)
+        _empty_trash(manager)
     finally:
         with _explained(directory):
             manager.close()
@@ -121,7 +118,7 @@ def verify(manager: ocp.CheckpointManager, epoch: int) -> None:
     wait(manager)
     path = Path(manager.directory, str(epoch))
     try:
-        _read(manager, epoch)
+        _read(path)
     except Exception as error:  # Orbax, tensorstore and json raise any type for damage
         shutil.rmtree(path, ignore_errors=True)
         raise CheckpointError(
@@ -141,20 +138,17 @@ def wait(manager: ocp.CheckpointManager) -> None:
 
 
 def restore(
-    manager: ocp.CheckpointManager,
-    like: PyTree,
-    on_warning: Callable[[str], Any] = warnings.warn,
-    *,
-    set_aside: bool = True,
+    manager: ocp.CheckpointManager, like: PyTree, on_warning: Callable[[str], Any] = warnings.warn
 ) -> Checkpoint | None:
-    """Restore, bit for bit, the newest complete checkpoint.
+    """Restore, bit for bit, the newest complete checkpoint, to train on from it.
+
+    Newer, damaged checkpoints are renamed to `<epoch>.damaged`, so that their epochs can be saved
+    again.
 
     Args:
         manager: From `open_directory`.
         like: The state's structure, shapes and dtypes: arrays or `jax.ShapeDtypeStruct`s.
         on_warning: Called with one line for every damaged checkpoint that is skipped.
-        set_aside: Rename newer, damaged checkpoints to `<epoch>.damaged`, so that training can
-            save their epochs again.
 
     Returns:
         The checkpoint, of NumPy arrays; None if there are none at all.
@@ -163,43 +157,72 @@ def restore(
         CheckpointError: All are damaged, or the newest complete one has another layout than `like`.
     """
     wait(manager)
+    found, damaged = _newest(Path(manager.directory), like, on_warning)
+    with _explained(manager.directory):
+        for path in damaged:
+            aside = path.with_name(f"{path.name}.damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
     manager.reload()
+    return found
+
+
+def read(
+    directory: Path, like: PyTree, on_warning: Callable[[str], Any] = warnings.warn
+) -> Checkpoint | None:
+    """Read the newest complete checkpoint; change nothing, so that the run may train meanwhile.
+
+    It takes and returns what `restore` does, and raises the same errors.
+    """
+    return _newest(directory.absolute(), like, on_warning)[0]
+
+
+def _newest(
+    directory: Path, like: PyTree, on_warning: Callable[[str], Any]
+) -> tuple[Checkpoint | None, list[Path]]:
+    """Return the newest complete checkpoint and the damaged ones after it."""
     damaged: list[Path] = []
-    for epoch in sorted(manager.all_steps(), reverse=True):
-        path = Path(manager.directory, str(epoch))
+    while path := max(set(_complete(directory)).difference(damaged), key=_epoch, default=None):
         try:
-            record, leaves = _read(manager, epoch)
+            record, leaves = _read(path)
         except Exception as error:  # Orbax, tensorstore and json raise any type for damage
-            on_warning(f"{path}: skipping a damaged checkpoint ({_line(error)})")
-            damaged.append(path)
+            if path.exists():  # else the training run has removed it, after saving a newer one
+                on_warning(f"{path}: skipping a damaged checkpoint ({_line(error)})")
+                damaged.append(path)
             continue
         names = _by_path(like)
         _check_layout(path, record["layout"], _layout(names))
-        with _explained(manager.directory):
-            for path in damaged if set_aside else []:
-                aside = path.with_name(f"{path.name}.damaged")
-                shutil.rmtree(aside, ignore_errors=True)
-                path.rename(aside)
-        manager.reload()
         state = jax.tree.unflatten(jax.tree.structure(like), [leaves[name] for name in names])
-        return Checkpoint(epoch, state, record["history"])
+        return Checkpoint(_epoch(path), state, record["history"]), damaged
     if damaged:
         raise CheckpointError(
-            f"{manager.directory}: every checkpoint is damaged; restore a copy of one, or start "
+            f"{directory}: every checkpoint is damaged; restore a copy of one, or start "
             "again with --overwrite"
         )
-    return None
+    return None, []
+
+
+def _complete(directory: Path) -> Iterator[Path]:
+    """Complete checkpoints; incomplete and damaged ones have longer names."""
+    return (path for path in directory.glob("*/") if path.name.isdecimal())
+
+
+def _epoch(path: Path) -> int:
+    return int(path.name)
 
 
 def _empty_trash(manager: ocp.CheckpointManager) -> None:
     shutil.rmtree(Path(manager.directory, _TRASH), ignore_errors=True)
 
 
-def _read(manager: ocp.CheckpointManager, epoch: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read the record and the arrays by path; raise anything if they are damaged."""
+    items = {"state": ocp.StandardCheckpointHandler(), "record": ocp.JsonCheckpointHandler()}
     args = ocp.args.Composite(state=ocp.args.StandardRestore(), record=ocp.args.JsonRestore())
-    items = manager.restore(epoch, args=args)
-    record, leaves = items["record"], _by_path(items["state"])
+    handler = ocp.CompositeCheckpointHandler(**items)
+    with ocp.Checkpointer(handler, multiprocessing_options=_FIRST_PROCESS) as reader:
+        restored = reader.restore(path, args)
+    record, leaves = restored["record"], _by_path(restored["state"])
     if record["checksum"] != _checksum(record, [leaves[name] for name in record["layout"]]):
         raise ValueError("its checksum differs")
     return record, leaves
@@ -221,7 +244,7 @@ def _check_layout(path: Path, saved: dict[str, str], wanted: dict[str, str]) -> 
         if there != here:
             raise CheckpointError(
                 f"{path}: the checkpoint is of another model or optimizer: {name} is {there} there "
-                f"and {here} here: use the config it was made with, or start anew with --overwrite"
+                f"and {here} here: use the config it was made with, or start again with --overwrite"
             )
 
 
@@ -258,8 +281,8 @@ _glob_of_patterns = epath.gpath.PosixGPath.glob
 def _glob(self: epath.Path, pattern: str) -> Iterator[epath.Path]:
     """Match a pattern in a directory, as pathlib does.
 
-    etils, through which Orbax looks for what it has written, reads the directory's own name as a
-    pattern as well, and so finds nothing in `course [2026]`.
+    Orbax lists its directories through etils, which takes the directory's own name as a pattern as
+    well, and so finds nothing in `runs [2026]`.
     """
     local = Path(self)
     if not local.is_dir():  # a bucket

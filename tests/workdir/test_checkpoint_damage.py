@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import jax.numpy as jnp
 import pytest
@@ -119,10 +120,9 @@ def test_a_damaged_newest_is_named_and_its_epoch_saved_again(tmp_path, damage):
 def test_a_reader_skips_a_damaged_checkpoint_and_leaves_it(tmp_path, damage):
     save_run(tmp_path, 4)
     damage(tmp_path / "4")
-    with checkpoint.open_directory(tmp_path) as manager:
-        with pytest.warns(UserWarning, match=r"4: .*damaged checkpoint") as told:
-            assert_is_epoch(checkpoint.restore(manager, LIKE, set_aside=False), 3)
-        assert len(told) == 1
+    with pytest.warns(UserWarning, match=r"4: .*damaged checkpoint") as told:
+        assert_is_epoch(checkpoint.read(tmp_path, LIKE), 3)
+    assert len(told) == 1
     assert names(tmp_path) == ["3", "4"]
 
 
@@ -178,9 +178,8 @@ def test_another_model_is_an_error_not_damage(tmp_path, like, name, here):
     assert names(tmp_path) == ["1", "2"]
 
 
-def test_read_only_leaves_all_as_it_is(tmp_path):
-    with checkpoint.open_directory(tmp_path / "none", read_only=True) as manager:
-        assert checkpoint.restore(manager, LIKE, set_aside=False) is None
+def test_reading_leaves_all_as_it_is(tmp_path):
+    assert checkpoint.read(tmp_path / "none", LIKE) is None
     assert names(tmp_path) == []
     save_run(tmp_path, 3)
     one_bit(tmp_path / "3")
@@ -189,9 +188,43 @@ def test_read_only_leaves_all_as_it_is(tmp_path):
     (tmp_path / "deleted" / "2").mkdir(parents=True)
     before = names(tmp_path)
     told = []
-    with checkpoint.open_directory(tmp_path, read_only=True) as manager:
-        restored = checkpoint.restore(manager, LIKE, told.append, set_aside=False)
-        assert_is_epoch(restored, 2)
+    assert_is_epoch(checkpoint.read(tmp_path, LIKE, told.append), 2)
     time.sleep(0.1)  # orbax cleans up in a thread
     assert len(told) == 1
     assert names(tmp_path) == before
+
+
+def test_a_checkpoint_that_training_replaces_while_it_is_read_is_not_damaged(tmp_path, monkeypatch):
+    save_run(tmp_path, 3)
+    newer = tmp_path / "3"
+    newer.rename(tmp_path / "aside")
+    read, told = checkpoint._read, []
+
+    def replaced(path):
+        if path.name == "2":
+            (tmp_path / "aside").rename(newer)
+            path.rename(tmp_path / "aside")
+        return read(path)
+
+    monkeypatch.setattr(checkpoint, "_read", replaced)
+    assert_is_epoch(checkpoint.read(tmp_path, LIKE, told.append), 3)
+    assert told == []
+
+
+def test_reading_while_another_thread_saves(tmp_path):
+    save_run(tmp_path, 1)
+    epochs = []
+    with checkpoint.open_directory(tmp_path) as manager, ThreadPoolExecutor(1) as other:
+
+        def train():
+            for epoch in range(2, 12):
+                checkpoint.save(manager, epoch, make_state(epoch), make_history(epoch))
+
+        training = other.submit(train)
+        while not training.done():
+            restored = checkpoint.read(tmp_path, LIKE, pytest.fail)
+            assert_is_epoch(restored, restored.epoch)
+            epochs.append(restored.epoch)
+        training.result()
+    assert epochs == sorted(epochs)
+    assert len(set(epochs)) > 1

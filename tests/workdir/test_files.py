@@ -113,7 +113,7 @@ def test_a_run_of_another_config_is_refused_with_the_keys_that_differ(run):
     assert (
         "holds another run, which differs in config.optim.learning_rate, config.seed; " in message
     )
-    assert "--overwrite to start anew" in message
+    assert "--overwrite to start again" in message
 
 
 def test_a_run_on_other_data_of_the_same_name_is_refused(run):
