@@ -38,7 +38,7 @@ notebooks: $(VENV)/notebooks ## open experiments/notebooks in JupyterLab
 baselines: $(VENV)/core ## measure the shipped configs again: experiments/results/baselines.md
 	$(BIN)/python -m experiments.baselines
 
-tables: $(VENV)/core ## write all tables again from their JSON, README's too
+tables: $(VENV)/core ## write all tables again from their JSON, and the quotes of docs/tour.md
 	$(BIN)/python -m experiments.tables
 
 hooks: $(VENV)/dev ## from now on each commit is checked first: lint and types

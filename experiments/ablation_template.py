@@ -39,7 +39,7 @@ def main(dataset: str = "mnist", seeds: int = 5, folder: Path = Path("runs/ablat
         gain = stats.paired(values[0], accuracies)._asdict()
         cells.append([name, tables.spread(accuracies), tables.interval(gain)])
     header = ["setting", "validation accuracy, %", "gain (95% interval)"]
-    note = f"{len(values[0])} seeds, paired with those of the first setting."
+    note = f"{len(values[0])} seeds, paired with the first setting."
     return tables.markdown(header, cells, note)
 
 

@@ -59,7 +59,7 @@ def to_markdown(record: Mapping[str, Any]) -> str:
     ]
     note = (
         f"Seconds of training on 60,000 examples, batch {BATCH_SIZE}; medians of "
-        f"{record['repeats']} interleaved turns, compiling left out; {tables.source(record)}"
+        f"{record['repeats']} interleaved turns, without compilation; {tables.source(record)}"
     )
     return tables.markdown(header, cells, note)
 

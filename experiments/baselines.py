@@ -64,7 +64,7 @@ def row(config: str, summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The table that README quotes."""
+    """Return the table of docs/results.md."""
     header = ["config", "parameters", "test accuracy, %", "n", "training, s", "compiling, s", "MB"]
     header += ["revision"]
     cells = [
@@ -82,13 +82,34 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     ]
     r = rows[0]
     note = (
-        "Mean ± standard deviation of one run over n seeds, each judged once on all "
-        f"{r['num_test']:,} test images. Training: the median of their seconds, without compiling, "
-        "validating and what else there is to do; compiling: the longest (later runs find what "
-        "earlier ones compiled); memory of the largest; "
+        "Mean ± standard deviation over n seeds; each run is evaluated once on all "
+        f"{r['num_test']:,} test images. Training: median seconds, without compilation and "
+        "validation. Compiling: the longest of the runs, because later ones find compiled programs "
+        "in the cache. MB: the largest peak memory. "
         f"{tables.devices(rows)}, jax {r['versions']['jax']}; `python -m experiments.baselines`."
     )
     return tables.markdown(header, cells, note)
+
+
+def short(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the table of README."""
+    header = ["command: `mnist-jax train --config=`", "parameters", "test accuracy, %", "n"]
+    cells = [
+        [
+            f"`{r['config'].removeprefix('configs/').replace('.py', '')}`",
+            f"{r['num_params']:,}",
+            f"{r['test_accuracy_percent']:.2f} ± {r['test_accuracy_sd']:.2f}",
+            f"{r['n']}",
+            f"{r['train_seconds']:.1f}",
+        ]
+        for r in rows
+        if r["config"] != "configs/linear.py:fashion_mnist"
+    ]
+    note = (
+        "Mean ± standard deviation over n seeds on all test images; median seconds without "
+        f"compilation; {tables.devices(rows)}; `python -m experiments.baselines`."
+    )
+    return tables.markdown([*header, "training, s"], cells, note)
 
 
 TABLES = (to_markdown,)

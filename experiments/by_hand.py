@@ -265,7 +265,7 @@ def to_markdown(record: Mapping[str, Any]) -> str:
     note = (
         f"Mean ± standard deviation over {len(record['loss'])} seeds on {record['dataset']}: "
         f"{train:,} training and {val:,} validation examples; learning rate "
-        f"{record['learning_rate']:g}, the best of {rates} on validation; gradients those of "
+        f"{record['learning_rate']:g}, the best of {rates} on validation; gradients equal "
         f"`jax.grad` to {record['relative_difference_from_jax']:.0e} of the largest; "
         f"{tables.source(record)}"
     )
@@ -281,7 +281,7 @@ def recalls_to_markdown(record: Mapping[str, Any]) -> str:
     ]
     rows.append(["all: accuracy", tables.spread(record["test_accuracy_percent"])])
     _beside(record, header, rows, "test_percent")
-    note = f"The same seeds, each judged once on all {record['examples'][2]:,} test images."
+    note = f"The same seeds, each evaluated once on all {record['examples'][2]:,} test images."
     return tables.markdown(header, rows, note)
 
 

@@ -73,8 +73,8 @@ def accuracy_table(record: Mapping[str, Any]) -> str:
     row = record["rows"][0]
     note = (
         f"Test accuracy on all {row['num_test']:,} images: mean ± standard deviation of "
-        f"{row['committee']['members']} nets that differ in their seed, and what they decide "
-        f"together by each rule. Validation: of each of them, at its best epoch; it chooses "
+        f"{row['committee']['members']} nets with different seeds, and of their ensemble "
+        f"by each rule. Validation accuracy: of each net at its best epoch; it selects "
         f"{', '.join(_chosen(record))}. {tables.source(record)}"
     )
     return tables.markdown(header, cells, note)

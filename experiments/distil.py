@@ -78,7 +78,7 @@ def to_markdown(record: Mapping[str, Any]) -> str:
     ]
     note = (
         f"Test accuracy on all {record['num_test']:,} images, mean ± standard deviation over "
-        f"seeds; the gain is that of a student over the teacher of its seed. "
+        f"seeds; gain: a student against the teacher of its seed. "
         f"{tables.source(record)}"
     )
     return tables.markdown(header, [cells], note)

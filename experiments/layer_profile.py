@@ -142,8 +142,8 @@ def to_markdown(record: Mapping[str, Any]) -> str:
         cells.append([f"`{row['net']}`", images, kernel, gflop, *times])
     peak = max(record["gemm_gflop_per_second"].values())
     note = (
-        "Milliseconds a call and its rate, in brackets those of XLA's own convolution with the "
-        f"same compiler options; medians of {REPEATS}; the machine multiplies matrices at "
+        "Milliseconds per call and rate; in brackets, milliseconds of XLA's own convolution with "
+        f"the same compiler options; medians of {REPEATS}; the machine multiplies matrices at "
         f"{peak:.0f} GFLOP/s; {tables.source(record)}"
     )
     return tables.markdown(header, cells, note)

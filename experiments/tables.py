@@ -1,10 +1,11 @@
-"""Results as JSON and as Markdown tables; README quotes the first table between two marks.
+"""Results as JSON and as Markdown tables; docs/results.md shows the first table of each.
 
     python -m experiments.tables    # write all tables again from their JSON; or: make tables
 
 NAME.json and NAME-ANYTHING.json are results of `experiments.NAME`, in the folder `results` next to
 its code: `experiments/results` for a module, `experiments/NAME/results` for a package. The `TABLES`
-of the module, or of the package's `report`, are the functions that write their tables.
+of the module, or of the package's `report`, are the functions that write their tables. A page shows
+a table between the marks `<!-- NAME -->` and `<!-- /NAME -->`.
 """
 
 import argparse
@@ -18,10 +19,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from experiments import quotes
 from mnist_jax.runtime import provenance
 
 FOLDER = Path(__file__).parent
 README = FOLDER.parent / "README.md"
+RESULTS = FOLDER.parent / "docs" / "results.md"
+TOUR = FOLDER.parent / "docs" / "tour.md"
 
 LIBRARIES = ("jax", "flax", "torch", "keras", "tensorflow", "tensorflow-cpu")
 
@@ -87,11 +91,11 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], note: str) ->
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{note}\n"
 
 
-def into_readme(readme: str, name: str, table: str) -> str:
-    """Return README with a table between its marks `<!-- name -->` and `<!-- /name -->`, if any."""
-    head, start, rest = readme.partition(f"<!-- {name} -->\n")
+def into_page(text: str, name: str, table: str) -> str:
+    """Return a page with a table between its marks `<!-- name -->` and `<!-- /name -->`, if any."""
+    head, start, rest = text.partition(f"<!-- {name} -->\n")
     _, end, tail = rest.partition(f"<!-- /{name} -->\n")
-    return head + start + table + end + tail if end else readme
+    return head + start + table + end + tail if end else text
 
 
 def path(name: str, suffix: str) -> Path:
@@ -103,9 +107,9 @@ def path(name: str, suffix: str) -> Path:
 def publish(
     name: str, results: Any, to_markdown: Sequence[ToMarkdown], *, quick: bool = False
 ) -> None:
-    """Write results as JSON and as tables, and the first table into README.
+    """Write results as JSON and as tables, and the first table into docs/results.md.
 
-    README stays as it is where it has no marks for the table. Quick results are only printed.
+    The page is unchanged if it has no marks for the table. Quick results are only printed.
     """
     if not quick:
         path(name, "json").parent.mkdir(parents=True, exist_ok=True)
@@ -117,12 +121,19 @@ def publish(
 def show(name: str, results: Any, to_markdown: Sequence[ToMarkdown]) -> None:
     """Write the tables of some results, as `publish` does."""
     path(name, "md").write_text(page(results, to_markdown))
-    README.write_text(into_readme(README.read_text(), name, to_markdown[0](results)))
+    RESULTS.write_text(into_page(RESULTS.read_text(), name, to_markdown[0](results)))
+    if name == "baselines":
+        README.write_text(into_page(README.read_text(), "headline", headline(results)))
 
 
 def page(results: Any, to_markdown: Sequence[ToMarkdown]) -> str:
     """Return all tables of some results, one below the other."""
     return "\n".join(table(results) for table in to_markdown)
+
+
+def headline(results: Any) -> str:
+    """Return README's table, a short form of the baselines."""
+    return importlib.import_module("experiments.baselines").short(results)
 
 
 def of(name: str) -> Sequence[ToMarkdown]:
@@ -146,3 +157,4 @@ def read(name: str) -> Any:
 if __name__ == "__main__":
     for found in names():
         show(found, read(found), of(found))
+    TOUR.write_text(quotes.update(TOUR.read_text()))

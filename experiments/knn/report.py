@@ -36,7 +36,7 @@ def to_markdown(record: Mapping[str, Row]) -> str:
     ]
     note = (
         "Exact, by L2 where nothing else is said; of validation: out of folds of the training set. "
-        "Seconds of finding the neighbours that the result is made of, compiling left out; "
+        "Seconds of the search for the neighbours, without compilation; "
     )
     return tables.markdown(header, cells, note + _sources(rows))
 

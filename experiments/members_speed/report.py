@@ -35,8 +35,8 @@ def to_markdown(record: Mapping[str, Any]) -> str:
     note = (
         f"Seconds for an epoch of 60,000 examples of every member, batch "
         f"{record.get('batch_size', 128)}, medians of {record['repeats']} interleaved turns, "
-        "compiling left out. At once: with batches of their own. A member: in the quicker of both "
-        "ways; the last columns say how much longer one run takes alone, PyTorch's on all cores. "
+        "without compilation. At once: each member has its own batches. A member: by the faster of "
+        "both ways. The last columns: how much longer one run takes alone, PyTorch's on all cores. "
         + "".join(
             f"Not measured: {peer}: {reason}. "
             for net in record["throughput"]
@@ -67,11 +67,10 @@ def cross_validation_to_markdown(record: Mapping[str, Any]) -> str:
         for row in record["cross_validation"]
     ]
     note = (
-        "Seconds from the call to the scores, once, compiling included, on the 60,000 training "
-        "images (SGDClassifier trains one class versus the rest, an example at a time); PyTorch: "
-        "ten runs one after the other, each of as many examples as a fold leaves to train on, "
-        "their steps alone; accuracy on held-out folds, mean ± sd of the ten. "
-        + tables.source(record)
+        "Seconds from the call to the scores, measured once, including compilation, on the 60,000 "
+        "training images (SGDClassifier trains one-versus-rest, one example at a time). PyTorch: "
+        "ten runs one after the other, each with the training examples of one fold, steps only. "
+        "Accuracy on held-out folds: mean ± sd of the ten. " + tables.source(record)
     )
     return tables.markdown(header, cells, note)
 

@@ -28,13 +28,13 @@ def to_markdown(record: Mapping[str, Any]) -> str:
     turns = len(first["epoch_seconds_of_each_turn"])
     predictions = len(first.get("predict_10000_seconds_of_each_turn", ())) or turns
     note = (
-        f"Seconds for an epoch of 60,000 examples, medians of {turns} interleaved turns of "
-        f"{_examples(record)} examples each, compiling left out; {predictions} of predicting "
-        "10,000, whose work no training batch changes. "
-        + "By core: every core is a device, and takes its part of each batch. "
+        f"Seconds per epoch of 60,000 examples without compilation, medians of {turns} interleaved "
+        f"turns of {_examples(record)} examples each; {predictions} turns of predicting 10,000 "
+        "examples, which do not depend on the batch. "
+        + "By core: every core is a device with its shard of each batch. "
         * (len(ours) > 1)
-        + "Ours / best peer: beside the one of the smallest median, turn by turn, their median "
-        f"and in brackets their range, where each turn was kept; {tables.source(record)}"
+        + "Ours / best peer: the ratio to the peer with the smallest median, turn by turn: the "
+        f"median, and in brackets the range if each turn was recorded; {tables.source(record)}"
     )
     return tables.markdown(header, cells, note)
 

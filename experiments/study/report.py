@@ -43,25 +43,25 @@ def to_markdown(record: Mapping[str, Any]) -> str:
     of_rows = {"device": tables.devices(record["rows"]), "git_revision": None}
     ours, theirs = (sum(column) for column in zip(*both, strict=True)) if both else (0, 0)
     quick = (
-        "A trial of the code on digits, with one epoch and one seed: no figure is of MNIST or "
-        "Fashion-MNIST. "
+        "A quick check of the code on digits, with one epoch and one seed: no figure refers to "
+        "MNIST or Fashion-MNIST. "
         if record.get("quick")
         else ""
     )
     times = (
-        "; on their machines for theirs; where both are known, "
-        f"{ours:,.0f} s for {len(both)} systems, and {theirs:,.0f} s"
+        "; theirs on their machines. Where both are known, "
+        f"{len(both)} systems took {ours:,.0f} s, theirs {theirs:,.0f} s"
         if both
         else ""
     )
     note = (
         f"{quick}Mean ± standard deviation over seeds or folds (their number). A constant: the "
-        "accuracy of always answering the most frequent class of the images it is judged on. "
-        "Reproduced: their system, with their budget. At its best: our choice of the same kind, or "
-        "of a better kind. Gain: paired by seed, by fold with allowance for the examples that the "
-        "folds' trainings share (Nadeau and Bengio 2003), by test image where one of both has "
-        "neither (of PSNR beside the one value). Seconds: the training of one, the median of "
-        "several; of kNN the search for neighbours, with all of a grid's"
+        "accuracy of always answering the most frequent class of the evaluated images. "
+        "Reproduced: their system with their budget. Ours at its best: our choice of the same or a "
+        "better kind. Gain: paired by seed; by fold, corrected for shared training examples "
+        "(Nadeau and Bengio 2003); by test image if one of the two has neither (for PSNR, against "
+        "the single value). Seconds: the median training; for kNN the search for neighbours of the "
+        "whole grid"
         f"{times}. {seen(record['rows'])}Measured at revisions "
         f"{revisions}; {tables.source({**record, **of_rows})}"
     )

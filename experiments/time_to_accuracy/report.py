@@ -40,11 +40,11 @@ def to_markdown(record: Mapping[str, Any]) -> str:
     note = (
         f"Mean ± standard deviation over the seeds that reached the target on {sizes['val']:,} "
         f"validation examples of {record['dataset']} within the recipe's own number of epochs, "
-        f"trained on {sizes['train']:,}; test accuracy of the parameters that first did, on all "
-        f"{sizes['test']:,}. Training leaves out compiling and validating; the whole process is "
-        "everything from its start: imports, data, compiling (nothing kept from earlier runs), "
-        "validating. Validated once an epoch, on the examples that the choices in configs/ were "
-        "made on too; a recipe without a row of a target was stopped at an easier one; "
+        f"trained on {sizes['train']:,}. Test accuracy: of the first parameters that did, on "
+        f"all {sizes['test']:,}. Training excludes compilation and validation; the whole process "
+        "includes imports, data, compilation (with an empty cache) and validation. Validation is "
+        "once per epoch, on the examples that also selected the settings in configs/. A recipe "
+        "without a row for a target was stopped at an easier one; "
         + "".join(f"not run: {name}: {reason}; " for name, reason in record["failed"].items())
         + "".join(f"left out: {name}; " for name in record["left_out"])
         + tables.source({**record, **of_recipes})

@@ -9,7 +9,9 @@ def test_published_rows_stay_until_they_are_measured_again(tmp_path, monkeypatch
     published = {row["config"]: row for row in tables.read("baselines")}
     monkeypatch.setattr(tables, "FOLDER", tmp_path)
     monkeypatch.setattr(tables, "README", tmp_path / "README.md")
-    tables.README.write_text("<!-- baselines -->\n<!-- /baselines -->\n")
+    monkeypatch.setattr(tables, "RESULTS", tmp_path / "results.md")
+    tables.README.write_text("<!-- headline -->\n<!-- /headline -->\n")
+    tables.RESULTS.write_text("<!-- baselines -->\n<!-- /baselines -->\n")
 
     def run(config, seed):
         same = ("num_test", "num_params", "compile_seconds", "peak_rss_bytes", "versions")
@@ -31,6 +33,7 @@ def test_published_rows_stay_until_they_are_measured_again(tmp_path, monkeypatch
         "configs/mlp.py:mnist",
         "configs/fast.py:mnist",
     ]
+    assert tables.RESULTS.read_text().count("| 10 | 14.5 |") == 1
     assert tables.README.read_text().count("| 10 | 14.5 |") == 1
     assert "| 51.00 ± 1.00 | 3 | 11.0 |" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="2"):

@@ -159,8 +159,8 @@ def test_published_recipes_stay_until_they_are_measured_again(tmp_path, monkeypa
     """Also where their runs are not there, as in a clone; targets are those of each one's runs."""
     monkeypatch.setattr(time_to_accuracy, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(tables, "FOLDER", tmp_path)
-    monkeypatch.setattr(tables, "README", tmp_path / "README.md")
-    (tmp_path / "README.md").write_text("none of the tables\n")
+    monkeypatch.setattr(tables, "RESULTS", tmp_path / "results.md")
+    (tmp_path / "results.md").write_text("none of the tables\n")
     row = {"epoch": 1, "train_seconds": 1.0, "whole_seconds": 2.0, "val_accuracy_percent": 98.5}
     reached = {**row, "test_accuracy_percent": 98.0}
 

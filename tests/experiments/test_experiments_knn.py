@@ -22,8 +22,8 @@ def results(tmp_path, monkeypatch):
     """Nothing of the repository is written."""
     monkeypatch.setattr(knn, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(tables, "FOLDER", tmp_path)
-    monkeypatch.setattr(tables, "README", tmp_path / "README.md")
-    tables.README.write_text("# Read me\n")
+    monkeypatch.setattr(tables, "RESULTS", tmp_path / "results.md")
+    tables.RESULTS.write_text("# Read me\n")
     return tmp_path
 
 
@@ -36,7 +36,7 @@ def test_all_of_it_on_digits(results, monkeypatch, capsys):
     assert len(lines) == len(knn.ROWS) - 1
     assert all(line.startswith("| digits | ") for line in lines)
     assert "0 of these without a tie" in second
-    assert list(results.iterdir()) == [tables.README]  # quick keeps nothing
+    assert list(results.iterdir()) == [tables.RESULTS]  # quick keeps nothing
 
 
 def test_raw_is_scikit_learns_accuracy(digits):

@@ -32,7 +32,7 @@ def test_an_ablation_is_a_list_of_overrides(tmp_path, monkeypatch):
     for line, mean in zip(lines[2:], means, strict=False):
         assert f"| {mean:.2f} ± " in line
         assert f"| {mean - means[0]:+.2f} (" in line
-    assert "2 seeds, paired with those of the first setting." in table
+    assert "2 seeds, paired with the first setting." in table
     with pytest.raises(ValueError, match="an interval takes two or more"):
         ablation_template.main(seeds=1)
 
@@ -228,7 +228,7 @@ def test_validation_chooses_the_ensemble():
     rows.append(row("b", 0, 0.71, 0.6))
     table = committee.accuracy_table({**tables.origin("experiments.committee"), "rows": rows})
     assert (
-        "it chooses label smoothing 0.1 on a (single 80.00 ± 0.10, ensemble 81.00% by the mean of "
+        "it selects label smoothing 0.1 on a (single 80.00 ± 0.10, ensemble 81.00% by the mean of "
         "probabilities), label smoothing 0 on b (single 60.00 ± 0.10, ensemble 61.00% by the mean "
         "of probabilities). "
     ) in table
