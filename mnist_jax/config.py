@@ -33,7 +33,7 @@ OPTIONS = {
         ("first", "last"),
     ),
     "data.pixel_max": Option(int, "of a CSV: the value of white; None: 255", "[1, 65535]"),
-    "data.transposed": Option(bool, "images lie on their side, mirrored; None: those of emnist do"),
+    "data.transposed": Option(bool, "images are transposed; None: true for emnist only"),
     "data.class_names": Option(tuple, "as in \"'cat','dog'\", by label; None: the data set's"),
     "data.kind": Option(
         str, "of the images, for predict; None: known by the data set", ("digits", "objects")
@@ -154,7 +154,9 @@ def _preset(name: Any) -> dict[str, float]:
 
 def unused(config: ConfigDict) -> dict[str, str]:
     """Return the keys that are set but have no effect, and why: the end of an error message."""
+    of_csv = () if str(config.data.name).startswith("csv:") else ("label_column", "pixel_max")
     sections = {
+        "data": {key: "only csv:PATH uses it" for key in of_csv if config.data[key] is not None},
         "task": tasks.unused(config.task),
         "model": registry.unused(config.model),
         "train.augment": augment.unused(config.train.augment),
@@ -327,13 +329,17 @@ def differences(
     ]
 
 
+def renamed(key: str) -> str:
+    """Return the present name of a dotted key of an earlier version; other keys are unchanged."""
+    section, dot, rest = key.partition(".")
+    new = f"{_RENAMED.get(section, section)}{dot}{rest}"
+    return _RENAMED.get(new, new)
+
+
 def no_such_key(key: str, known: Iterable[str]) -> UserError:
     """Return the error for a dotted key that no config has; it names the nearest one."""
     known, leaf = list(known), key.rpartition(".")[2]
-    section, dot, rest = key.partition(".")
-    new = f"{_RENAMED.get(section, section)}{dot}{rest}"
-    new = _RENAMED.get(new, new)
-    if new != key and new in known:
+    if (new := renamed(key)) != key and new in known:
         return UserError(f"config.{key}: is now config.{new}")
     if own := [name for name in known if name.startswith(f"{key}.")]:
         return UserError(f"config.{key}: no such key; it is a section, as in config.{own[0]}")

@@ -214,6 +214,8 @@ def test_a_field_that_the_model_lacks_is_refused(key, value):
         ("task.labels", {"odd": [1, 3]}, "multiclass does not use it; multilabel does"),
         ("task.noise", 50, "multiclass does not use it; denoise does"),
         ("sweep.samples", 3, "only config.sweep.random uses it"),
+        ("data.label_column", "last", "only csv:PATH uses it"),
+        ("data.pixel_max", 15, "only csv:PATH uses it"),
         ("sweep.width", 3, "there is only one trial"),
         ("sweep.share_batches", True, "there is only one trial"),
         (

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from mnist_jax import config as configs
 from mnist_jax.runs import space
-from mnist_jax.runtime import paths
+from mnist_jax.runtime import output, paths
 from mnist_jax.runtime.arguments import Parser
 from mnist_jax.types import UserError
 
@@ -110,6 +110,7 @@ def parse(argv: Sequence[str], dataset: str | None = None) -> Options:
     file, rest = found.config, [*rest, f"--mode={found.mode}"]
     if dataset and file:
         rest = [*rest, f"--config.data.name={dataset}"]
+    rest = [_rename(word, quiet=dataset is not None) for word in rest]
     keys = [match[1] for word in rest if (match := re.match(r"--(?:no)?config\.([^=]*)", word))]
     if keys and not file and found.mode == "train":
         raise UserError("--config.KEY=VALUE: overrides a config; give --config=configs/cnn.py too")
@@ -244,6 +245,17 @@ _KINDS: dict[type, Callable[[str], Any]] = {
     tuple: _tuple,
     object: str,  # parsed by the readers of the key
 }
+
+
+def _rename(word: str, *, quiet: bool) -> str:
+    """Return a flag under the present name of its key, and tell the user about it once."""
+    match = re.fullmatch(r"(--(?:no)?config\.)([^=]*)(.*)", word, re.DOTALL)
+    new = configs.renamed(match[2]) if match else ""
+    if not match or new == match[2] or new not in configs.OPTIONS:
+        return word
+    if not quiet:
+        output.warn(f"config.{match[2]}: is now config.{new}")
+    return f"{match[1]}{new}{match[3]}"
 
 
 def _workdir(values: argparse.Namespace) -> Path | None:

@@ -75,11 +75,29 @@ def test_overwrite_replaces_a_run_of_version_0_1(old):
     assert files.read_config(old)[0].to_dict() == config.to_dict()
 
 
-@pytest.mark.parametrize("key", ["seeds", "grid", "share_batches"])
-def test_old_keys_answer_with_their_new_names(capsys, key):
-    value = {"seeds": "2", "grid": "{}", "share_batches": "True"}[key]
-    found = refusal(capsys, *ARGV, f"--config.members.{key}={value}")
-    assert found == f"config.members.{key}: is now config.sweep.{key}"
+@pytest.mark.parametrize(
+    ("old", "new", "value"),
+    [
+        ("members.seeds", "sweep.seeds", 2),
+        ("members.share_batches", "sweep.share_batches", False),
+        ("members.patience", "train.patience", 3),
+        ("sweep.patience", "train.patience", 3),
+    ],
+)
+def test_old_keys_answer_with_their_new_names_and_work(capsys, old, new, value):
+    options = flags.parse([*ARGV, f"--config.{old}={value}"])
+    assert capsys.readouterr() == ("", f"config.{old}: is now config.{new}\n")
+    assert options.overridden == {"train.epochs": 1, new: value}
+    assert options.config == flags.parse([*ARGV, f"--config.{new}={value}"]).config
+    assert capsys.readouterr() == ("", "")
+    flags.parse([*ARGV, f"--config.{old}={value}"], dataset="digits")  # after a parse without
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_old_switch_works(capsys):
+    options = flags.parse([*ARGV, "--noconfig.members.share_batches"])
+    assert options.overridden == {"train.epochs": 1, "sweep.share_batches": False}
+    assert "is now config.sweep.share_batches" in capsys.readouterr().err
 
 
 def test_old_keys_of_a_config_file_answer_with_their_new_names(capsys, tmp_path):
@@ -89,5 +107,3 @@ def test_old_keys_of_a_config_file_answer_with_their_new_names(capsys, tmp_path)
         "  c.members = {'seeds': 3}\n  return c\n"
     )
     assert refusal(capsys, f"--config={file}") == "config.members.seeds: is now config.sweep.seeds"
-    with pytest.raises(UserError, match=r"^config\.members\.width: is now config\.sweep\.width$"):
-        flags.parse([*ARGV, "--config.members.width=2"])
