@@ -61,7 +61,7 @@ class McNemar(NamedTuple):
 
     only_a: int  # examples that only a predicts correctly
     only_b: int
-    p_value: float  # of both being correct equally often
+    p_value: float  # of equal accuracy
 
 
 def describe(
@@ -74,13 +74,13 @@ def describe(
       folds: the held-out fold of each in a cross-validation; None: they are independent.
       limits: of the values; the interval ends there.
     """
-    from scipy import stats
+    from scipy.special import stdtrit
 
     x = np.asarray(values, np.float64)
     mean, error, freedom = float(x.mean()), *_error_of_mean(x, folds)
     low = high = None
     if error is not None:
-        half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
+        half = float(stdtrit(freedom, (1 + LEVEL) / 2)) * error
         low, high = _clip(mean - half, mean + half, limits)
     sd = float(x.std(ddof=1)) if len(x) > 1 else None
     return Described(len(x), mean, sd, low, high, float(x.min()), float(x.max()))
@@ -118,12 +118,12 @@ def on_new_images(
       values: of each image by each trial, such as 1 for a correct prediction and 0 for an error.
       limits: of the mean. `SHARE` if values are shares.
     """
-    from scipy import stats
+    from scipy.special import ndtri, stdtrit
 
     x = np.asarray(values, np.float64)
     mean, (variance, freedom) = float(x.mean()), _crossed(x)
     tail = (1 + LEVEL) / 2
-    z, t = float(stats.norm.ppf(tail)), float(stats.t.ppf(tail, freedom))
+    z, t = float(ndtri(tail)), float(stdtrit(freedom, tail))
     seeds = describe(x.mean(axis=1).tolist())
     if limits != SHARE:
         half = t * variance**0.5
@@ -131,9 +131,7 @@ def on_new_images(
     spread = max(mean * (1 - mean), 0.0)
     # Without any variance, trials tell nothing about images that they do not share.
     n = spread / variance * (z / t) ** 2 if spread and variance else x.shape[1]
-    centre, half = mean + z**2 / (2 * n), z * (spread / n + (z / (2 * n)) ** 2) ** 0.5
-    low, high = ((centre + sign * half) / (1 + z**2 / n) for sign in (-1, 1))
-    return _around(seeds, low, high, limits)
+    return _around(seeds, *_wilson(mean, float(n)), limits)
 
 
 def _around(found: Described, low: float, high: float, limits: Limits) -> tuple[float, float]:
@@ -165,10 +163,16 @@ def wilson(correct: int, total: int) -> tuple[float, float]:
 
     Unlike the mean ± 1.96 standard errors it is valid close to 100%, where these models are.
     """
-    from scipy.stats import binomtest
+    return _wilson(float(correct / total), float(total))
 
-    bounds = binomtest(correct, total).proportion_ci(LEVEL, method="wilson")
-    return float(bounds.low), float(bounds.high)
+
+def _wilson(share: float, n: float) -> tuple[float, float]:
+    from scipy.special import ndtri  # scipy.stats takes longer to import than a small net to train
+
+    z = float(ndtri((1 + LEVEL) / 2))
+    centre = share + z**2 / (2 * n)
+    half = z * (share * (1 - share) / n + (z / (2 * n)) ** 2) ** 0.5
+    return (centre - half) / (1 + z**2 / n), (centre + half) / (1 + z**2 / n)
 
 
 def paired(
@@ -188,7 +192,7 @@ def paired(
     Raises:
       ValueError: a and b differ in length.
     """
-    from scipy import stats
+    from scipy.special import stdtr
 
     if len(a) != len(b):
         raise ValueError(f"{len(a)} and {len(b)} values make no pairs")
@@ -197,7 +201,7 @@ def paired(
     error, freedom = _error_of_mean(differences, folds)
     p_value = None
     if error is not None and error > 1e-12:  # less is rounding: accuracies are counts over a total
-        p_value = 2 * float(stats.t.sf(abs(found.mean) / error, freedom))
+        p_value = 2 * float(stdtr(freedom, -abs(found.mean) / error))
     return Comparison(found.n, found.mean, found.low, found.high, p_value)
 
 

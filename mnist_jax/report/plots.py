@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
@@ -287,13 +288,20 @@ def svg(figure: Figure, label: str) -> str:
     """
     buffer = io.StringIO()
     # Text stays text, in the font that the page chooses. The salt fixes otherwise random ids.
-    style = STYLE | {"svg.fonttype": "none", "svg.hashsalt": label, "savefig.bbox": "tight"}
+    style = STYLE | {"svg.fonttype": "none", "svg.hashsalt": label}
     undated = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with mpl.rc_context(style), warnings.catch_warnings():
         # The browser draws the text, so matplotlib's own font need not have the glyph.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
-        figure.savefig(buffer, format="svg", transparent=True, pad_inches=0.04, metadata=undated)
+        for patch in (figure.patch, *(axes.patch for axes in figure.axes)):
+            patch.set_visible(False)
+        canvas = FigureCanvasSVG(figure)
+        canvas.print_svg(buffer, metadata=undated)  # not savefig, which draws everything twice
+        box = figure.get_tightbbox().padded(0.04)  # in inches, from the lower left corner
     root = ElementTree.fromstring(buffer.getvalue())
+    left, top = box.x0, figure.get_figheight() - box.y1
+    edges = [f"{72 * inches:.3f}" for inches in (left, top, box.width, box.height)]
+    root.attrib.update(viewBox=" ".join(edges), width=f"{edges[2]}pt", height=f"{edges[3]}pt")
     _make_inline(root, used=set(re.findall(r'(?:url\(#|href="#)(\w+)', buffer.getvalue())))
     root.attrib.update({"role": "img", "aria-label": label})
     return ElementTree.tostring(root, encoding="unicode")

@@ -1,5 +1,6 @@
 """The Jinja environment of the pages."""
 
+import functools
 import inspect
 import re
 from pathlib import Path
@@ -20,6 +21,11 @@ def load(name: str, *folders: Path) -> jinja2.Template:
 
     Filters are `svg` and the functions of `formats` and `pictures`.
     """
+    return _environment(folders).get_template(name)
+
+
+@functools.cache
+def _environment(folders: tuple[Path, ...]) -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([*folders, Path(__file__).parent / "templates"]),
         autoescape=True,
@@ -31,7 +37,7 @@ def load(name: str, *folders: Path) -> jinja2.Template:
     for module in (formats, pictures):
         environment.filters.update(inspect.getmembers(module, inspect.isfunction))
     environment.filters |= {"svg": _svg, "contents": _contents}
-    return environment.get_template(name)
+    return environment
 
 
 def _contents(body: str) -> Markup:

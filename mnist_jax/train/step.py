@@ -1,9 +1,10 @@
 """Training as pure functions: a state, a step, and an epoch that is one program.
 
 Everything fixed at compile time is in a `Recipe`; every number that may vary is an argument. There
-is no I/O here, and no randomness but that of the root key.
+is no I/O, and all randomness comes from the root key.
 """
 
+import functools
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -14,7 +15,7 @@ import optax
 from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Shaped, UInt8
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from mnist_jax import tasks
 from mnist_jax.analysis import metrics
@@ -48,7 +49,7 @@ class Norms(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """What training is made of: static, hashable, an argument of `jit` that is never traced."""
+    """The static parts of training: hashable, a static argument of `jit`."""
 
     model: Model
     task: Task
@@ -66,7 +67,18 @@ class Recipe(NamedTuple):
 def make_recipe(
     config: ConfigDict, num_classes: int, num_train: int, mesh: Mesh | None = None
 ) -> Recipe:
-    """The recipe of a config, for data of so many classes (or labels) and training examples."""
+    """Return the recipe of a config, given the numbers of classes (or labels) and examples.
+
+    Equal configs share a recipe, so that `jit` traces and compiles their programs once.
+    """
+    parts = {name: config[name] for name in ("task", "model", "optim", "train")}
+    return _make_recipe(FrozenConfigDict(parts), num_classes, num_train, mesh)
+
+
+@functools.lru_cache(maxsize=32)
+def _make_recipe(
+    config: FrozenConfigDict, num_classes: int, num_train: int, mesh: Mesh | None
+) -> Recipe:
     steps_per_epoch = num_train // config.train.batch_size
     task = tasks.build(config.task, num_classes)
     return Recipe(
@@ -87,7 +99,7 @@ def make_recipe(
 
 
 def make_hparams(config: ConfigDict) -> Hparams:
-    """The numbers of a config that training reads as traced values."""
+    """Return the numbers of a config that are traced."""
     numbers = optim.fields(config.optim)
     own = [key for key in Hparams._fields if key in numbers]
     return Hparams(
@@ -99,7 +111,7 @@ def make_hparams(config: ConfigDict) -> Hparams:
 
 
 def init_state(recipe: Recipe, hparams: Hparams, root: Key) -> State:
-    """The state before the first step."""
+    """Return the state before the first step."""
     variables = recipe.model.init(stream(root, "init", 0))
     params = jax.tree.map(  # weights; biases and scales have one axis
         lambda x: x * hparams.init_scale if x.ndim > 1 else x, variables["params"]
@@ -268,7 +280,7 @@ def measure(
 
 
 def learning_rate(recipe: Recipe, state: State, hparams: Hparams) -> Float[Array, ""]:
-    """The learning rate of the step that the state comes to next."""
+    """Return the learning rate of the next step."""
     rate = hparams.learning_rate * recipe.schedule(state.step)
     if recipe.plateau:
         rate = rate * state.plateau.scale
@@ -276,7 +288,7 @@ def learning_rate(recipe: Recipe, state: State, hparams: Hparams) -> Float[Array
 
 
 def end_epoch(recipe: Recipe, state: State, val_loss: Float[Array, ""]) -> State:
-    """What validation changes in the state: the learning rate, when it falls on a plateau."""
+    """Update the state after validation: reduce the learning rate on a plateau."""
     if recipe.plateau is None:
         return state
     _, plateau = recipe.plateau.update({}, state.plateau, value=val_loss)
@@ -284,7 +296,7 @@ def end_epoch(recipe: Recipe, state: State, val_loss: Float[Array, ""]) -> State
 
 
 def variables(state: State) -> PyTree:
-    """What the model is evaluated with: the averaged parameters where there are any."""
+    """Return the variables for evaluation: the averaged parameters, if any."""
     params = state.params if state.ema_params is None else state.ema_params
     return {"params": params, "batch_stats": state.batch_stats}
 

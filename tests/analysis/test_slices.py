@@ -80,7 +80,7 @@ def test_slices_have_their_accuracy_and_wilsons_interval():
     np.testing.assert_allclose([part.accuracy for part in found], expected)
     for part in found:
         bounds = binomtest(part.correct, part.total).proportion_ci(method="wilson")
-        assert (part.low, part.high) == (bounds.low, bounds.high)
+        assert (part.low, part.high) == pytest.approx((bounds.low, bounds.high))
 
 
 @given(arrays(np.float64, st.integers(0, 60), elements=st.floats(-1e3, 1e3)), st.integers(1, 7))
