@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -45,15 +46,32 @@ settings.load_profile("mnist_jax")
 pytest.register_assert_rewrite("checkpoints", "pages", "shell", "tiny_sweeps", "tiny_runs")
 
 # Every annotated shape and dtype of the package is checked at run time, in every test.
-install_import_hook("mnist_jax", "beartype.beartype")
+PACKAGE = Path(__file__).parent.parent / "mnist_jax"
+annotated = [path for path in PACKAGE.rglob("*.py") if "jaxtyping" in path.read_text()]
+modules = [".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in annotated]
+install_import_hook([name.removesuffix(".__init__") for name in modules], "beartype.beartype")
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _programs_of_a_test_file_are_freed():
     """Else a process of thousands of programs runs out of memory maps."""
     yield
+    step = sys.modules.get("mnist_jax.train.step")
+    if step:
+        step._make_recipe.cache_clear()
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _pages_of_runs_are_made_where_tests_read_them(request):
+    """A page takes longer than training a tiny net; commands in their own processes make them."""
+    from mnist_jax.report import run_page  # late: the package's annotations are checked by now
+
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.parent.name != "report" and not hasattr(request.module, "READS_PAGES"):
+            patch.setattr(run_page, "render", lambda *args, **kwargs: "<!doctype html>")
+        yield
 
 
 @pytest.fixture

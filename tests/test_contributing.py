@@ -58,7 +58,7 @@ def apply(diff, root):
 
 
 def copy(root):
-    for part in ("mnist_jax", "configs", "experiments", "pyproject.toml", "README.md"):
+    for part in ("mnist_jax", "configs", "experiments", "pyproject.toml", "README.md", "docs"):
         if (ROOT / part).is_dir():
             shutil.copytree(ROOT / part, root / part, ignore=shutil.ignore_patterns("__pycache__"))
         else:

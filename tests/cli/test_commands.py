@@ -20,6 +20,8 @@ from mnist_jax.runs import training
 from mnist_jax.runtime import progress
 from mnist_jax.types import UserError
 
+READS_PAGES = True
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:

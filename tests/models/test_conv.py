@@ -39,9 +39,14 @@ def arrays(seed, n, height, width, cin, cout, kh, kw, dtype=np.float32, group=No
 
 def forward_and_both_gradients(convolve, x, kernel, *how):
     """The outputs, and the gradients where every output has a cotangent of its own."""
-    outputs, pull = jax.vjp(lambda x, kernel: convolve(x, kernel, *how), x, kernel)
-    cotangents = jnp.cos(jnp.arange(outputs.size, dtype=jnp.float32)).reshape(outputs.shape)
-    return outputs, *pull(cotangents.astype(outputs.dtype))
+
+    @jax.jit
+    def compute(x, kernel):
+        outputs, pull = jax.vjp(lambda x, kernel: convolve(x, kernel, *how), x, kernel)
+        cotangents = jnp.cos(jnp.arange(outputs.size, dtype=jnp.float32)).reshape(outputs.shape)
+        return outputs, *pull(cotangents.astype(outputs.dtype))
+
+    return compute(x, kernel)
 
 
 def check_equal(ours, theirs):
@@ -169,7 +174,7 @@ def test_gradient_of_the_gradient(cin, group, stride, padding):
         def squares(x, kernel):
             return sum((g**2).sum() for g in jax.grad(cubed, (0, 1))(x, kernel))
 
-        return jax.grad(squares, (0, 1))(*inputs)
+        return jax.jit(jax.grad(squares, (0, 1)))(*inputs)
 
     for ours, theirs in zip(norm(conv.conv2d), norm(native), strict=True):
         scale = float(jnp.abs(theirs).max())
@@ -203,8 +208,8 @@ def test_max_pool_equals_reduce_window(seed, height, width, window):
     x = jnp.asarray(np.random.default_rng(seed).normal(size=(2, height, width, 3)), jnp.float32)
 
     np.testing.assert_array_equal(conv.max_pool(x, window), native_pool(x, window))
-    ours = jax.grad(lambda x: (conv.max_pool(x, window) ** 2).sum())(x)
-    theirs = jax.grad(lambda x: (native_pool(x, window) ** 2).sum())(x)
+    ours = jax.jit(jax.grad(lambda x: (conv.max_pool(x, window) ** 2).sum()))(x)
+    theirs = jax.jit(jax.grad(lambda x: (native_pool(x, window) ** 2).sum()))(x)
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
@@ -222,7 +227,7 @@ def test_a_convolution_and_a_pool_in_one(cin, cout, group, side, window, dtype):
         return conv.conv2d_max_pool(x, kernel, window)
 
     check_equal(
-        (ours(x, kernel), *forward_and_both_gradients(ours, x, kernel)),
+        (jax.jit(ours)(x, kernel), *forward_and_both_gradients(ours, x, kernel)),
         (natives(x, kernel), *forward_and_both_gradients(natives, x, kernel)),
     )
 
@@ -235,13 +240,14 @@ def test_a_convolution_and_a_pool_by_winograd_under_vmap_and_grad_of_grad():
         def value(kernel):
             return jnp.sin(convolve_and_pool(x, kernel)).sum()
 
-        return jax.vmap(jax.grad(lambda k: (jax.grad(value)(k) ** 2).sum()))(kernels)
+        twice = jax.grad(lambda k: (jax.grad(value)(k) ** 2).sum())
+        return jax.jit(jax.vmap(twice))(kernels)
 
     def natives(x, kernel):
         return native_pool(native(x, kernel, "VALID"), 2)
 
     ours = partial(conv.conv2d_max_pool, window=2, padding="VALID")
-    predicted = jax.vmap(partial(ours, x))(kernels)
+    predicted = jax.jit(jax.vmap(partial(ours, x)))(kernels)
     check_equal([predicted], [jax.vmap(partial(natives, x))(kernels)])
     check_equal([derivatives(ours)], [derivatives(natives)])
 
@@ -266,7 +272,8 @@ def test_sums_of_channels_and_their_transpose():
         def value(x):
             return (jnp.sin(jnp.arange(x.size)).reshape(x.shape) * normalised(x, *how)).sum()
 
-        return jax.grad(value)(x), jax.grad(lambda x: (jax.grad(value)(x) ** 2).sum())(x)
+        twice = jax.grad(lambda x: (jax.grad(value)(x) ** 2).sum())
+        return jax.jit(jax.grad(value))(x), jax.jit(twice)(x)
 
     ours = derivatives(conv.channel_sums, lambda v: conv.broadcast(v, x.shape))
     plain = derivatives(lambda x: x.sum((0, 1, 2)), lambda v: v[None, None, None])

@@ -12,6 +12,8 @@ from jax import lax
 
 from mnist_jax.models import conv, winograd
 
+convolved = jax.jit(winograd.convolve, static_argnums=2)
+kernel_gradient = jax.jit(winograd.kernel_gradient, static_argnums=2)
 sides = st.integers(2, winograd.MAX_SIDE)
 shapes = st.fixed_dictionaries(
     {
@@ -54,7 +56,7 @@ def test_it_is_the_convolution_and_its_gradient(shape):
     x, kernel, g = arrays(**shape)
     pads = shape["pads"]
     f32 = [jnp.asarray(a, jnp.float32) for a in (x, kernel, g)]
-    ours = winograd.convolve(*f32[:2], pads), winograd.kernel_gradient(f32[0], f32[2], pads)
+    ours = convolved(*f32[:2], pads), kernel_gradient(f32[0], f32[2], pads)
     for a, b in zip(ours, exactly(x, kernel, g, pads), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=5e-5 * np.abs(b).max(initial=0))
 
@@ -79,7 +81,7 @@ def test_groups_of_images_add_up(monkeypatch):
     x, kernel, g = arrays(0, 7, (8, 8), (5, 5), (3, 2), pads)
     f32 = [jnp.asarray(a, jnp.float32) for a in (x, kernel, g)]
     monkeypatch.setattr(winograd, "_CACHED", 2 * 16 * 16 * 3)
-    ours = winograd.convolve(*f32[:2], pads), winograd.kernel_gradient(f32[0], f32[2], pads)
+    ours = convolved(*f32[:2], pads), kernel_gradient(f32[0], f32[2], pads)
     for a, b in zip(ours, exactly(x, kernel, g, pads), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=5e-5 * np.abs(b).max())
 
@@ -148,8 +150,9 @@ def test_gradients_of_layers(large):
         def penalty(x, kernel):
             return sum((g**2).sum() for g in jax.grad(loss, (0, 1))(x, kernel))
 
-        twice = jax.vmap(jax.grad(loss, (0, 1)))(jnp.stack([x, -x]), jnp.stack([kernel, kernel]))
-        return [*jax.grad(loss, (0, 1))(x, kernel), *twice, *jax.grad(penalty, (0, 1))(x, kernel)]
+        once, twice = (jax.jit(jax.grad(f, (0, 1))) for f in (loss, penalty))
+        mapped = jax.jit(jax.vmap(once))(jnp.stack([x, -x]), jnp.stack([kernel, kernel]))
+        return [*once(x, kernel), *mapped, *twice(x, kernel)]
 
     for ours, theirs in zip(gradients(conv.conv2d), gradients(native), strict=True):
         scale = float(jnp.abs(theirs).max())

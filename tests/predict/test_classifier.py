@@ -123,7 +123,7 @@ def test_a_run_without_probabilities_is_refused(folder, tmp_path, task):
     [
         (files.CONFIG, "there is no run"),
         (files.SUMMARY, "is not finished; repeat its command to resume it"),
-        (files.PREDICTIONS, "is not what the run wrote there"),
+        (files.PREDICTIONS, "was changed after the run wrote it"),
         (files.CHECKPOINTS, "has no checkpoint"),
     ],
 )
@@ -143,7 +143,7 @@ def test_damaged_predictions_and_a_config_of_another_version(folder, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(folder / "one", copy)
     (copy / files.PREDICTIONS).write_bytes(b"no archive")
-    with pytest.raises(UserError, match=r"predictions\.npz: is not what the run wrote there"):
+    with pytest.raises(UserError, match=r"predictions\.npz: was changed after the run wrote it"):
         classifier.load(copy)
     stored = files.read_json(copy / files.CONFIG)
     (copy / files.CONFIG).write_text(files.to_json(stored | {"quantum": True}))

@@ -15,6 +15,8 @@ from mnist_jax.runs import groups, select, space, training
 from mnist_jax.runtime import progress
 from mnist_jax.workdir import files
 
+READS_PAGES = True
+
 
 def test_cross_validation_is_followed_by_one_training_on_all_examples(folder):
     config = parse("--config.sweep.folds=3", '--config.sweep.grid={"optim.b1": [0.9, 0.1]}')

@@ -20,6 +20,8 @@ from mnist_jax.data import datasets
 from mnist_jax.runtime import provenance
 from mnist_jax.workdir import files
 
+READS_PAGES = True
+
 LINEAR = Path(__file__).parents[2] / "configs" / "linear.py"
 # The learning rate is so high that the best epoch need not be the last.
 OPTIONS = [

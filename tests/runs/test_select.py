@@ -13,6 +13,8 @@ from mnist_jax.analysis import stats
 from mnist_jax.runs import loop, select
 from mnist_jax.runtime import progress
 
+READS_PAGES = True
+
 
 def test_settings_are_compared_with_the_chosen_one_pair_by_pair():
     """Over the seeds and folds that diverged in neither."""

@@ -22,6 +22,8 @@ from mnist_jax.runs import evaluation, training
 from mnist_jax.train import evaluate
 from mnist_jax.workdir import files
 
+READS_PAGES = True
+
 pytestmark = pytest.mark.usefixtures("folder")
 
 MLP = {**LINEAR, "model.name": "mlp", "model.widths": (16,)}

@@ -19,6 +19,8 @@ from mnist_jax.types import UserError
 from mnist_jax.workdir import files
 from mnist_jax.workdir.writer import Writer
 
+READS_PAGES = True
+
 GRID = '--config.sweep.grid={"optim.learning_rate": [0.003, 0.01, 1e-6]}'
 
 

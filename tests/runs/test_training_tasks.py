@@ -12,6 +12,8 @@ from mnist_jax.report import formats, run_page
 from mnist_jax.runs import evaluation
 from mnist_jax.workdir import files
 
+READS_PAGES = True
+
 
 def done(tmp_path, **overrides):
     config = make_config({**LINEAR, "optim.learning_rate": 0.01}, **overrides)
