@@ -96,7 +96,7 @@ def precision_recall(scores: Scores, labels: Labels, limit: int = 200) -> Curve:
 def roc(scores: Scores, labels: Labels, limit: int = 200) -> Curve:
     """Return the true (y) against the false positive rate (x), at most `limit` points.
 
-    Needs examples of both classes. From (0, 0), at an infinite threshold, to (1, 1).
+    Needs examples of both classes. The curve runs from (0, 0), at an infinite threshold, to (1, 1).
     """
     from sklearn.metrics import roc_curve
 

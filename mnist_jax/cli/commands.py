@@ -130,7 +130,7 @@ def _hash(text: str) -> str:
 def evaluate(options: flags.Options) -> int:
     """Evaluate a run's best checkpoint on a split and print the figures.
 
-    The data is that of --config, or that of the run with the keys that the command overrides.
+    Evaluate the data of --config, or the run's data with the overrides of the command.
     """
     workdir = options.workdir or Path()
     keys = flatten(options.config.to_dict().get("data", {}), "data.")
@@ -210,7 +210,7 @@ def summarize(options: flags.Options) -> int:
 
 
 def headline(summary: Mapping[str, Any], workdir: Path) -> str:
-    """The last line of a run; the result of a cross-validation comes before that of the refit."""
+    """Return the last line of a run; a cross-validation shows its own result, then the refit's."""
     data_name, accuracy = summary["dataset"], summary["test_accuracy"]
     if summary["requested_dataset"] != data_name:
         data_name += f" (NOT {summary['requested_dataset']})"

@@ -78,7 +78,7 @@ def read(workdir: Path) -> Run:
             logits, labels = stored["logits"], stored["labels"]
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{workdir}: has lost a part ({reason}); train it anew") from error
+        raise UserError(f"{workdir}: has lost a part ({reason}); train the run again") from error
     if "trials" not in summary:
         accuracies: dict[tuple[int, ...], float] = {(summary["seed"],): summary["test_accuracy"]}
         logits = logits[None]

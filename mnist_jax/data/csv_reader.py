@@ -56,7 +56,7 @@ def read(path: str, label_column: str | None = None, pixel_max: int | None = Non
         pixel_max: the value of white, which is scaled to 255; None: 255.
 
     Returns:
-        Pixels scaled to 0..255, and the labels of the file, of which at least two differ.
+        Pixels scaled to 0..255, and the labels of the file: at least two different ones.
 
     Raises:
         DataError: the file cannot be read, is too large, holds no examples, a line of it is wrong,

@@ -23,7 +23,7 @@ from mnist_jax.runtime import atomic, paths
 from mnist_jax.types import UserError
 
 DIGITS = tuple("0123456789")
-# Their images are made as MNIST's are; those of other data sets show objects.
+# Images of digits and letters, prepared as MNIST's; other data sets show objects.
 _CHARACTERS = ("mnist", "digits", "kmnist", "emnist", "csv")
 _TRANSPOSED = ("emnist",)
 _DAY = 24 * 60 * 60  # seconds
@@ -68,7 +68,7 @@ def check_name(name: str) -> None:
 
 
 def is_file(name: str) -> bool:
-    """Return whether `name` is that of a file or folder of the user: its path follows."""
+    """Return whether `name` denotes a file or folder of the user, as in `csv:PATH`."""
     source, _, path = name.partition(":")
     return source in _FILES and bool(path)
 

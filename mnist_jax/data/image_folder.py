@@ -27,7 +27,7 @@ def read(
         log: prints a line before slow work.
 
     Returns:
-        The examples in the order of their paths, 28x28 and grey; those of `test`, if there is one;
+        The examples in the order of their paths, 28x28 and grey; the examples of `test`, if any;
         and the class names: in order of their numbers if all are numbers, else of the alphabet.
 
     Raises:

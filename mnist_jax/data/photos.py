@@ -29,7 +29,7 @@ _THINNEST = 2.0  # strokes, in pixels of the box: of MNIST's, one in ten is thin
 def prepare(
     colours: Float[np.ndarray, "h w c"], kind: Kind, *, by_mass: bool = True
 ) -> UInt8[np.ndarray, "n 28 28 1"]:
-    """Make images like those of a data set from a picture.
+    """Convert a picture into images in the style of a data set.
 
     Args:
       colours: dark or light figures on paper, pixels in [0, 1]; or one object.

@@ -75,7 +75,7 @@ class Classifier(NamedTuple):
         return Answer(believed, familiarity(scores, self.known) < self.familiar)
 
     def prepare(self, picture: Picture) -> list[tuple[str, Image]]:
-        """Make images like those of the data set from a picture, see `photos.prepare`.
+        """Convert a picture into images in the style of the data set, see `photos.prepare`.
 
         Returns:
           The name and image of each figure, row by row from left to right.
@@ -94,7 +94,7 @@ class Classifier(NamedTuple):
         return [(f"{picture.name} (figure {i} of {count})", x) for i, x in enumerate(images, 1)]
 
     def read(self, path: str | Path) -> Image:
-        """Make an image like those of the data set from a file with one figure.
+        """Read a file with one figure as an image in the style of the data set.
 
         Raises:
           PictureError: the file cannot be read, is blank, or has several figures or pages.
@@ -214,8 +214,8 @@ def familiarity(
 
     The cosine between the scores of an image and of its tenth nearest test image: nearest
     neighbours in normalised features (Sun et al. 2022, Out-of-distribution detection with deep
-    nearest neighbors), with the scores as features. About as many drawn digits as test images are
-    strange, and a quarter to three quarters of letters, clothes and photographs.
+    nearest neighbors), with the scores as features. It flags about the same share of drawn
+    digits as of test images, and a quarter to three quarters of letters, clothes and photographs.
     Scores of two classes that differ by one number know two directions, and nothing is strange.
     """
     place = -min(_NEIGHBOUR, known.shape[1])
@@ -237,5 +237,7 @@ def _test_scores(workdir: Path) -> Scores:
         with np.load(path) as stored:
             scores = stored["logits"]
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: is not what the run wrote there; train it anew") from error
+        raise UserError(
+            f"{path}: was changed after the run wrote it; train the run again"
+        ) from error
     return scores if scores.ndim == 3 else scores[None]

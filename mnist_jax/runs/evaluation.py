@@ -149,7 +149,7 @@ def evaluate_run(
                 f"{len(names)} apart; give data with the same classes"
             )
         if names and tuple(names) != examples.class_names:
-            log(f"{examples.name}: its classes have other names than those of the run")
+            log(f"{examples.name}: the names of its classes differ from the run's")
         num_train = summary.get("num_train", config.train.batch_size)  # no matter once trained
         chosen = summary.get("chosen", 0)
         return restore.best(workdir, config, (count, num_train), chosen, log), examples

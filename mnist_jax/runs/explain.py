@@ -85,9 +85,9 @@ def occlusion(
     chosen: Int[np.ndarray, "n"],
     other: Int[np.ndarray, "n"],
 ) -> Float[np.ndarray, "n h w"]:
-    """How much each pixel speaks for one class rather than another (Zeiler and Fergus 2014).
+    """Return the relevance of each pixel for one class over another (Zeiler and Fergus 2014).
 
-    A pixel's relevance is the mean, over all places of a black square that covers it, of how much
+    A pixel's relevance is the mean, over all black squares that cover it, of how much
     the square lowers score(chosen) - score(other). With a linear score that is the sum of weight
     times brightness under the square.
 

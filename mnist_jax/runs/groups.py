@@ -134,7 +134,7 @@ def _suitable(config: ConfigDict, recipe: train.Recipe, count: int, threads: int
     """Return how many trials a program should have at most.
 
     On a CPU one, or one per device: batched products are no faster there, and batched convolutions
-    far slower. On accelerators as many as fit into their memory.
+    far slower. On accelerators, all that fit into memory.
     """
     layers = recipe.model.layers()
     num_params = sum(layer.num_params for layer in layers)

@@ -32,7 +32,7 @@ class Trained(NamedTuple):
 
 
 class Later(NamedTuple):
-    """What a run trains after a group."""
+    """The work that remains after a group."""
 
     groups: int
     epochs: int  # of all their trials together
@@ -190,7 +190,7 @@ def _save(
 
 
 def merge(states: TrialState, chunks: Sequence[Chunk]) -> None:
-    """Write the states of chunks, without padding, into those of all trials, in place."""
+    """Write the states of chunks, without padding, into the states of all trials, in place."""
     for chunk in chunks:
         for target, source in zip(
             jax.tree.leaves(states), jax.tree.leaves(chunk.states), strict=True

@@ -81,7 +81,7 @@ def choose(run: Run, directory: Path, repeats: int = 0) -> Selection:
     score = trained[0].group.plan.recipe.task.score_name
     settings = describe_settings(rows, score)
     chosen = max(range(len(settings)), key=lambda i: rank(settings[i]))
-    if settings[chosen]["diverged"] == settings[chosen]["trials"]:  # and so those of all others
+    if settings[chosen]["diverged"] == settings[chosen]["trials"]:  # then all others diverged, too
         raise UserError(f"all trials diverged; {_HINT}")
     if reason := explain_choice(settings, chosen, score, config.sweep.folds):
         log(reason)
@@ -241,7 +241,7 @@ def describe_settings(rows: Sequence[Row], score: str) -> list[Row]:
       score: the name of the task's selection score.
 
     Returns:
-      By setting: its `overrides`, the numbers of its `trials` and of those that `diverged`, the
+      By setting: its `overrides`, the numbers of its `trials` and of `diverged` trials, the
       `epochs` that it was trained, whether halving `dropped` it after them, the `stats.Described`
       of `val_score` and `val_loss` over the trials that did not diverge (None without validation),
       and its `rank`, which is 1 for the best one.
@@ -334,7 +334,7 @@ def vs_chosen(
 
 
 def _validation(rows: Sequence[Row], key: str) -> tuple[list[float], list[int] | None]:
-    """Return the values of those rows that have one, and their folds, if any."""
+    """Return the values of the rows that have one, and their folds, if any."""
     rows = [row for row in rows if row[key] is not None]
     folds = [row["fold"] for row in rows]
     return [row[key] for row in rows], folds if folds and folds[0] is not None else None

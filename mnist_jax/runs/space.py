@@ -1,7 +1,7 @@
 """The trials of a run: every combination of settings, seeds and folds; plain data.
 
 A setting is a set of overrides, from `config.sweep.settings`, which lists them, or from its
-`grid`, of which all combinations are taken, or from its `random`, from whose ranges they are drawn:
+`grid` (all combinations), or from its `random` (draws from ranges):
 
     expand(config)  # [Trial(setting=0, overrides={"optim.clip": 1.0}, seed=0, fold=None), ...]
 
@@ -24,7 +24,7 @@ from mnist_jax.models import registry
 from mnist_jax.train.state import TRACED
 from mnist_jax.types import UserError, plain
 
-_SWITCHED = ("optim.clip", "optim.ema")  # of which 0 is another program
+_SWITCHED = ("optim.clip", "optim.ema")  # 0 compiles another program
 _PLANNED = ("cosine", "one_cycle")  # schedules over all epochs
 _SWEPT = ("model.", "train.", "optim.")  # what settings may override
 

@@ -31,7 +31,7 @@ _UNPREFIXED = ("ece", "confusion_matrix", "per_class", "macro", "weighted", "rel
 def summarize(
     run: Run, selection: Selection, tested: Evaluated, outer: Sequence[Row]
 ) -> dict[str, Any]:
-    """Return the content of summary.json: that of a plain run, and more with several trials.
+    """Return the content of summary.json; with several trials, keys are added.
 
     Args:
       run: its config and data.
@@ -159,7 +159,7 @@ def evaluate_ensemble(
       probable: whether the softmax of the logits are probabilities.
 
     Returns:
-      The number of `trials`; the `test_accuracy` by each rule of `ensemble`, and that of smaller
+      The number of `trials`; the `test_accuracy` by each rule of `ensemble`, and of smaller
       ensembles, `by_size`; of the mean of their probabilities the `nll` (negative log-likelihood,
       nats), the mean of the trials' own, `nll_of_trials`, the expected calibration error `ece` and
       the `reliability` diagram. The latter are None where nothing is a probability.

@@ -15,7 +15,7 @@ def command(main: Main) -> Main:
     """Decorate a function of a command's arguments that returns its exit code.
 
     A user error prints one line and exits with 2. After Ctrl-C, or when the reader of the output is
-    gone (`| head`), the exit code is that of SIGINT or SIGPIPE.
+    gone (`| head`), the exit code is 128 plus the number of SIGINT or SIGPIPE.
     """
 
     @functools.wraps(main)

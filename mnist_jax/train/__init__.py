@@ -1,7 +1,7 @@
 """Training as pure functions: states, steps, epochs, trials.
 
 The names of `train.step` are here too, loaded on first use: `from mnist_jax import train`, then
-`train.make_recipe`, `train.init_state`, `train.train_epoch`. The registries beside it
+`train.make_recipe`, `train.init_state`, `train.train_epoch`. The registries
 (`train.optim`) can be read without importing JAX.
 """
 

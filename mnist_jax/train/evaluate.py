@@ -52,7 +52,7 @@ def predict(
 def inputs(
     images: UInt8[Array, "n 28 28 1"], places: Int[Array, "n"], corrupt: Callable | None
 ) -> Float32[Array, "n 28 28 1"]:
-    """What the model sees of images at these places of a split."""
+    """Return the inputs of the model for images at these indices of a split."""
     pixels = normalize(images)
     if corrupt is None:
         return pixels

@@ -54,12 +54,12 @@ class Data(NamedTuple):
 
     @property
     def validates(self) -> bool:
-        """Whether there are validation or held-out examples."""
+        """Return whether there are validation or held-out examples."""
         return self.folds is not None or len(self.val_labels) > 0
 
 
 class Trials(NamedTuple):
-    """What each trial is trained with; every array has a leading axis of trials."""
+    """The inputs of each trial; every array has a leading axis of trials."""
 
     root: Key
     hparams: Hparams
@@ -99,7 +99,7 @@ class EpochMetrics(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """How trials are trained: static, as a `Recipe` is."""
+    """The static parts of training trials."""
 
     recipe: Recipe  # with a mesh
     width: int  # trials of a program
@@ -282,7 +282,7 @@ def _validate(
 def _over_trials(plan: Plan, function: Callable, own: PyTree, shared: PyTree) -> Any:
     """Return `function(own, shared)` of each trial; for a single one it is not vmapped.
 
-    The axis of trials is sharded over that of the mesh, and replicated again afterwards.
+    The axis of trials is sharded over the mesh and replicated again afterwards.
     """
     if plan.width == 1:
         out = function(jax.tree.map(lambda x: x[0], own), shared)

@@ -1,4 +1,4 @@
-"""What a run leaves in its directory, and when a directory may be used for a run."""
+"""Files of a run directory, and the rules for using a directory again."""
 
 import errno
 import fcntl
@@ -17,7 +17,7 @@ from mnist_jax.runtime import atomic
 from mnist_jax.types import UserError
 
 CONFIG = "config.json"
-FINGERPRINT = "data_fingerprint"  # a key in it beside the config's own
+FINGERPRINT = "data_fingerprint"  # a key in it, next to the config's
 METRICS = "metrics.jsonl"
 TRIALS = "trials.jsonl"
 SUMMARY = "summary.json"
@@ -27,7 +27,7 @@ REPORT = "report.html"
 CHECKPOINTS = "checkpoints"
 REFIT = "refit"  # in it: of cross-validation's last training, on all examples
 TENSORBOARD = "tensorboard"
-# What goes when a run starts anew. The summary first: while it is there, all the rest is.
+# Deleted when a run starts again. The summary first: while it is there, all the rest is.
 _RESULTS = (
     *(SUMMARY, REPORT, PREDICTIONS, OUT_OF_FOLD),
     *(METRICS, TRIALS, TENSORBOARD, CHECKPOINTS),
@@ -148,7 +148,7 @@ def read_config(workdir: Path) -> tuple[ConfigDict, str]:
     except (KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
-            f"{workdir / CONFIG}: is of another version of mnist_jax ({reason}); train it anew"
+            f"{workdir / CONFIG}: is of another version of mnist_jax ({reason}); train it again"
         ) from error
     return config.unlock(), fingerprint
 
@@ -166,7 +166,7 @@ def read_summary(workdir: Path) -> dict[str, Any]:
 
 
 def _stored(workdir: Path) -> dict[str, Any] | None:
-    """A run's config.json; None where there is none, or that of another program."""
+    """Return a run's config.json; None if it is missing or another program's."""
     try:
         there = read_json(workdir / CONFIG)
     except UserError as error:
@@ -200,7 +200,7 @@ def _check_same(
     if differ:
         raise UserError(
             f"{workdir}: holds another run, which differs in {', '.join(differ)}; "
-            "give another --workdir, or --overwrite to start anew"
+            "give another --workdir, or --overwrite to start again"
         )
     return False
 

@@ -62,7 +62,7 @@ class TensorBoard:
         """Adds what came of the run.
 
         Args:
-          epoch: whose parameters were kept.
+          epoch: of the parameters.
           hparams: the configuration, by key.
           results: of the test split.
           images: by caption.
