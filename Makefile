@@ -6,7 +6,14 @@ BIN := $(VENV)/bin
 CONFIG ?= configs/cnn.py
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help train test format lint types pytest notebooks baselines tables hooks clean
+# Tests of under a second each, in a minute with lint and types.
+FAST := tests/analysis $(wildcard tests/test_*.py) tests/cli/test_flags.py tests/cli/test_console.py \
+	tests/data/test_datasets.py tests/data/test_image_files.py tests/data/test_image_folder.py \
+	tests/data/test_preprocess.py tests/data/test_splits.py tests/models/test_registry.py \
+	tests/report/test_formats.py tests/train/test_optim.py tests/workdir/test_files.py
+SLOW := $(addprefix tests/test_,contributing.py docs.py notebooks.py packaging.py tasks.py)
+
+.PHONY: help check train test format lint types pytest notebooks baselines tables hooks clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -17,6 +24,9 @@ train: $(VENV)/core ## train CONFIG (configs/cnn.py)
 	@printf '  $(BIN)/mnist-jax explore --dataset=digits\n  . $(BIN)/activate\n'
 
 test: lint types pytest ## check everything: style, types, tests
+
+check: lint types $(VENV)/dev ## style, types and the fast tests, in a minute
+	$(BIN)/python -m pytest -q -n 2 --dist=loadfile $(filter-out $(SLOW),$(FAST))
 
 format: $(VENV)/dev ## ruff: mend what it can
 	$(BIN)/ruff check --fix
