@@ -13,9 +13,9 @@ FAST := tests/analysis $(wildcard tests/test_*.py) tests/cli/test_flags.py tests
 	tests/report/test_formats.py tests/train/test_optim.py tests/workdir/test_files.py
 SLOW := $(addprefix tests/test_,contributing.py docs.py notebooks.py packaging.py tasks.py)
 
-.PHONY: help check train test format lint types pytest notebooks baselines tables hooks clean
+.PHONY: help train test check format lint types pytest notebooks baselines tables hooks clean
 
-help: ## this list
+help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 train: $(VENV)/core ## train CONFIG (configs/cnn.py)
@@ -23,12 +23,12 @@ train: $(VENV)/core ## train CONFIG (configs/cnn.py)
 	@printf '\nwhat next?\n  $(BIN)/mnist-jax list\n  $(BIN)/mnist-jax train --config=fast\n'
 	@printf '  $(BIN)/mnist-jax explore --dataset=digits\n  . $(BIN)/activate\n'
 
-test: lint types pytest ## check everything: style, types, tests
+test: lint types pytest ## run lint, types and all tests
 
-check: lint types $(VENV)/dev ## style, types and the fast tests, in a minute
+check: lint types $(VENV)/dev ## run lint, types and the fast tests, in a minute
 	$(BIN)/python -m pytest -q -n 2 --dist=loadfile $(filter-out $(SLOW),$(FAST))
 
-format: $(VENV)/dev ## ruff: mend what it can
+format: $(VENV)/dev ## ruff: fix and format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
@@ -39,19 +39,19 @@ lint: $(VENV)/dev ## ruff: rules and format
 types: $(VENV)/dev ## mypy
 	$(BIN)/mypy
 
-pytest: $(VENV)/dev ## the tests alone
+pytest: $(VENV)/dev ## run the tests only
 	$(BIN)/python -m pytest -n 2 --dist=loadfile
 
 notebooks: $(VENV)/notebooks ## open experiments/notebooks in JupyterLab
 	$(BIN)/jupyter lab experiments/notebooks
 
-baselines: $(VENV)/core ## measure the shipped configs again: experiments/results/baselines.md
+baselines: $(VENV)/core ## measure the shipped configs: experiments/results/baselines.md
 	$(BIN)/python -m experiments.baselines
 
 tables: $(VENV)/core ## write all tables again from their JSON, and the quotes of docs/tour.md
 	$(BIN)/python -m experiments.tables
 
-hooks: $(VENV)/dev ## from now on each commit is checked first: lint and types
+hooks: $(VENV)/dev ## run lint and types before each commit
 	$(PIP) pre-commit
 	$(BIN)/pre-commit install
 
