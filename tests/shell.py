@@ -1,10 +1,13 @@
 """The command, typed in a process of its own or called here, and what it leaves."""
 
 import os
+import pty
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from mnist_jax import main
 
@@ -34,6 +37,14 @@ def unread(module: str, *args: str | Path) -> tuple[int, str]:
     done = subprocess.run(command, cwd=ROOT, stdout=here, stderr=subprocess.PIPE, text=True)
     os.close(here)
     return done.returncode, done.stderr
+
+
+def terminal() -> tuple[int, int]:
+    """Both ends of a terminal, or the test is skipped."""
+    try:
+        return pty.openpty()
+    except OSError as error:
+        pytest.skip(f"this machine has no pseudo-terminals: {error}")
 
 
 def content(path: Path) -> dict[str, tuple[bytes, int]]:

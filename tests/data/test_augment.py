@@ -284,7 +284,8 @@ def test_draws_of_one_part_do_not_depend_on_the_others():
     power = strength(rotation=30.0)
     alone = jax.jit(augment.make_transform(power, "nearest"))(key, batch, power)
     with_rest = augment_batch(key, batch, power, fill="nearest")
-    np.testing.assert_allclose(alone, with_rest, atol=1e-6)
+    # Fused in another way, a coordinate (below 28) may differ by its last bit or two, of 2e-6 each.
+    np.testing.assert_allclose(alone, with_rest, atol=4e-6)
 
 
 def test_normalize():

@@ -2,14 +2,13 @@
 
 import io
 import os
-import pty
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from shell import DIGITS, ROOT
+from shell import DIGITS, ROOT, terminal
 
 from mnist_jax import main
 from mnist_jax.runtime import exits, output
@@ -63,7 +62,7 @@ def test_training_continues_without_standard_streams(tmp_path):
 
 def test_training_continues_when_its_terminal_is_closed(tmp_path):
     """The terminal that controls the process hangs up after the first epoch."""
-    ours, theirs = pty.openpty()
+    ours, theirs = terminal()
     become = "import fcntl, os, runpy, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
     run = "runpy.run_module('mnist_jax.main', run_name='__main__', alter_sys=True)"
     process = subprocess.Popen(

@@ -3,7 +3,6 @@
 import fcntl
 import io
 import os
-import pty
 import re
 import signal
 import struct
@@ -14,6 +13,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from shell import terminal
 
 from mnist_jax.runtime import progress
 
@@ -109,7 +109,7 @@ ARGV = [
 
 def on_terminal(workdir, **streams):
     """Runs the command with a terminal in the place of its streams; what the terminal got."""
-    ours, theirs = pty.openpty()
+    ours, theirs = terminal()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs, **streams}
     process = subprocess.Popen([*ARGV, f"--workdir={workdir}"], cwd=ROOT, **streams)
