@@ -295,9 +295,11 @@ def svg(figure: Figure, label: str) -> str:
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         for patch in (figure.patch, *(axes.patch for axes in figure.axes)):
             patch.set_visible(False)
+        dpi = figure.dpi
         canvas = FigureCanvasSVG(figure)
         canvas.print_svg(buffer, metadata=undated)  # not savefig, which draws everything twice
         box = figure.get_tightbbox().padded(0.04)  # in inches, from the lower left corner
+        figure.dpi = dpi  # which print_svg has changed
     root = ElementTree.fromstring(buffer.getvalue())
     left, top = box.x0, figure.get_figheight() - box.y1
     edges = [f"{72 * inches:.3f}" for inches in (left, top, box.width, box.height)]
