@@ -249,7 +249,7 @@ def _noisy(selection: Selection, splits: Splits) -> Float32[np.ndarray, "test 28
 
 
 def _write_tensorboard(run: Run, selection: Selection, tested: Evaluated) -> None:
-    """Write the events of every trial into its own directory; a single trial has none.
+    """Write the events of every trial into its own directory; of a single trial, to the top.
 
     Evaluated trials have their test results, worst mistakes and parameters as well.
     """

@@ -44,7 +44,7 @@ def whole_checkpoints(directory):
 def test_a_killed_and_resumed_sweep_has_the_bits_of_an_unbroken_one(folder, monkeypatch):
     """SIGKILL in the middle of epochs, once there are checkpoints."""
     # Long enough for the first checkpoint not to be the last one.
-    argv = [*SMALL, "--config.train.epochs=12", "--config.sweep.seeds=4"]
+    argv = [*SMALL, "--config.train.epochs=24", "--config.sweep.seeds=4"]
     argv += ["--config.train.batch_size=4", "--config.model.dropout=(0.2,)"]
     argv += ["--config.train.augment.erase=0.5", "--config.sweep.width=2"]
     unbroken, workdir = folder / "unbroken", folder / "killed"
