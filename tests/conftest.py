@@ -9,9 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Most of the tests' time went into optimising programs that then ran once: in commands that tests
-# start little is optimised, in the tests' processes next to nothing, but where a test asks for it.
-# `XLA_FLAGS= make pytest` has everything compiled as users' programs are.
+# Most of the tests' time went into optimising programs that then ran once: next to nothing is
+# optimised where a test does not ask for it. `XLA_FLAGS= make pytest` compiles as users do.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=1 --xla_cpu_parallel_codegen_split_count=1"
@@ -26,14 +25,15 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # prepared data: none of the user's
     _data = tempfile.TemporaryDirectory(prefix="mnist_jax-data-")
     os.environ["TFDS_DATA_DIR"] = _data.name
 
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", str(int(bool(os.environ["XLA_FLAGS"]))))
+
 import jax
 import matplotlib as mpl
 import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
-IN_HASTE = bool(os.environ["XLA_FLAGS"])
-jax.config.update("jax_disable_most_optimizations", IN_HASTE)
+IN_HASTE = jax.config.read("jax_disable_most_optimizations")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Accelerators multiply float32 in fewer bits by default; oracles do not.

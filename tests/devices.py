@@ -3,11 +3,10 @@
 import os
 import re
 import socket
-import subprocess
-import sys
 
+import forks
 import pytest
-from tiny_runs import KEEP_ALL, ROOT
+from tiny_runs import KEEP_ALL
 
 CLUSTERS = ("SLURM_", "OMPI_", "KUBERNETES_", "TPU_", "JAX_COORDINATOR", "JAX_LOCAL")
 
@@ -18,7 +17,7 @@ def devices(count):
     flags = f"--xla_force_host_platform_device_count={count} --xla_backend_optimization_level=0"
     flags = f"{os.environ['XLA_FLAGS']} {flags}"
     strict = {"JAX_NUMPY_DTYPE_PROMOTION": "strict", "JAX_NUMPY_RANK_PROMOTION": "raise"}
-    return {**os.environ, **strict, "PYTHONPATH": str(ROOT), "XLA_FLAGS": flags}
+    return {**os.environ, **strict, "XLA_FLAGS": flags}
 
 
 def free_port():
@@ -39,19 +38,13 @@ COMMAND = ("-m", "mnist_jax.main")
 def start(folder, argv, env, program=COMMAND):
     """The command in a process of its own, with two devices and on no cluster."""
     alone = {k: v for k, v in devices(2).items() if not k.startswith(CLUSTERS)}
-    return subprocess.Popen(
-        [sys.executable, *program, *argv],
-        cwd=folder,
-        env={
-            **{name.upper(): str(value) for name, value in KEEP_ALL.items()},
-            "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
-            **alone,
-            **env,
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    env = {
+        **{name.upper(): str(value) for name, value in KEEP_ALL.items()},
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+        **alone,
+        **env,
+    }
+    return forks.Process([*program, *argv], folder, env)
 
 
 def _needs_a_host_name():

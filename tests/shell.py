@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import pytest
 
 from mnist_jax import main
@@ -20,13 +21,7 @@ DIGITS = f"{LINEAR}:digits"
 
 def typed(*args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
     """What `python -m mnist_jax.main` does in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "mnist_jax.main", *args],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
-        capture_output=True,
-        text=True,
-    )
+    return forks.run(["-m", "mnist_jax.main", *args], cwd, {**os.environ, **env})
 
 
 def unread(module: str, *args: str | Path) -> tuple[int, str]:

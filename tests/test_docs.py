@@ -5,10 +5,9 @@ import os
 import re
 import shlex
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import pytest
 from PIL import Image
 
@@ -177,13 +176,7 @@ def test_every_command_runs(tmp_path):
     (tmp_path / "scans").mkdir()
     for name, image in {"three.jpg": images[0], "scans/a.png": images[1]}.items():
         Image.fromarray(image[..., 0]).resize((200, 200)).save(tmp_path / name)
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", RUN, *commands],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
+    done = forks.run(["-W", "error", "-c", RUN, *commands], tmp_path, os.environ)
     assert done.returncode == 0, done.stdout + done.stderr
     for page in ("runs/compare.html", "runs/explore-digits.html", "seen.html"):
         assert (tmp_path / page).exists(), page

@@ -77,6 +77,7 @@ def environment(folder):
         **os.environ,
         **{name.upper(): str(value) for name, value in KEEP_ALL.items()},
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",  # these processes train for long
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
 

@@ -2,11 +2,11 @@
 
 import gzip
 import json
+import os
 import re
 import signal
-import subprocess
-import sys
 
+import forks
 import numpy as np
 import pytest
 from pages import check_self_contained
@@ -51,12 +51,8 @@ def test_quick(tmp_path, capsys):
     """Rows of all kinds, in a process as users have it; the same command finds all of it there."""
     command = ["--quick", "--skip", *ALIKE, "--folder", str(tmp_path)]
     asked = [told for told in rows.ROWS if told.name not in ALIKE]
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "experiments.study", *command],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    argv = ["-W", "error", "-m", "experiments.study", *command]
+    done = forks.run(argv, ROOT, os.environ)
     assert done.returncode == 0, done.stderr
     out = done.stdout
     for name in ("MNIST |", "Fashion-MNIST |", "Kaggle CSV", "theirs", "times faster", "74.53"):

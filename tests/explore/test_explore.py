@@ -2,10 +2,9 @@
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import numpy as np
 import pytest
 from pages import Page, check_self_contained
@@ -131,9 +130,7 @@ def test_text_from_outside_is_escaped():
 
 
 def run(*args, cwd):
-    command = [sys.executable, "-m", "mnist_jax.explore", *args]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
+    return forks.run(["-m", "mnist_jax.explore", *args], cwd, os.environ)
 
 
 def test_the_command_writes_one_page(tmp_path):

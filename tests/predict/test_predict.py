@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import draw_digits
+import forks
 import numpy as np
 import prepared
 import pytest
@@ -306,10 +307,8 @@ def test_names_of_any_bytes(workdir, tmp_path):
         with open(os.path.join(folder, name), "wb") as file:  # noqa: PTH118, PTH123 (bytes)
             file.write((tmp_path / "plain.png").read_bytes() if name[0] == 100 else b"")
     flags = [f"--{kind}={tmp_path}/out.{kind}" for kind in ("json", "csv", "page")]
-    done = subprocess.run(
-        [sys.executable, "-m", "mnist_jax.predict", "--workdir", workdir, tmp_path, *flags],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
+    argv = ["-m", "mnist_jax.predict", "--workdir", workdir, tmp_path, *flags]
+    done = forks.run(argv, ROOT, os.environ)
     assert done.returncode == 1, done.stderr
     assert done.stderr.startswith(f"{tmp_path}/leer-\ufffd.png: is not an image")
     assert done.stderr.count("\n") == 1

@@ -23,7 +23,7 @@ EPOCH = (
 def test_the_output_of_a_run(tmp_path):
     """Without notices and warnings of libraries on standard output or standard error."""
     argv = ["--config=configs/linear.py:digits", "--config.train.epochs=3"]
-    done = subprocess.run(
+    done = subprocess.run(  # a new Python, in which libraries are imported as users see it
         [sys.executable, "-m", "mnist_jax.main", *argv, f"--workdir={tmp_path}/run"],
         cwd=ROOT,
         env={name: value for name, value in os.environ.items() if not name.startswith("JAX_")},

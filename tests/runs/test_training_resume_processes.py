@@ -3,10 +3,9 @@
 import random
 import re
 import signal
-import subprocess
-import sys
 import time
 
+import forks
 import pytest
 from tiny_runs import ROOT, environment, is_whole_and_the_same, restored
 
@@ -34,14 +33,7 @@ EVERYTHING = [
 def start(workdir, epochs):
     """The command, in the background."""
     argv = [*EVERYTHING, f"--config.train.epochs={epochs}", f"--workdir={workdir}"]
-    return subprocess.Popen(
-        [sys.executable, "-m", "mnist_jax.main", *argv],
-        cwd=ROOT,
-        env=environment(workdir.parent),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return forks.Process(["-m", "mnist_jax.main", *argv], ROOT, environment(workdir.parent))
 
 
 def finish(workdir, epochs):

@@ -2,10 +2,9 @@
 
 import json
 import random
-import subprocess
-import sys
 import time
 
+import forks
 import numpy as np
 import pytest
 from devices import devices, outcome, start_two
@@ -26,14 +25,8 @@ sys.exit(main.main(sys.argv[2:]))
 
 
 def start(workdir, *argv):
-    return subprocess.Popen(
-        [sys.executable, "-c", SAVING, "0", *argv, f"--workdir={workdir}"],
-        cwd=ROOT,
-        env=environment(workdir.parent),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    argv = ["-c", SAVING, "0", *argv, f"--workdir={workdir}"]
+    return forks.Process(argv, ROOT, environment(workdir.parent), merge=True)
 
 
 def whole_checkpoints(directory):
@@ -88,12 +81,8 @@ def close(workdir, on_one):
 def test_devices_share_the_trials(folder, on_one, count):
     """The fourth place is padding; of four devices, two share the batches of a part."""
     workdir = folder / f"{count} devices"
-    done = subprocess.run(
-        [sys.executable, "-Werror", "-mmnist_jax.main", *SMALL, *MANY, f"--workdir={workdir}"],
-        env=devices(count),
-        capture_output=True,
-        text=True,
-    )
+    argv = ["-W", "error", "-m", "mnist_jax.main", *SMALL, *MANY, f"--workdir={workdir}"]
+    done = forks.run(argv, ROOT, devices(count))
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     assert "3 trials of 3 epochs, 3 in one program\n" in done.stdout
     close(workdir, on_one)
@@ -115,12 +104,7 @@ def test_the_training_after_the_folds_is_checked_before_them(folder):
     """Five folds fill four devices; the devices cannot share the batches of 50 after them."""
     workdir = folder / "refused"
     folds = ["--config.sweep.folds=5", "--config.train.batch_size=50", f"--workdir={workdir}"]
-    done = subprocess.run(
-        [sys.executable, "-mmnist_jax.main", *SMALL, *folds],
-        env=devices(4),
-        capture_output=True,
-        text=True,
-    )
+    done = forks.run(["-m", "mnist_jax.main", *SMALL, *folds], ROOT, devices(4))
     assert (done.returncode, done.stdout) == (2, "")
     assert "50 is no multiple of the 4 devices that share it" in done.stderr
     assert not workdir.exists()

@@ -5,10 +5,9 @@ The devices are those that XLA makes of a CPU, in processes of their own.
 
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import numpy as np
 import on_devices
 import pytest
@@ -25,14 +24,8 @@ MANY = (2, 4)
 
 def on(count, folder, workdir):
     """Does all of on_devices.py on so many devices, in the background."""
-    script = Path(on_devices.__file__)
-    return subprocess.Popen(
-        [sys.executable, "-W", "error", script, folder, workdir],
-        env=devices(count),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    argv = ["-W", "error", "-m", "on_devices", folder, workdir]
+    return forks.Process(argv, ROOT, devices(count), merge=True)
 
 
 @pytest.fixture(scope="module")
@@ -154,16 +147,8 @@ def test_evaluation_of_a_run(done):
 
 
 def test_a_batch_that_cannot_be_shared(tmp_path):
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "mnist_jax.main", f"--config={ROOT}/configs/linear.py:digits"),
-            "--config.train.batch_size=30",
-        ],
-        cwd=tmp_path,
-        env=devices(4),
-        capture_output=True,
-        text=True,
-    )
+    argv = ["-m", "mnist_jax.main", f"--config={ROOT}/configs/linear.py:digits"]
+    done = forks.run([*argv, "--config.train.batch_size=30"], tmp_path, devices(4))
     assert (done.returncode, done.stdout) == (2, "")
     message = "config.train.batch_size: 30 is no multiple of the 4 devices that share it; take "
     assert done.stderr == f"error: {message}28 or 32\n"

@@ -3,12 +3,11 @@
 import logging
 import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import forks
 import numpy as np
 import pytest
 from checkpoints import LIKE, assert_is_epoch, make_history, make_state, names, save_run
@@ -98,13 +97,8 @@ except UserError as error:
 
 
 def start(directory, trouble=""):
-    return subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", CHILD, str(directory), trouble],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-    )
+    argv = ["-W", "error", "-c", CHILD, directory, trouble]
+    return forks.Process(argv, Path.cwd(), {**os.environ, "JAX_PLATFORMS": "cpu"})
 
 
 def started_in(process):
