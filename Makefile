@@ -13,7 +13,7 @@ FAST := tests/analysis $(wildcard tests/test_*.py) tests/cli/test_flags.py tests
 	tests/report/test_formats.py tests/train/test_optim.py tests/workdir/test_files.py
 SLOW := $(addprefix tests/test_,contributing.py docs.py notebooks.py packaging.py tasks.py)
 
-.PHONY: help train test check format lint types pytest notebooks baselines tables hooks clean
+.PHONY: help train test check format lint types pytest mutants notebooks baselines tables hooks clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,6 +42,9 @@ types: $(VENV)/dev ## mypy
 pytest: $(VENV)/dev ## run the tests only
 	$(BIN)/python -m pytest -n 2 --dist=loadfile
 
+mutants: $(VENV)/dev $(VENV)/mutants ## change 200 places of the code: do its tests notice? (an hour)
+	$(BIN)/python tests/mutants.py
+
 notebooks: $(VENV)/notebooks ## open experiments/notebooks in JupyterLab
 	$(BIN)/jupyter lab experiments/notebooks
 
@@ -68,6 +71,6 @@ $(VENV)/core: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) --editable .
 	@touch $@
 
-$(VENV)/dev $(VENV)/notebooks: $(VENV)/core
+$(VENV)/dev $(VENV)/mutants $(VENV)/notebooks: $(VENV)/core
 	$(PIP) --editable '.[$(@F)]'
 	@touch $@
