@@ -3,6 +3,7 @@
 import os
 import sys
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -104,7 +105,7 @@ def restored(workdir, group="0"):
     parts = space.groups(config, all_trials)
     trials = [all_trials[i] for i in parts[int(group)]]
     plan = groups.make_plan(config, trials, splits.load(config))
-    like = jax.eval_shape(lambda: vmapped.init(plan, groups.stack(config, trials)))
+    like = jax.eval_shape(partial(vmapped.init, plan), groups.stack(config, trials))
     with checkpoint.open_directory(workdir / files.CHECKPOINTS / group) as manager:
         return checkpoint.restore(manager, like)
 
