@@ -65,7 +65,10 @@ def _programs_of_a_test_file_are_freed():
 
 @pytest.fixture(autouse=True, scope="module")
 def _pages_of_runs_are_made_where_tests_read_them(request):
-    """A page takes longer than training a tiny net; commands in their own processes make them."""
+    """A page takes longer than training a tiny net; commands in their own processes make them.
+
+    In a file that has `READS_PAGES` all are made, in others what runs in `tiny_runs.with_pages()`.
+    """
     from mnist_jax.report import run_page  # late: the package's annotations are checked by now
 
     with pytest.MonkeyPatch.context() as patch:
