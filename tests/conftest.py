@@ -21,6 +21,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as `experiments.study` do
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # one for all workers and the commands they run
     _programs = tempfile.TemporaryDirectory(prefix="mnist_jax-programs-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
 if "PYTEST_XDIST_WORKER" not in os.environ:  # prepared data: none of the user's, one for all
     _data = tempfile.TemporaryDirectory(prefix="mnist_jax-data-")
     os.environ["TFDS_DATA_DIR"] = _data.name
@@ -38,6 +39,9 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Accelerators multiply float32 in fewer bits by default; oracles do not.
 jax.config.update("jax_default_matmul_precision", "highest")
+
+# Tests leave little that only the collector frees, and looking for it took a tenth of their time.
+gc.set_threshold(100_000, 20, 20)
 
 settings.register_profile("mnist_jax", deadline=None)  # the machine may be busy
 settings.load_profile("mnist_jax")
@@ -65,7 +69,10 @@ def _programs_of_a_test_file_are_freed():
 
 @pytest.fixture(autouse=True, scope="module")
 def _pages_of_runs_are_made_where_tests_read_them(request):
-    """A page takes longer than training a tiny net; commands in their own processes make them."""
+    """A page takes longer than training a tiny net; commands in their own processes make them.
+
+    In a file that has `READS_PAGES` all are made, in others what runs in `tiny_runs.with_pages()`.
+    """
     from mnist_jax.report import run_page  # late: the package's annotations are checked by now
 
     with pytest.MonkeyPatch.context() as patch:

@@ -3,16 +3,19 @@
 import os
 import sys
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from tensorboard_events import scalars
 
 from mnist_jax import config as configs
 from mnist_jax import train
 from mnist_jax.data import splits
+from mnist_jax.report import run_page
 from mnist_jax.runs import groups, space, training
 from mnist_jax.train import trials as vmapped
 from mnist_jax.workdir import checkpoint, files
@@ -33,6 +36,17 @@ def train_run(config, workdir, **options):
     """Train a run to its end, silently."""
     options = {"log": lambda line: None, **options}
     return training.train_run(config, splits.load(config), workdir, **options)
+
+
+RENDER = run_page.render
+
+
+@contextmanager
+def with_pages():
+    """Runs have their pages, where else tests do without: see conftest."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_page, "render", RENDER)
+        yield
 
 
 def recipe_of(config):
@@ -105,7 +119,7 @@ def restored(workdir, group="0"):
     parts = space.groups(config, all_trials)
     trials = [all_trials[i] for i in parts[int(group)]]
     plan = groups.make_plan(config, trials, splits.load(config))
-    like = jax.eval_shape(lambda: vmapped.init(plan, groups.stack(config, trials)))
+    like = jax.eval_shape(partial(vmapped.init, plan), groups.stack(config, trials))
     with checkpoint.open_directory(workdir / files.CHECKPOINTS / group) as manager:
         return checkpoint.restore(manager, like)
 

@@ -7,7 +7,7 @@ so can be jitted, vmapped over trials and differentiated like any other function
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -255,7 +255,7 @@ def from_module(module: nn.Module, precision: str | None = None) -> Model:
     def init(key: Key) -> PyTree:
         return module.init(key, example, None)
 
-    return Model(init, apply, apply_train, lambda: _layers(module, example), precision)
+    return Model(init, apply, apply_train, cache(lambda: _layers(module, example)), precision)
 
 
 def first_weights(model: Model, variables: PyTree) -> Float32[np.ndarray, "units h w"] | None:

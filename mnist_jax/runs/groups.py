@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -73,12 +72,12 @@ def make(
 def stack(config: ConfigDict, trials: Sequence[Trial]) -> Trials:
     """Return what each trial of a group is trained with."""
     hparams = [train.make_hparams(space.config_of(config, trial)) for trial in trials]
-    seeds = jnp.asarray([trial.seed for trial in trials], jnp.uint32)
+    seeds = np.asarray([trial.seed for trial in trials], np.uint32)
     folds = [trial.fold for trial in trials]
     return Trials(
         root=jax.vmap(jax.random.key)(seeds),
-        hparams=jax.tree.map(lambda *x: jnp.stack(x), *hparams),
-        fold=None if folds[0] is None else jnp.asarray(folds, jnp.int32),
+        hparams=jax.tree.map(lambda *x: jax.device_put(np.stack(x)), *hparams),
+        fold=None if folds[0] is None else jax.device_put(np.asarray(folds, np.int32)),
     )
 
 

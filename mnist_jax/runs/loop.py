@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int
 
 from mnist_jax.report import formats
 from mnist_jax.runs import restore
@@ -207,9 +208,13 @@ def make_chunks(group: Group, states: TrialState, places: Sequence[int]) -> list
         on_device = sharding.put_replicated(
             group.plan.recipe.mesh, jax.tree.map(lambda x, index=index: x[index], states)
         )
-        trials = jax.tree.map(lambda x, index=index: x[index], group.trials)
-        chunks.append(Chunk(own, own, trials, on_device))
+        chunks.append(Chunk(own, own, _take(group.trials, index), on_device))
     return chunks
+
+
+@jax.jit
+def _take(trials: Trials, index: Int[Array, "width"]) -> Trials:
+    return jax.tree.map(lambda x: x[index], trials)
 
 
 def compile_programs(group: Group, chunk: Chunk) -> Programs:

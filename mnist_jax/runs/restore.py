@@ -1,5 +1,6 @@
 """The trained nets of a run, read from its checkpoints; its data is not needed."""
 
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,7 +104,7 @@ def best(
     shape = space.group_config([space.config_of(config, trial) for trial in trials])
     recipe = train.make_recipe(shape, *sizes)
     plan = Plan(recipe, len(trials), 1, 0)
-    like = jax.eval_shape(lambda: vmapped.init(plan, groups.stack(config, trials)))
+    like = jax.eval_shape(partial(vmapped.init, plan), groups.stack(config, trials))
     directory = workdir / files.CHECKPOINTS / name
     if not directory.exists():
         raise UserError(f"{workdir}: has no checkpoint yet")

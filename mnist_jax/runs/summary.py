@@ -177,7 +177,7 @@ def evaluate_ensemble(
 
         scores = ensemble.mean_probabilities(logits)  # logarithms, and so logits as well
         names = [str(label) for label in range(logits.shape[-1])]
-        report = metrics.classification(jnp.asarray(scores), jnp.asarray(labels))
+        report = jax.jit(metrics.classification)(scores, labels)
         evaluated = metrics.to_python(report, names)
         own = -log_softmax(logits, axis=-1)[:, np.arange(len(labels)), labels].mean()
         found |= {key: evaluated[key] for key in ("ece", "reliability")}

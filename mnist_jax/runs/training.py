@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32
 from ml_collections import ConfigDict
@@ -244,8 +243,9 @@ def _noisy(selection: Selection, splits: Splits) -> Float32[np.ndarray, "test 28
     corrupt = selection.final.group.plan.recipe.task.corrupt
     if corrupt is None:
         return None
-    images = jnp.asarray(splits.test.images)
-    return np.asarray(evaluate.inputs(images, jnp.arange(len(images)), corrupt))
+    images = splits.test.images
+    noisy = jax.jit(evaluate.inputs, static_argnums=2)(images, np.arange(len(images)), corrupt)
+    return np.asarray(noisy)
 
 
 def _write_tensorboard(run: Run, selection: Selection, tested: Evaluated) -> None:

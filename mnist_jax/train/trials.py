@@ -116,9 +116,9 @@ def make_folds(held_out: tuple[Int[np.ndarray, " _"], ...], num_examples: int) -
     fewest, most = min(map(len, rest)), max(map(len, held_out))
     padded = [np.pad(x, (0, most - len(x)), constant_values=-1) for x in held_out]
     return Folds(
-        of=jnp.asarray(of),
-        train=jnp.asarray(np.stack([index[:fewest] for index in rest]), jnp.int32),
-        held_out=jnp.asarray(np.stack(padded), jnp.int32),
+        of=jax.device_put(of),
+        train=jax.device_put(np.stack([index[:fewest] for index in rest]).astype(np.int32)),
+        held_out=jax.device_put(np.stack(padded).astype(np.int32)),
     )
 
 

@@ -5,7 +5,7 @@ import signal
 
 import numpy as np
 import pytest
-from tiny_runs import LINEAR, make_config, train_run
+from tiny_runs import LINEAR, make_config, train_run, with_pages
 from tiny_sweeps import parse, rows, run, same_bits, summary
 
 from mnist_jax.analysis import thresholds
@@ -14,8 +14,6 @@ from mnist_jax.report import formats
 from mnist_jax.runs import groups, select, space, training
 from mnist_jax.runtime import progress
 from mnist_jax.workdir import files
-
-READS_PAGES = True
 
 
 def test_cross_validation_is_followed_by_one_training_on_all_examples(folder):
@@ -41,12 +39,14 @@ NESTED += ['--config.sweep.grid={"optim.learning_rate": [1e-6, 0.01]}']
 
 
 @pytest.fixture(scope="module")
+@with_pages()
 def nested(folder):
     config, lines = parse(*NESTED), []
     run(config, folder / "nested", lines.append)
     return config, folder / "nested", lines
 
 
+@with_pages()
 def test_an_outer_fold_evaluates_the_choice_of_a_run_without_it(nested, folder):
     config, workdir, lines = nested
     found = summary(workdir)["nested"]
@@ -112,6 +112,7 @@ def test_nested_cross_validation_resumes_to_the_same_bits(nested, folder):
     same_bits(workdir, unbroken)
 
 
+@with_pages()
 def test_two_classes_have_thresholds_chosen_out_of_fold(folder):
     folds = ["--config.sweep.folds=3", "--config.sweep.seeds=2"]
     run(parse(*folds, "--config.task.name=binary"), folder / "binary")

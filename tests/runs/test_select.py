@@ -7,13 +7,12 @@ import signal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_runs import with_pages
 from tiny_sweeps import parse, rows, run, same_bits, summary
 
 from mnist_jax.analysis import stats
 from mnist_jax.runs import loop, select
 from mnist_jax.runtime import progress
-
-READS_PAGES = True
 
 
 def test_settings_are_compared_with_the_chosen_one_pair_by_pair():
@@ -183,6 +182,7 @@ def test_no_setting_that_stays_is_worse_than_a_dropped_one(values):
     assert max((values[i][0] for i in dropped), default=-math.inf) <= min(staying)
 
 
+@with_pages()
 def test_halving_drops_the_worse_half_of_the_settings(folder):
     grid = '--config.sweep.grid={"optim.learning_rate": [1e-6, 0.003, 1e-5, 0.01]}'
     config = parse(grid, "--config.sweep.seeds=2", "--config.sweep.halving=(1,3)")

@@ -14,6 +14,7 @@ from tiny_runs import (
     restored,
     rows,
     train_run,
+    with_pages,
 )
 
 from mnist_jax import train
@@ -21,8 +22,6 @@ from mnist_jax.data import splits
 from mnist_jax.runs import evaluation, training
 from mnist_jax.train import evaluate
 from mnist_jax.workdir import files
-
-READS_PAGES = True
 
 pytestmark = pytest.mark.usefixtures("folder")
 
@@ -148,6 +147,7 @@ def test_seeds_share_the_split_which_has_a_seed_of_its_own():
 # --- options of the config -----------------------------------------------------------------------
 
 
+@with_pages()
 def test_without_validation(tmp_path):
     config = make_config(LINEAR, data__val_size=0.0)
     lines = []

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 from tensorboard_events import scalars
-from tiny_runs import ROOT, bits, logits_of, restored
+from tiny_runs import ROOT, bits, logits_of, restored, with_pages
 from tiny_sweeps import SMALL, parse, rows, run, same_bits, summary
 
 from mnist_jax import main
@@ -19,12 +19,11 @@ from mnist_jax.types import UserError
 from mnist_jax.workdir import files
 from mnist_jax.workdir.writer import Writer
 
-READS_PAGES = True
-
 GRID = '--config.sweep.grid={"optim.learning_rate": [0.003, 0.01, 1e-6]}'
 
 
 @pytest.fixture(scope="module")
+@with_pages()
 def swept(folder):
     """Three learning rates with three seeds each."""
     config = parse(GRID, "--config.sweep.seeds=3")

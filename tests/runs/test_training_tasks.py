@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from pages import Page, check_self_contained
-from tiny_runs import LINEAR, make_config, train_run
+from tiny_runs import LINEAR, make_config, train_run, with_pages
 
 from mnist_jax import main
 from mnist_jax.cli import commands
@@ -12,9 +12,10 @@ from mnist_jax.report import formats, run_page
 from mnist_jax.runs import evaluation
 from mnist_jax.workdir import files
 
-READS_PAGES = True
+pytestmark = pytest.mark.usefixtures("folder")
 
 
+@with_pages()
 def done(tmp_path, **overrides):
     config = make_config({**LINEAR, "optim.learning_rate": 0.01}, **overrides)
     summary = train_run(config, tmp_path / "run", command="python -m mnist_jax.main")
@@ -73,6 +74,7 @@ def test_denoise_without_noise(tmp_path):
 
 
 @pytest.mark.parametrize("task", ["denoise", "multilabel", "one_vs_one"])
+@with_pages()
 def test_a_convolutional_net_takes_any_task(tmp_path, task):
     net = {"name": "cnn", "channels": (2, 4), "widths": (8,)}
     config = make_config(
@@ -125,6 +127,7 @@ def test_thresholds_of_a_binary_run_are_chosen_on_validation(tmp_path, monkeypat
         ("binary", "accuracy", "accuracy"),
     ],
 )
+@with_pages()
 def test_sweeps_select_by_the_score_of_the_task(tmp_path, task, score, name):
     config = make_config(LINEAR, task__name=task, sweep__seeds=2)
     config.sweep.grid = {"optim.learning_rate": [1e-6, 0.01]}
@@ -166,7 +169,8 @@ def test_cross_validation_of_other_tasks(tmp_path, task):
 
 def test_a_trial_of_another_task_is_the_plain_run(tmp_path):
     config = make_config(LINEAR, task__name="one_vs_one", sweep__seeds=2, sweep__width=1)
-    together = train_run(config, tmp_path / "both")
+    with with_pages():
+        together = train_run(config, tmp_path / "both")
     rows = files.read_rows(tmp_path / "both" / files.TRIALS)
     alone = train_run(make_config(LINEAR, task__name="one_vs_one", seed=1), tmp_path / "one")
     assert rows[1]["test_accuracy"] == alone["test_accuracy"]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from scipy.special import log_softmax
 
 from mnist_jax import config as configs
 from mnist_jax import train
@@ -46,15 +47,27 @@ def make(overrides, **own):
     return config
 
 
+def init(group):
+    """NumPy, as what `train_one_epoch` returns: other arrays would compile its programs again."""
+    return jax.tree.map(np.array, vmapped.init(group.plan, group.trials))
+
+
+@jax.jit
+def take(trials, index):
+    return jax.tree.map(lambda x: x[index], trials)
+
+
 def train_one_epoch(group, states, index, epoch):
     """Train and validate the trials at `index`, and scatter their states into those of all."""
-    state, trials = (jax.tree.map(lambda x: x[index], tree) for tree in (states, group.trials))
+    state, trials = jax.tree.map(lambda x: x[index], states), take(group.trials, index)
     args = trials, np.int32(epoch), group.data
     after, *measured = vmapped.train_epoch(group.plan, state.state, *args)
     after, metrics = vmapped.end_epoch(
         group.plan, state._replace(state=after), trials, tuple(measured), *args[1:]
     )
-    states = jax.tree.map(lambda old, new: old.at[index].set(new), states, after)
+    states = jax.tree.map(np.copy, states)
+    for old, new in zip(*map(jax.tree.leaves, (states, after)), strict=True):
+        old[index] = new
     return states, metrics, measured[0]
 
 
@@ -64,7 +77,7 @@ def together(config, splits):
     assert len(space.groups(config, all_trials)) == 1
     group = groups.make(config, all_trials, splits)
     width = group.plan.width
-    states = vmapped.init(group.plan, group.trials)
+    states = init(group)
     for epoch in range(1, EPOCHS + 1):
         for first in range(0, len(all_trials), width):
             # Programs are padded with copies of the last trial.
@@ -93,7 +106,6 @@ def alone(config, trial, images, labels):
     fixed = {key: value for key, value in fixed.items() if key not in ("seed", "sweep")}
     recipe = recipe_of(json.dumps(fixed), len(labels))
     state = init_state(recipe, hparams, root)
-    images, labels = jnp.asarray(images), jnp.asarray(labels)
     for _ in range(EPOCHS):
         state, sums, _ = train.train_epoch(recipe, state, images, labels, hparams, root)
     return recipe, state, sums
@@ -101,6 +113,12 @@ def alone(config, trial, images, labels):
 
 init_state = jax.jit(train.init_state, static_argnums=0)
 train_batches = jax.jit(train.train_batches, static_argnums=0)
+draw_batches = jax.jit(train.draw_batches, static_argnums=(2, 3))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def predict(model, variables, images):
+    return model.apply(variables, images.astype(jnp.float32) / 255)
 
 
 def same(states, i, state):
@@ -155,7 +173,7 @@ def test_one_after_the_other_gives_the_bits_of_trials_alone(examples, overrides)
     assert group.plan.width == 1
     for i, trial in enumerate(all_trials):
         state = alone(config, trial, *examples.train)[1]
-        equal = jax.tree.map(lambda a, b: bool((a[i] == b).all()), states.state, state)  # noqa: B023
+        equal = jax.tree.map(lambda a, b: np.array_equal(a[i], b), states.state, state)  # noqa: B023
         assert all(jax.tree.leaves(equal)), equal
 
 
@@ -178,28 +196,29 @@ def test_a_trial_of_a_fold_trains_on_the_others_and_validates_on_it(examples, wi
         same(states, i, state)
         first = (len(all_trials) - 1) // width * width
         if i >= first:  # trials of the last program
-            logits = recipe.model.apply(train.variables(state), jnp.asarray(images[held_out]) / 255)
-            correct = int((logits.argmax(-1) == labels[held_out]).sum())
+            logits = predict(recipe.model, train.variables(state), images[held_out])
+            correct = int((np.asarray(logits).argmax(-1) == labels[held_out]).sum())
             counted = float(measured.val_accuracy[i - first]) * len(held_out)
             assert counted == pytest.approx(round(counted), abs=1e-4)  # of all that are held out
             assert abs(round(counted) - correct) <= 1
-            assert measured.val_score[i - first] == measured.val_accuracy[i - first]
+            assert float(measured.val_score[i - first]) == float(measured.val_accuracy[i - first])
 
 
 def test_shared_batches_leave_held_out_examples_without_weight(examples):
     config = make({}, folds=3, share_batches=True, width=3)
     all_trials, _, states, (sums, measured) = together(config, examples)
-    images, labels = map(jnp.asarray, examples.train)
-    held_out = datasets.folds(np.asarray(labels), 3, config.data.split_seed)
+    images, labels = examples.train
+    held_out = datasets.folds(labels, 3, config.data.split_seed)
     counted = np.asarray(measured.val_accuracy) * [len(index) for index in held_out]
     np.testing.assert_allclose(counted, counted.round(), atol=1e-4)
     recipe, hparams = train.make_recipe(config, 10, len(labels)), train.make_hparams(config)
     for i, trial in enumerate(all_trials):
         root = jax.random.key(trial.seed)
-        weights = jnp.ones(len(labels)).at[held_out[i]].set(0)
+        weights = np.ones(len(labels), np.float32)
+        weights[held_out[i]] = 0
         state = init_state(recipe, hparams, root)
         for epoch in range(EPOCHS):
-            batches = train.draw_batches(root, jnp.int32(epoch), len(labels), recipe.batch_size)
+            batches = draw_batches(root, jnp.int32(epoch), len(labels), recipe.batch_size)
             weighted = train.Examples(images, labels, weights)
             state, *_ = train_batches(recipe, state, weighted, batches, hparams, root)
         same(states, i, state)
@@ -212,13 +231,13 @@ def test_seeds_that_share_batches_see_one_order(examples):
     config = make({}, seeds=3, share_batches=True, width=3)
     all_trials, group, states, _ = together(config, examples)
     order = jax.random.key(config.seed)
-    images, labels = map(jnp.asarray, examples.train)
+    images, labels = examples.train
     for i, trial in enumerate(all_trials):
         recipe, hparams = group.plan.recipe, train.make_hparams(config)
         root = jax.random.key(trial.seed)
         state = init_state(recipe, hparams, root)
         for epoch in range(EPOCHS):
-            batches = train.draw_batches(order, jnp.int32(epoch), len(labels), recipe.batch_size)
+            batches = draw_batches(order, jnp.int32(epoch), len(labels), recipe.batch_size)
             shared = train.Examples(images, labels)
             state, *_ = train_batches(recipe, state, shared, batches, hparams, root)
         same(states, i, state)
@@ -241,8 +260,8 @@ def test_trials_learn_soft_labels_as_one_alone_does(examples):
         recipe, state, expected = alone(config, trial, *taught.train)
         same(states, i, state)
         np.testing.assert_allclose(sums.loss[i], expected.loss, rtol=1e-3)
-        outputs = recipe.model.apply(train.variables(state), jnp.asarray(taught.val.images) / 255)
-        losses = -(taught.val.labels * jax.nn.log_softmax(outputs)).sum(axis=-1)
+        outputs = predict(recipe.model, train.variables(state), taught.val.images)
+        losses = -(taught.val.labels * log_softmax(outputs, axis=-1)).sum(axis=-1)
         np.testing.assert_allclose(measured.val_loss[i], losses.mean(), rtol=1e-3)
     kernels = [jax.tree.leaves(x.state.params)[-1] for x in (states, hard)]
     assert not np.allclose(*kernels, atol=1e-4)
@@ -305,11 +324,11 @@ def test_the_best_epoch_is_kept_and_patience_stops_trials(examples):
     """The learning rate is so high that the first epoch stays the best."""
     config = make({"optim.learning_rate": 3.0, "train.patience": 1}, seeds=2, width=2)
     group = groups.make(config, space.expand(config), examples)
-    states = vmapped.init(group.plan, group.trials)
+    states = init(group)
     index = np.arange(2)
     for epoch in range(1, 7):
-        before = jax.tree.map(np.array, states)
-        states, measured, _ = train_one_epoch(group, states, index, epoch)
+        before = states
+        states, measured, _ = train_one_epoch(group, before, index, epoch)
         errors = 1 - np.asarray(measured.val_accuracy)
         loss = np.asarray(measured.val_loss)
         for i in range(2):
@@ -326,6 +345,7 @@ def test_the_best_epoch_is_kept_and_patience_stops_trials(examples):
 def test_folds_hold_every_example_out_once():
     labels = np.arange(103) % 4
     folds = vmapped.make_folds(datasets.folds(labels, 5, seed=0), len(labels))
+    folds = jax.tree.map(np.asarray, folds)
     out = folds.held_out[folds.held_out >= 0]
     assert sorted(out.tolist()) == list(range(103))
     for fold in range(5):
