@@ -114,12 +114,9 @@ def slice_bars(groups: Mapping[str, Sequence[Slice]]) -> Figure:
     Args:
         groups: slices by the name of the property, as from `slices.by_shape`.
     """
-    heights = [len(group) for group in groups.values()]
-    size = 4.5, 0.4 + sum(0.24 * n + 0.45 for n in heights)
-    figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(len(groups), 1, sharex=True, height_ratios=heights, squeeze=False)
-    for axes, (title, group) in zip(panels[:, 0], groups.items(), strict=True):
-        axes.set_title(title.capitalize(), **TITLE)
+    heights = {title.capitalize(): 0.28 * len(group) for title, group in groups.items()}
+    figure, panels = plots.stack(3.15, heights)
+    for axes, group in zip(panels, groups.values(), strict=True):
         for place, part in enumerate(group):
             error, wrong = 1 - part.accuracy, part.total - part.correct
             (bar,) = axes.barh(place, error, height=0.7, color=PALETTE["error"], alpha=0.45)
