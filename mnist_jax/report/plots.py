@@ -225,6 +225,7 @@ def confusion(matrix: Int[np.ndarray, "K K"], class_names: Sequence[str]) -> Fig
         axes.text(
             predicted, true, str(count), fontsize=9 if few else 6.5, ha="center",
             va="center_baseline", fontweight="bold" if hit and few else "normal",
+            in_layout=predicted == len(names) - 1,  # no other could stick out
         )  # fmt: skip
     return figure
 
