@@ -32,6 +32,9 @@ import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
+# To look for garbage among all that JAX imports, so often, took a tenth of the tests' time.
+gc.set_threshold(20_000)
+
 IN_HASTE = bool(os.environ["XLA_FLAGS"])
 jax.config.update("jax_disable_most_optimizations", IN_HASTE)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
