@@ -34,6 +34,9 @@ import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
+# To look for garbage among all that JAX imports, so often, took a tenth of the tests' time.
+gc.set_threshold(20_000)
+
 IN_HASTE = jax.config.read("jax_disable_most_optimizations")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -81,12 +84,15 @@ def _pages_of_runs_are_made_where_tests_read_them(request):
         yield
 
 
-@pytest.fixture
-def optimised() -> Iterator[None]:
+def _optimised() -> Iterator[None]:
     """XLA optimises more: for a test whose programs run for longer than that takes."""
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", IN_HASTE)
+
+
+optimised = pytest.fixture(_optimised)
+all_optimised = pytest.fixture(_optimised, scope="module")  # also in the tests that follow
 
 
 # Downloads go to a proxy that is not there: no network, on whatever machine.

@@ -239,7 +239,7 @@ def save(folder: Path, style: str) -> list[Path]:
     end = "jpg" if style == "photo" else "png"
     paths = [folder / f"{style}-{digit}.{end}" for digit in range(10)]
     for digit, path in enumerate(paths):
-        draw(style, digit).save(path)
+        draw(style, digit).save(path, compress_level=1)  # of PNG: as exact, and sooner done
     return paths
 
 

@@ -1,13 +1,16 @@
 """Finished runs for tests of the report page."""
 
 import itertools
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import pytest
 
 from mnist_jax.analysis import stats
 from mnist_jax.models.registry import Layer
-from mnist_jax.report import run_page
+from mnist_jax.report import plots, run_page
 
 FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"]
 FASHION += ["Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
@@ -67,6 +70,15 @@ def make_run(names=FASHION, examples=400, epochs=4, seed=0, logits=None, val=Tru
         "held_out": (logits[None], labels) if val and classes == 2 else None,
         "command": "python -m mnist_jax.main --config=configs/cnn.py --workdir=runs/a",
     }  # fmt: skip
+
+
+@contextmanager
+def drawing(labels: Collection[str]) -> Iterator[None]:
+    """Only the figures with these labels are drawn: drawing takes most of a page's time."""
+    svg = plots.svg
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "svg", lambda figure, of: svg(figure, of) if of in labels else "")
+        yield
 
 
 def render(run: dict, **summary: Any) -> str:

@@ -62,12 +62,11 @@ def log_odds(logits: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
 
     They have the order of p, but still differ where p rounds to 0 or 1.
     """
-    from scipy.special import logsumexp
-
-    x = logits.astype(np.float64)
+    x = np.pad(logits.astype(np.float64), ((0, 0), (1, 1)), constant_values=-np.inf)
     with np.errstate(invalid="ignore"):  # of a diverged run: inf - inf is NaN
-        others = [logsumexp(np.delete(x, k, axis=1), axis=1) for k in range(x.shape[1])]
-        return x - np.stack(others, axis=1)
+        before = np.logaddexp.accumulate(x[:, :-2], axis=1)  # of the classes before each
+        after = np.logaddexp.accumulate(x[:, :1:-1], axis=1)[:, ::-1]
+        return x[:, 1:-1] - np.logaddexp(before, after)
 
 
 def probability(odds: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:

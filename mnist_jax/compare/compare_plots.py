@@ -72,7 +72,7 @@ def learning(runs: Sequence[Run]) -> Figure | None:
     ]
     if not any(histories):
         return None
-    figure, panels = plots.epoch_panels({"Validation loss": 3.5, "Validation error": 3.5})
+    figure, panels = plots.epoch_panels({"Validation loss": 1.95, "Validation error": 1.95})
     for axes, column in zip(panels, ("val_loss", "val_error"), strict=True):
         for place, rows in enumerate(histories):
             plots.curve(axes, rows, column, PALETTE[colour(place)])

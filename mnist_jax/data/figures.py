@@ -9,11 +9,12 @@ _GAP = 0.03  # of the height of all ink: pieces closer than that are one
 _BROKEN = 0.2  # of the lower one's height: a gap between pieces of a figure, one over the other
 
 
-def split(ink: Float[np.ndarray, "h w"]) -> list[Float[np.ndarray, "h w"]]:
-    """Return the ink of each figure, row by row from left to right."""
-    (everything,) = ndimage.find_objects((ink > 0).astype(int))
-    height = everything[0].stop - everything[0].start
-    thick = ndimage.maximum_filter(ink > 0, 1 + 2 * round(_GAP * height / 2))
+def split(ink: Float[np.ndarray, "h w"]) -> list[Float[np.ndarray, "h2 w2"]]:
+    """Return the ink of each figure, row by row from left to right, without the blank border."""
+    (everything,) = ndimage.find_objects((ink > 0).astype(np.int8))
+    reach = round(_GAP * _length(everything[0]) / 2)
+    ink = ink[tuple(slice(max(0, x.start - reach), x.stop + reach) for x in everything)]
+    thick = ndimage.maximum_filter(ink > 0, 1 + 2 * reach)
     pieces, _ = ndimage.label(thick, np.ones((3, 3)))
     boxes = ndimage.find_objects(pieces)
     tallest = max(_length(y) for y, _ in boxes)

@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from mnist_jax.data import rulings
 
+Detail = Float[np.ndarray, "h w"]
 _COARSE = 64  # pixels of a side on which light and shade are separated from ink
 _WINDOWS = (0.1, 0.2, 0.4)  # of the longest side: what is as wide is no stroke
 _NARROW = 6  # pixels: smaller windows do not tell strokes from shades
@@ -30,16 +31,17 @@ def separate(colours: Float[np.ndarray, "h w c"]) -> tuple[Float[np.ndarray, "h 
     lighter in one, darker in another.
     """
     parts = []
-    for channel in np.moveaxis(colours, -1, 0):
+    for channel in np.ascontiguousarray(np.moveaxis(colours, -1, 0)):
         large = Image.fromarray(channel.astype(np.float32))
         coarse = np.asarray(large.reduce(math.ceil(max(large.size) / _COARSE)), np.float64)
         plane = _plane(coarse)
-        fine = channel - _enlarged(plane, large.size)
-        parts.append((channel, coarse, plane, fine, _skewness(coarse - plane, fine)))
+        detail = coarse - plane
+        skewness = _skewness(detail - ndimage.gaussian_filter(detail, max(detail.shape) / 4))
+        parts.append((channel, coarse, plane, skewness or _skewness(_detail(channel, plane))))
     amounts = []
     # The channels that show which is ink, if there are any.
-    for channel, coarse, plane, fine, skewness in [p for p in parts if p[-1]] or parts:
-        light = (skewness or fine.mean() - np.median(border(fine))) > 0
+    for channel, coarse, plane, skewness in [p for p in parts if p[-1]] or parts:
+        light = (skewness or _middle(_detail(channel, plane))) > 0
         sign = 1 if light else -1
         shade = plane + sign * _shade(sign * (coarse - plane))
         paper = _enlarged(shade, channel.shape[::-1])
@@ -53,12 +55,13 @@ def separate(colours: Float[np.ndarray, "h w c"]) -> tuple[Float[np.ndarray, "h 
 def _plane(grey: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
     """Fit the plane through most of the pixels: least absolute deviations, by reweighting."""
     y, x = np.indices(grey.shape)
-    terms = np.stack([np.ones(grey.size), x.ravel(), y.ravel()], axis=1)
+    terms = np.stack([np.ones(grey.size), x.ravel(), y.ravel()])
     plane = np.full(grey.size, np.median(grey))
     for _ in range(20):
-        weight = np.maximum(np.abs(grey.ravel() - plane), 1e-3)[:, None] ** -0.5
-        fit = np.linalg.lstsq(weight * terms, weight[:, 0] * grey.ravel(), rcond=None)[0]
-        plane = terms @ fit
+        weighted = terms / np.maximum(np.abs(grey.ravel() - plane), 1e-3)
+        # Three normal equations; of a picture as wide as a pixel one of them says nothing.
+        fit = np.linalg.lstsq(weighted @ terms.T, weighted @ grey.ravel(), rcond=None)[0]
+        plane = fit @ terms
     return plane.reshape(grey.shape)
 
 
@@ -82,17 +85,24 @@ def _enlarged(coarse: Float[np.ndarray, "h w"], size: tuple[int, int]) -> Float[
     return np.asarray(smooth, np.float64)
 
 
-def _skewness(coarse: Float[np.ndarray, "h w"], fine: Float[np.ndarray, "_ _"]) -> float:
+def _detail(channel: Float[np.ndarray, "h w"], plane: Float[np.ndarray, "_ _"]) -> Detail:
+    return channel - _enlarged(plane, channel.shape[::-1])
+
+
+def _skewness(detail: Detail) -> float:
     """Return the skewness of detail: above 0 where ink is light, below where it is dark.
 
     There is little ink, and it differs much from paper. In a picture cut close to its figure there
     is too much ink for that: then 0.
     """
-    for detail in (coarse - ndimage.gaussian_filter(coarse, max(coarse.shape) / 4), fine):
-        skewness = (detail**3).mean() / max((detail**2).mean(), 1e-12) ** 1.5
-        if abs(skewness) > _SKEWED:
-            return float(skewness)
-    return 0.0
+    squares = detail**2
+    skewness = (squares * detail).mean() / max(squares.mean(), 1e-12) ** 1.5
+    return float(skewness) if abs(skewness) > _SKEWED else 0.0
+
+
+def _middle(detail: Detail) -> float:
+    """Return by how much the picture is lighter than its border."""
+    return float(detail.mean() - np.median(border(detail)))
 
 
 def border(grey: Shaped[np.ndarray, "h w"]) -> Shaped[np.ndarray, " n"]:
@@ -107,12 +117,15 @@ def clean(ink: Float[np.ndarray, "h w"], noise: float) -> Float[np.ndarray, "h w
     """
     blank = np.zeros_like(ink)
     threshold = max(_otsu(ink), 6 * noise, CONTRAST)
-    if not (ink > threshold).any():
+    above = ink[ink > threshold]
+    if not above.size:
         return blank
     # Ruled lines are fainter than what is written on them.
-    strong = ink > max(threshold, 0.4 * np.percentile(ink[ink > threshold], 90))
-    written = strong & ~ndimage.binary_dilation(rulings.find(strong))
-    strong = written if written.any() else strong
+    strong = ink > max(threshold, 0.4 * np.percentile(above, 90))
+    lines = rulings.find(strong)
+    if lines.any():
+        written = strong & ~ndimage.binary_dilation(lines)
+        strong = written if written.any() else strong
     pieces, count = ndimage.label(strong, np.ones((3, 3)))
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)
     sizes[0] = 0
@@ -125,7 +138,7 @@ def clean(ink: Float[np.ndarray, "h w"], noise: float) -> Float[np.ndarray, "h w
         return blank
     kept = (sizes > _SPECK * sizes.max())[pieces]
     full = np.percentile(ink[kept], 75)
-    edges = ndimage.binary_dilation(kept, np.ones((3, 3)))  # grey, from antialiasing
+    edges = ndimage.maximum_filter(kept, 3)  # grey, from antialiasing
     return np.where(edges, np.clip(ink / full, 0, 1), 0)
 
 

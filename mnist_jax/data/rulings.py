@@ -13,24 +13,29 @@ _THICK = 2.5  # times a line's thickness: strokes that cross it are left
 
 def find(ink: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     """Return where lines are, horizontal or vertical within 7 degrees, except under strokes."""
-    return _horizontal(ink) | _horizontal(ink.T).T
+    pieces, _ = ndimage.label(ink, np.ones((3, 3)))
+    boxes = ndimage.find_objects(pieces)
+    found = np.zeros_like(ink)
+    for axis, lines in ((1, found), (0, found.T)):
+        side = ink.shape[axis]
+        if any(box[axis].stop - box[axis].start > _ACROSS * side for box in boxes):
+            lines |= _horizontal(ink if axis else np.ascontiguousarray(ink.T))
+    return found
 
 
 def _horizontal(ink: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     height, width = ink.shape
-    pieces, _ = ndimage.label(ink, np.ones((3, 3)))
-    longest = max((x.stop - x.start for _, x in ndimage.find_objects(pieces)), default=0)
-    if longest <= _ACROSS * width:
-        return np.zeros_like(ink)
     columns, length = np.arange(width), max(3, round(_RUN * width))
+    rows = width * np.arange(height)[:, None]  # places of the first pixels
     runs = np.zeros_like(ink)
     for slope in _SLOPES:
-        shift = np.rint(slope * (columns - width / 2)).astype(int)
-        rows = (np.arange(height)[:, None] + shift) % height
-        eroded = ndimage.minimum_filter1d(ink[rows, columns], length, axis=1)
+        shift = width * np.rint(slope * (columns - width / 2)).astype(int)
+        sheared = ink.take(rows + (columns + shift), mode="wrap")
+        eroded = ndimage.minimum_filter1d(sheared, length, axis=1)
         # An even filter's middle is off by one: mirror it.
         origin = -1 if length % 2 == 0 else 0
-        runs[rows, columns] |= ndimage.maximum_filter1d(eroded, length, axis=1, origin=origin)
+        opened = ndimage.maximum_filter1d(eroded, length, axis=1, origin=origin)
+        runs |= opened.take(rows + (columns - shift), mode="wrap")
     pieces, _ = ndimage.label(runs, np.ones((3, 3)))
     boxes = enumerate(ndimage.find_objects(pieces), 1)
     lines = np.isin(pieces, [i for i, (_, x) in boxes if x.stop - x.start > _ACROSS * width])

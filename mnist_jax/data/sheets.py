@@ -6,6 +6,7 @@ from PIL import Image
 from scipy import ndimage, spatial
 
 _COARSE = 128  # pixels of a side on which a sheet is sought
+_ROUND = ndimage.iterate_structure(ndimage.generate_binary_structure(2, 1), 2)  # 5 pixels wide
 _SMALLEST = 0.08  # of the picture's area
 _FILLED = 0.7  # of a sheet's area is bright; the rest is ink
 _STRAIGHT = 0.88  # of a sheet's convex hull: a quadrilateral fills it, and so does the sheet
@@ -22,8 +23,10 @@ def find(colours: Float[np.ndarray, "h w c"]) -> Float[np.ndarray, "_ _ c"] | No
     factor = -(-max(grey.shape) // _COARSE)
     coarse = np.asarray(Image.fromarray(grey.astype(np.float32)).reduce(factor), np.float64)
     found, largest = None, 0
+    # Without what is narrow and bright: the same as to open the area above each threshold.
+    opened = ndimage.grey_opening(coarse, footprint=_ROUND, mode="constant", cval=-np.inf)
     for threshold in np.quantile(coarse, np.linspace(0.05, 0.95, 13)):
-        pieces, _ = ndimage.label(ndimage.binary_opening(coarse > threshold, iterations=2))
+        pieces, _ = ndimage.label(opened > threshold)
         sizes = np.bincount(pieces.ravel())
         for piece in 1 + np.flatnonzero(sizes[1:] > _SMALLEST * coarse.size):
             area = ndimage.binary_fill_holes(pieces == piece)
@@ -44,12 +47,14 @@ def _corners(area: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "4 2"] | None:
     """
     outline = np.argwhere(area & ~ndimage.binary_erosion(area))[:, None, ::-1]
     hull = spatial.ConvexHull((outline + np.array([(0, 0), (0, 1), (1, 0), (1, 1)])).reshape(-1, 2))
+    if area.sum() < _STRAIGHT * hull.volume:
+        return None
     points = hull.points[hull.vertices]
     x, y = np.moveaxis(points[None] - points[:, None], -1, 0)
     twice = x[:, :, None] * y[:, None] - y[:, :, None] * x[:, None]  # of triangle i, j, k
     sizes = (twice.max(axis=2) - twice.min(axis=2)) / 2
     i, j = np.unravel_index(sizes.argmax(), sizes.shape)
-    if min(sizes[i, j], area.sum()) < _STRAIGHT * hull.volume:
+    if sizes[i, j] < _STRAIGHT * hull.volume:
         return None
     corners = points[[i, twice[i, j].argmin(), j, twice[i, j].argmax()]]
     return np.roll(corners, -corners.sum(axis=1).argmin(), axis=0)

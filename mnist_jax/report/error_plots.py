@@ -35,7 +35,7 @@ def confusion_shares(shares: Float[np.ndarray, "K K"], class_names: Sequence[str
         square.set_gid(f"{TOOLTIP}{share:.2%} of {names[true]} taken for {names[predicted]}")
         axes.text(
             predicted, true, f"{100 * share:.1f}" if share >= 0.0005 else "<0.1", ha="center",
-            va="center_baseline", fontsize=8 if len(names) <= 15 else 5.5,
+            va="center_baseline", fontsize=8 if len(names) <= 15 else 5.5, in_layout=False,
         )  # fmt: skip
     return figure
 
@@ -52,9 +52,9 @@ def galleries(
 
     In each panel the most confident predictions come first.
     """
-    figure = Figure(figsize=(5.0, 5.5))
-    figure.set_layout_engine("constrained", h_pad=0.1)
-    for (row, column), axes in np.ndenumerate(figure.subplots(2, 2)):
+    figure = Figure(figsize=(4.9, 5.4))
+    places = {"left": 0, "right": 1, "bottom": 0, "top": 0.95, "wspace": 0.05, "hspace": 0.15}
+    for (row, column), axes in np.ndenumerate(figure.subplots(2, 2, gridspec_kw=places)):
         actual, predicted = pair[row], pair[column]
         chosen = error_analysis.gallery(decisions, labels, actual, predicted)
         title = f"{short(class_names[actual])} as {short(class_names[predicted])}: {len(chosen):,}"
@@ -114,12 +114,9 @@ def slice_bars(groups: Mapping[str, Sequence[Slice]]) -> Figure:
     Args:
         groups: slices by the name of the property, as from `slices.by_shape`.
     """
-    heights = [len(group) for group in groups.values()]
-    size = 4.5, 0.4 + sum(0.24 * n + 0.45 for n in heights)
-    figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(len(groups), 1, sharex=True, height_ratios=heights, squeeze=False)
-    for axes, (title, group) in zip(panels[:, 0], groups.items(), strict=True):
-        axes.set_title(title.capitalize(), **TITLE)
+    heights = {title.capitalize(): 0.28 * len(group) for title, group in groups.items()}
+    figure, panels = plots.stack(3.15, heights)
+    for axes, group in zip(panels, groups.values(), strict=True):
         for place, part in enumerate(group):
             error, wrong = 1 - part.accuracy, part.total - part.correct
             (bar,) = axes.barh(place, error, height=0.7, color=PALETTE["error"], alpha=0.45)

@@ -51,6 +51,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.grid": True,
+    "axes.titley": 1.0,
     "axes.axisbelow": True,
     "grid.color": PALETTE["line"],
     "grid.linewidth": 0.8,
@@ -78,14 +79,31 @@ def panel(width: float, height: float, **settings: Any) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def epoch_panels(heights: Mapping[str, float]) -> tuple[Figure, list[Axes]]:
-    """Make panels above each other that share an axis of epochs, from titles and heights."""
-    ratios = [*heights.values()]
-    figure = Figure(figsize=(4.5, 0.7 * sum(ratios) + 0.1), layout="constrained")
-    grid = figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios, squeeze=False)
-    panels = grid[:, 0].tolist()
+def stack(width: float, heights: Mapping[str, float]) -> tuple[Figure, list[Axes]]:
+    """Make panels of one width below each other that share their x axis.
+
+    Args:
+        width: of every panel, in inches.
+        heights: of the panels, in inches, by their titles.
+    """
+    room = 0.27  # for a title, above each panel; matplotlib drops lines outside of the figure
+    total, count = sum(heights.values()), len(heights)
+    figure = Figure(figsize=(width, total + room * count))
+    places = {"left": 0, "right": 1, "bottom": 0, "top": 1 - room / figure.get_figheight()}
+    grid = figure.subplots(
+        count, 1, sharex=True, height_ratios=[*heights.values()], squeeze=False,
+        gridspec_kw={**places, "hspace": room * count / total},
+    )  # fmt: skip
+    panels: list[Axes] = grid[:, 0].tolist()
     for axes, title in zip(panels, heights, strict=True):
         axes.set_title(title, **TITLE)
+    return figure, panels
+
+
+def epoch_panels(heights: Mapping[str, float]) -> tuple[Figure, list[Axes]]:
+    """Make panels above each other that share an axis of epochs, from titles and heights."""
+    figure, panels = stack(3.95, heights)
+    for axes in panels:
         axes.grid(visible=False, axis="x")
     panels[-1].xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
     panels[-1].set_xlabel("epoch")
@@ -107,9 +125,9 @@ def learning_curves(history: Sequence[Row], best_epoch: int | None = None) -> Fi
     scores = sorted(key.removeprefix("val_") for key in columns if key.startswith("val_"))
     scores = [score for score in scores if _values(history, f"train_{score}", f"val_{score}")]
     names = [formats.score_name(column) for column in ("loss", *scores)]
-    heights = {name[0].upper() + name[1:]: 3.0 for name in names}
+    heights = {name[0].upper() + name[1:]: 1.64 for name in names}
     has_rate = bool(_values(history, "learning_rate"))
-    figure, panels = epoch_panels(heights | ({"Learning rate": 1.0} if has_rate else {}))
+    figure, panels = epoch_panels(heights | ({"Learning rate": 0.55} if has_rate else {}))
     for axes, column in zip(panels, ("loss", *scores), strict=False):
         curve(axes, history, f"train_{column}", PALETTE["train"], "train")
         curve(axes, history, f"val_{column}", PALETTE["accent"], "validation")
@@ -207,6 +225,7 @@ def confusion(matrix: Int[np.ndarray, "K K"], class_names: Sequence[str]) -> Fig
         axes.text(
             predicted, true, str(count), fontsize=9 if few else 6.5, ha="center",
             va="center_baseline", fontweight="bold" if hit and few else "normal",
+            in_layout=predicted == len(names) - 1,  # no other could stick out
         )  # fmt: skip
     return figure
 
@@ -215,7 +234,8 @@ def heat_square(axes: Axes, row: int, column: int, colour: str) -> Rectangle:
     """Draw the square of a heat map's cell in a colour of the palette."""
     square = Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, color=PALETTE[colour], linewidth=0)
     square.set_clip_on(False)  # thousands of clip paths would only enlarge the page
-    axes.add_patch(square)
+    square.set_in_layout(False)  # it lies within the axes
+    axes.add_artist(square)  # not add_patch, which measures it for limits that are set anyway
     return square
 
 
@@ -227,11 +247,11 @@ def class_grid(class_names: Sequence[str]) -> tuple[Figure, Axes]:
     figure, axes = panel(side, side, xlabel="predicted", ylabel="true", aspect="equal")
     axes.set(xlim=(-0.5, classes - 0.5), ylim=(classes - 0.5, -0.5))
     axes.spines[:].set_visible(False)
-    axes.set_xticks(np.arange(-0.5, classes), minor=True)
-    axes.set_yticks(np.arange(-0.5, classes), minor=True)
-    axes.tick_params(which="minor", length=0)
-    axes.grid(visible=False, which="major")
-    axes.grid(visible=True, which="minor")
+    axes.grid(visible=False)
+    lines: dict[str, Any] = {"color": PALETTE["line"], "linewidth": 0.8, "zorder": 0.5}
+    edges, ends = np.arange(-0.5, classes), (-0.5, classes - 0.5)
+    axes.vlines(edges, *ends, **lines)  # minor ticks would take longer to draw than all else
+    axes.hlines(edges, *ends, **lines)
     # Without parse_math=False a class called "$" would be typeset as a formula.
     axes.set_xticks(range(classes), labels, parse_math=False)
     axes.set_yticks(range(classes), labels, parse_math=False)

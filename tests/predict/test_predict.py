@@ -30,7 +30,7 @@ FAST = f"--config={ROOT}/configs/fast.py"
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
+def workdir(tmp_path_factory, all_optimised):
     """An epoch on a part of MNIST; on digits where there is none."""
     folder = tmp_path_factory.mktemp("run")
     if "MNIST_JAX_ARCHIVES" in os.environ:
@@ -94,8 +94,8 @@ def test_nine_of_ten_are_seen_right_in_hard_photographs(workdir, tmp_path, style
     digits = [(digit, variant) for variant in (6, 7, 8) for digit in range(10)]
     images, expected = [], []
     for digit, variant in digits:
-        draw_digits.draw(style, digit, variant).save(tmp_path / "x.png")
-        (picture,) = image_files.read(tmp_path / "x.png")
+        draw_digits.draw(style, digit, variant).save(tmp_path / "x.bmp")
+        (picture,) = image_files.read(tmp_path / "x.bmp")
         with contextlib.suppress(ValueError):  # blank: a wrong answer
             (image,) = photos.as_mnist(picture.pixels)  # so are several figures
             images.append(image)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pages import Page, check_self_contained
 from PIL import Image
-from reports import FASHION, make_run, render
+from reports import FASHION, drawing, make_run, render
 from scipy.special import softmax
 from sklearn.metrics import (
     average_precision_score,
@@ -22,8 +22,19 @@ from mnist_jax.analysis import error_analysis, slices, thresholds
 from mnist_jax.report import formats, pictures, plots, run_page, templates
 
 
-def test_page_is_sound_and_accessible():
-    text = render(make_run())
+@pytest.fixture(scope="module")
+def usual():
+    """A run for all tests that do not change it."""
+    return make_run()
+
+
+@pytest.fixture(scope="module")
+def text(usual):
+    """Its page."""
+    return render(usual)
+
+
+def test_page_is_sound_and_accessible(text):
     check_self_contained(text)
     page = Page(text)
     assert text.startswith("<!doctype html>")
@@ -46,8 +57,8 @@ def test_largest_case_stays_below_three_megabytes():
     assert len(text.encode()) < 3e6
 
 
-def test_same_input_same_bytes():
-    assert render(make_run()) == render(make_run())
+def test_same_input_same_bytes(text):
+    assert render(make_run()) == text
 
 
 def test_text_from_outside_is_escaped():
@@ -71,22 +82,22 @@ def test_text_from_outside_is_escaped():
     assert f"true {evil} , predicted お: " in page.text
 
 
-def test_banner_only_if_the_data_is_not_what_was_asked_for():
-    run = make_run()
-    assert 'role="alert"' not in render(run)
-    banner = render(run, dataset="digits").partition('role="alert"')[2].partition("</p>")[0]
+def test_banner_only_if_the_data_is_not_what_was_asked_for(usual, text):
+    assert 'role="alert"' not in text
+    with drawing(()):
+        other = render(usual, dataset="digits")
+    banner = other.partition('role="alert"')[2].partition("</p>")[0]
     assert "did not use fashion_mnist" in banner
     assert "digits took its place" in banner
 
 
-def test_most_confident_mistakes_are_the_most_confident():
-    run = make_run(seed=3)
-    logits, labels = run["logits"].astype(np.float64), run["labels"]
+def test_most_confident_mistakes_are_the_most_confident(usual, text):
+    logits, labels = usual["logits"].astype(np.float64), usual["labels"]
     probability = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     wrong = [i for i in range(len(labels)) if logits[i].argmax() != labels[i]]
     wrong.sort(key=lambda i: -probability[i].max())
     assert len(wrong) > run_page.MISTAKES
-    section = render(run).partition("Most confident</h3>")[2].partition("<h3>")[0]
+    section = text.partition("Most confident</h3>")[2].partition("<h3>")[0]
     figures = re.findall(r"<figure>.*?</figure>", section)
     assert len(figures) == run_page.MISTAKES
     for index, figure in zip(wrong, figures, strict=False):
@@ -95,7 +106,7 @@ def test_most_confident_mistakes_are_the_most_confident():
         assert f"Test image {index}: {names[0]}, taken for {names[1]}" in figure
         assert f"{probability[index].max():.1%}" in figure
         png = base64.b64decode(re.findall(r'base64,([^"]*)"', figure)[0])
-        np.testing.assert_array_equal(Image.open(io.BytesIO(png)), run["images"][index, ..., 0])
+        np.testing.assert_array_equal(Image.open(io.BytesIO(png)), usual["images"][index, ..., 0])
 
 
 def test_no_mistakes():
@@ -139,15 +150,14 @@ def test_class_names_are_never_formulas():
     assert drawing.count(">$x^2$</text>") == 2
 
 
-def test_every_class_is_ranked_against_the_rest():
-    run = make_run(examples=300)
-    labels, odds = run["labels"], thresholds.log_odds(run["logits"])
+def test_every_class_is_ranked_against_the_rest(usual, text):
+    labels, odds = usual["labels"], thresholds.log_odds(usual["logits"])
     truth = np.eye(10)[labels]
     expected = {
         "auc": roc_auc_score(truth, odds, average=None),
         "average precision": average_precision_score(truth, odds, average=None),
     }
-    table = render(run).partition("Images</th>")[2].partition("</table>")[0]
+    table = text.partition("Images</th>")[2].partition("</table>")[0]
     cells = np.array(re.findall(r'<td class="extra">(.*?)%</td>', table), float).reshape(-1, 2)
     for column, found in zip(expected.values(), cells.T, strict=True):
         np.testing.assert_allclose(found[:10], 100 * column, atol=0.006)
@@ -159,21 +169,22 @@ def test_a_constant_answer_is_what_to_beat():
     run = make_run(["cat", "dog", "owl"], 200)
     support = np.bincount(run["labels"])
     most, share = ("cat", "dog", "owl")[support.argmax()], support.max() / 200
-    assert f"Always answering “{most}” would score {share:.2%}" in Page(render(run)).text
+    with drawing(()):
+        words = Page(render(run)).text
+    assert f"Always answering “{most}” would score {share:.2%}" in words
 
 
-def test_closest_calls_are_the_closest_and_name_the_truth():
-    run = make_run(seed=2)
-    probability = softmax(run["logits"].astype(np.float64), axis=1)
+def test_closest_calls_are_the_closest_and_name_the_truth(usual, text):
+    probability = softmax(usual["logits"].astype(np.float64), axis=1)
     first_two = np.sort(probability, axis=1)[:, -2:]
     order = np.argsort(first_two[:, 1] - first_two[:, 0])
-    section = render(run).partition("Closest calls</h2>")[2].partition("</section>")[0]
+    section = text.partition("Closest calls</h2>")[2].partition("</section>")[0]
     figures = re.findall(r"<figure>.*?</figure>", section)
     assert len(figures) == run_page.AMBIGUOUS
     unguessed = 0
     for index, figure in zip(order.tolist(), figures, strict=False):
         guesses = np.argsort(-probability[index])[:2].tolist()
-        truth = int(run["labels"][index])
+        truth = int(usual["labels"][index])
         lines = [(FASHION[k], f"{probability[index, k]:.1%}", k == truth) for k in guesses]
         found = re.findall(r"<p( class=\"truth\")?><span>(.*?)</span> <span>(.*?)</span>", figure)
         assert [(name, share, bool(true)) for true, name, share in found] == lines
@@ -182,51 +193,52 @@ def test_closest_calls_are_the_closest_and_name_the_truth():
     assert unguessed
 
 
-def test_mistakes_are_explained_in_their_order():
-    run = make_run()
-    section = render(run).partition("What they rest on</h3>")[2].partition("</section>")[0]
+def test_mistakes_are_explained_in_their_order(usual, text):
+    section = text.partition("What they rest on</h3>")[2].partition("</section>")[0]
     worst = error_analysis.worst_mistakes(
-        error_analysis.decide(run["logits"]), run["labels"], 8
+        error_analysis.decide(usual["logits"]), usual["labels"], 8
     ).tolist()
     assert re.findall(r'title="test image (\d+)"', section) == [str(index) for index in worst]
     for index, relevance, uri in zip(
-        worst, run["explanation"].relevance, re.findall(r'src="(.*?)"', section), strict=True
+        worst, usual["explanation"].relevance, re.findall(r'src="(.*?)"', section), strict=True
     ):
-        assert uri == pictures.png(pictures.overlay(run["images"][index], relevance))
+        assert uri == pictures.png(pictures.overlay(usual["images"][index], relevance))
 
 
-def test_the_first_layer_is_shown_by_name():
-    run = make_run()
-    section = render(run).partition("The first layer</h3>")[2].partition("</section>")[0]
-    assert re.findall("<figcaption>(.*?)</figcaption>", section) == [*run["explanation"].weights]
-    run["explanation"] = run["explanation"]._replace(weights={})
-    assert "The first layer" not in render(run)
+def test_the_first_layer_is_shown_by_name(usual, text):
+    section = text.partition("The first layer</h3>")[2].partition("</section>")[0]
+    weights = usual["explanation"].weights
+    assert re.findall("<figcaption>(.*?)</figcaption>", section) == [*weights]
+    without = {**usual, "explanation": usual["explanation"]._replace(weights={})}
+    with drawing(()):
+        assert "The first layer" not in render(without)
 
 
-def test_the_interval_says_what_it_is_of():
-    text = Page(render(make_run(), test_interval={"low": 0.871, "high": 0.93})).text
+def test_the_interval_says_what_it_is_of(usual):
+    with drawing(()):
+        text = Page(render(usual, test_interval={"low": 0.871, "high": 0.93})).text
     assert "95% interval for new images, of this training: 87.10% to 93.00%" in text
 
 
-def test_the_title_names_the_task():
-    run = make_run()
-    assert "<title>cnn on fashion_mnist, multiclass: " in render(run)
-    run["config"]["task"] = {"name": "one_vs_rest"}
-    text = render(run)
-    assert "<title>cnn on fashion_mnist, one vs rest: " in text
-    assert "cnn on fashion_mnist · one vs rest · seed 0" in Page(text).text
+def test_the_title_names_the_task(usual, text):
+    assert "<title>cnn on fashion_mnist, multiclass: " in text
+    with drawing(()):
+        other = render({**usual, "config": usual["config"] | {"task": {"name": "one_vs_rest"}}})
+    assert "<title>cnn on fashion_mnist, one vs rest: " in other
+    assert "cnn on fashion_mnist · one vs rest · seed 0" in Page(other).text
 
 
-def test_name_date_and_directory_are_shown_where_a_run_has_them():
-    text = render(make_run(), name="wide", date="2026-11-30 21:00", directory="/runs/a")
+def test_name_date_and_directory_are_shown_where_a_run_has_them(usual):
+    with drawing(()):
+        text = render(usual, name="wide", date="2026-11-30 21:00", directory="/runs/a")
+        dated = render(usual, date="2026-11-30")
     assert "<title>wide: cnn on fashion_mnist" in text
     assert "seed 0 wide · 2026-11-30 21:00 · /runs/a" in Page(text).text
-    assert "seed 0 2026-11-30" in Page(render(make_run(), date="2026-11-30")).text
+    assert "seed 0 2026-11-30" in Page(dated).text
     check_self_contained(text)
 
 
-def test_a_long_page_has_a_table_of_contents():
-    text = render(make_run())
+def test_a_long_page_has_a_table_of_contents(text):
     listed = re.findall(r'<li><a href="#(.*?)">(.*?)</a></li>', text)
     headings = re.findall(r'<h2 id="(.*?)">(.*?)</h2>', text)
     assert listed == headings
@@ -249,18 +261,16 @@ def test_a_short_page_has_none(tmp_path):
     assert "<nav" not in text
 
 
-def test_tables_scroll_by_keyboard_and_show_it():
+def test_tables_scroll_by_keyboard_and_show_it(text):
     """Each in a region that takes the focus and has a name."""
-    text = render(make_run())
     regions = re.findall(r'<div class="scroll"(.*?)>\s*<table', text)
     assert len(regions) == text.count("<table") > 1
     assert all('tabindex="0" role="region" aria-label="' in region for region in regions)
 
 
-def test_images_have_their_numbers_on_phones():
-    page = render(make_run())
+def test_images_have_their_numbers_on_phones(text):
     for heading in ("Most confident</h3>", "What they rest on</h3>", "Closest calls</h2>"):
-        part = page.partition(heading)[2].partition("</div>")[0]
+        part = text.partition(heading)[2].partition("</div>")[0]
         numbers = re.findall(r'title="test image (\d+)"', part)
         assert numbers == re.findall(r'<small class="index">image (\d+)</small>', part) != []
 
@@ -268,40 +278,43 @@ def test_images_have_their_numbers_on_phones():
 @pytest.mark.parametrize("epochs", [0, 1, 120])
 @pytest.mark.parametrize("val", [True, False])
 def test_any_number_of_epochs_with_and_without_validation(epochs, val):
-    text = render(make_run(epochs=epochs, val=val))
+    with drawing(["Learning curves"]):
+        text = render(make_run(epochs=epochs, val=val))
     check_self_contained(text)
     assert (">validation</text>" in text) == (val and epochs > 0)
     assert ("no validation images" in text) != val
 
 
-def test_without_a_command_nothing_is_said_of_it():
+def test_without_a_command_nothing_is_said_of_it(usual):
     """A run that was started in a notebook."""
-    text = render({**make_run(), "command": ""})
+    with drawing(()):
+        text = render({**usual, "command": ""})
     check_self_contained(text)
     assert "Reproduce" not in text
     assert "What to try next" not in text
 
 
-def test_where_nothing_chose_an_epoch_none_is_the_best():
-    for val in (True, False):
-        assert ("best epoch (4)" in render(make_run(val=val))) == val
+def test_where_nothing_chose_an_epoch_none_is_the_best(text):
+    assert "best epoch (4)" in text
+    with drawing(["Learning curves"]):
+        assert "best epoch (4)" not in render(make_run(val=False))
 
 
-def test_a_class_without_images_has_no_part_in_the_means_over_classes():
+def test_a_class_without_images_has_no_part_in_the_means_over_classes(text):
     run = make_run(["a", "b", "c"])
     run["labels"] = run["labels"] % 2
     matrix = np.zeros((3, 3), int)
     np.add.at(matrix, (run["labels"], run["logits"].argmax(1)), 1)
-    text = render(run, confusion_matrix=matrix.tolist())
+    other = render(run, confusion_matrix=matrix.tolist())
     found = [
         thresholds.ranking(thresholds.log_odds(run["logits"])[:, k], run["labels"] == k).auc
         for k in (0, 1)
     ]
     for name, weights in (("Macro", None), ("Weighted", np.bincount(run["labels"]))):
-        row = text.partition(f"{name} mean</th>")[2].partition("</tr>")[0]
+        row = other.partition(f"{name} mean</th>")[2].partition("</tr>")[0]
         assert f"{100 * np.average(found, weights=weights):.2f}%" in row
-    assert "Classes without test images count as 0" in text
-    assert "Classes without test images" not in render(make_run())
+    assert "Classes without test images count as 0" in other
+    assert "Classes without test images" not in text
 
 
 def test_the_curves_are_those_of_the_history():
@@ -339,7 +352,8 @@ def test_diverged_run():
 def test_scores_that_are_no_probabilities_are_not_shown_as_such():
     run = make_run(["no", "yes"])
     empty = [{"low": 0.0, "high": 1.0, "count": 0, "confidence": 0.0, "accuracy": 0.0}]
-    assert "with its probability" in render(run)
+    with drawing(()):
+        assert "with its probability" in render(run)
     text = render(run, reliability=empty, ece=None)
     assert "Calibration" not in text
     assert "with its probability" not in text
@@ -352,10 +366,9 @@ def test_scores_that_are_no_probabilities_are_not_shown_as_such():
     assert threshold == [formats.loss(chosen)]
 
 
-def test_command_and_configuration_are_there():
-    run = make_run()
-    page = Page(render(run))
-    assert run["command"] in page.text
+def test_command_and_configuration_are_there(usual, text):
+    page = Page(text)
+    assert usual["command"] in page.text
     for field, value in (("train.augment.shift", "2.0"), ("optim.learning_rate", "0.01")):
         assert f"{field} {value}" in page.text
 
@@ -409,8 +422,7 @@ def test_no_thresholds_where_there_is_nothing_to_choose(case):
     assert "Thresholds</h2>" not in render(run)
 
 
-def kinds_of_error(run):
-    text = render(run)
+def kinds_of_error(text):
     check_self_contained(text)
     return text.partition("Kinds of error</h2>")[2].partition("</section>")[0]
 
@@ -418,7 +430,8 @@ def kinds_of_error(run):
 def test_shares_of_the_confusion_matrix_without_its_diagonal():
     run = make_run(["a", "b", "c"], 200)
     matrix = np.array(run["summary"]["confusion_matrix"])
-    shown = re.findall("<title>([\\d.]+)% of (.) taken for (.)</title>", kinds_of_error(run))
+    found = kinds_of_error(render(run))
+    shown = re.findall("<title>([\\d.]+)% of (.) taken for (.)</title>", found)
     names = "abc"
     expected = [
         (f"{100 * matrix[i, j] / matrix[i].sum():.2f}", names[i], names[j])
@@ -430,11 +443,10 @@ def test_shares_of_the_confusion_matrix_without_its_diagonal():
     assert shown
 
 
-def test_the_two_most_confused_have_their_galleries():
-    run = make_run(seed=4)
-    matrix, names = np.array(run["summary"]["confusion_matrix"]), run["summary"]["class_names"]
+def test_the_two_most_confused_have_their_galleries(usual, text):
+    matrix, names = (np.array(usual["summary"][key]) for key in ("confusion_matrix", "class_names"))
     pair = error_analysis.most_confused(matrix)
-    found = kinds_of_error(run)
+    found = kinds_of_error(text)
     first, second = (names[k] for k in pair)
     assert f"<h3>{first} and {second}</h3>" in found
     shown = 0
@@ -445,11 +457,10 @@ def test_the_two_most_confused_have_their_galleries():
     assert found.count("<image ") == shown
 
 
-def test_errors_by_shape_are_of_the_test_images():
-    run = make_run()
-    correct = run["logits"].argmax(1) == run["labels"]
-    groups = slices.by_shape(correct, run["images"])
-    shown = re.findall(r"<title>([^<]*): ([\d,]+) errors in (\d+), accuracy", kinds_of_error(run))
+def test_errors_by_shape_are_of_the_test_images(usual, text):
+    correct = usual["logits"].argmax(1) == usual["labels"]
+    groups = slices.by_shape(correct, usual["images"])
+    shown = re.findall(r"<title>([^<]*): ([\d,]+) errors in (\d+), accuracy", kinds_of_error(text))
     expected = [
         (part.name, str(part.total - part.correct), str(part.total))
         for group in groups.values()
@@ -459,7 +470,7 @@ def test_errors_by_shape_are_of_the_test_images():
 
 
 def test_of_many_classes_there_are_no_shares():
-    found = kinds_of_error(make_run([f"class {i}" for i in range(16)], 300))
+    found = kinds_of_error(render(make_run([f"class {i}" for i in range(16)], 300)))
     assert "By class" not in found
     assert "By shape" in found
     assert "<h3>class " in found
@@ -468,7 +479,7 @@ def test_of_many_classes_there_are_no_shares():
 def test_black_images_have_no_shape():
     run = make_run(["no", "yes"], 400)
     run["images"] = np.zeros_like(run["images"])
-    found = kinds_of_error(run)
+    found = kinds_of_error(render(run))
     assert "By shape" not in found
     assert "<h3>no and yes</h3>" in found
 

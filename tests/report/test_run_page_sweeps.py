@@ -6,7 +6,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from pages import Page, check_self_contained
-from reports import describe_settings, grid, make_sweep, render_sweep
+from reports import describe_settings, drawing, grid, make_sweep, render_sweep
 
 from mnist_jax.analysis import ensemble, error_analysis, stats, thresholds
 from mnist_jax.report import formats, plots, run_page, sweep_plots
@@ -14,8 +14,15 @@ from mnist_jax.report import formats, plots, run_page, sweep_plots
 RATES, DROPOUTS, ACTIVATIONS = (1e-3, 3e-3, 0.01), (0.0, 0.2), ("relu", "gelu")
 
 
-def page(*args, **kwargs):
-    return render_sweep(make_sweep(*args, **kwargs))
+PAGES: dict[str, str] = {}
+
+
+def page(overrides, **kwargs):
+    """The page of a sweep, made once for all tests."""
+    key = repr((overrides, kwargs))
+    if key not in PAGES:
+        PAGES[key] = render_sweep(make_sweep(overrides, **kwargs))
+    return PAGES[key]
 
 
 def headings(text):
@@ -82,7 +89,8 @@ def test_a_grid_is_drawn_by_its_number_of_keys(swept, shown):
     settings = grid(**swept)
     run = make_sweep(settings)
     assert shown <= set(labels(sweep_plots.sweep(run.summary["settings"], "accuracy")))
-    text = render_sweep(run)
+    with drawing(["Sweep"]):
+        text = render_sweep(run)
     assert "Sweep" in headings(text)
     assert text.count("(chosen)") == 1
     best = sweep_plots.name(settings[-1])
@@ -320,7 +328,7 @@ def test_without_held_out_scores_no_threshold_is_chosen():
 
 def test_the_same_results_make_the_same_page():
     settings = grid(optim__learning_rate=RATES, model__dropout=DROPOUTS)
-    assert page(settings) == page(settings)
+    assert render_sweep(make_sweep(settings)) == render_sweep(make_sweep(settings))
 
 
 def test_learning_curves_are_bands_of_the_chosen_setting():
@@ -367,7 +375,7 @@ def test_scores_have_their_units(score):
 def test_the_page_is_valid_in_every_variant():
     with mpl.rc_context({"font.size": 7}):
         for kwargs in ({}, {"folds": 3}, {"validated": False}, {"probable": False}, {"seeds": 1}):
-            text = page([{}], **kwargs)
+            text = render_sweep(make_sweep([{}], **kwargs))
             check_self_contained(text)
             words = Page(text).text
             assert "None" not in words
