@@ -9,8 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Most of the tests' time went into optimising programs that then ran once: next to nothing is
-# optimised where a test does not ask for it. `XLA_FLAGS= make pytest` compiles as users do.
+# Most programs of the tests run once, so XLA optimises next to nothing unless a test asks for it.
+# `XLA_FLAGS= make pytest` compiles as users do.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=1 --xla_cpu_parallel_codegen_split_count=1"
@@ -34,7 +34,7 @@ import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
-# To look for garbage among all that JAX imports, so often, took a tenth of the tests' time.
+# Garbage collection, among all the objects of the imports, took a tenth of the tests' time.
 gc.set_threshold(20_000)
 
 IN_HASTE = jax.config.read("jax_disable_most_optimizations")

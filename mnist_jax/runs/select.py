@@ -64,7 +64,8 @@ def choose(run: Run, directory: Path, repeats: int = 0) -> Selection:
     Args:
       run: the test split is not used. With folds there are no validation examples.
       directory: of the checkpoints, from which training resumes.
-      repeats: how many choices like this one, with it, the estimated time is of; 0: print none.
+      repeats: the number of choices of this size that the estimated time covers, with this one; 0:
+        print no estimate.
 
     Raises:
       UserError: all trials diverged, or the training on all folds did.

@@ -196,8 +196,8 @@ def train_epoch(
 ) -> tuple[State, Metrics, Norms]:
     """Train for one epoch, as one program.
 
-    Examples are visited in a new order. Those that do not fill a last batch are left out, other
-    ones in each epoch.
+    The order of the examples is new in each epoch. The last ones, which do not fill a batch, are left
+    out.
     """
     epoch = state.step // (len(labels) // recipe.batch_size)
     batches = draw_batches(root, epoch, len(labels), recipe.batch_size)

@@ -183,13 +183,13 @@ def end_epoch(
     epoch: Int32[Array, ""],
     data: Data,
 ) -> tuple[TrialState, EpochMetrics]:
-    """Validate some trials, keep what is best, and stop those that diverge or get no better.
+    """Validate some trials, keep their best variables, and stop those that diverge or stagnate.
 
     Args:
       plan: static; its width is the number of trials.
       states: of these trials, with the state that `train_epoch` returned; donated.
       trials: what they are trained with.
-      measured: what `train_epoch` returned besides.
+      measured: the metrics and norms that `train_epoch` returned.
       epoch: counts from 1.
       data: replicated on every device.
     """
