@@ -196,8 +196,8 @@ def train_epoch(
 ) -> tuple[State, Metrics, Norms]:
     """Train for one epoch, as one program.
 
-    The order of the examples is new in each epoch. The last ones, which do not fill a batch, are left
-    out.
+    Each epoch visits the examples in a new order. The last ones, which do not fill a batch, are
+    left out.
     """
     epoch = state.step // (len(labels) // recipe.batch_size)
     batches = draw_batches(root, epoch, len(labels), recipe.batch_size)
