@@ -57,7 +57,7 @@ _TRAINING = {
 
 
 def get_config(net: str = "") -> ConfigDict:
-    """The configuration for a net, given as NET or NET,DATASET."""
+    """Return the configuration for a net, given as NET or NET,DATASET."""
     name, _, dataset = net.partition(",")
     if name not in MODELS:
         hint = defaults.suggestion(name, MODELS)

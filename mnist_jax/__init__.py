@@ -52,7 +52,7 @@ else:
     }
 
     def __getattr__(name):
-        """A name of the surface, from where it lives (PEP 562)."""
+        """Return a public name from its module (PEP 562)."""
         if name not in _HOMES:
             raise AttributeError(f"module 'mnist_jax' has no attribute '{name}'")
         module, _, attribute = _HOMES[name].rpartition(".")

@@ -268,7 +268,7 @@ def _binary(config: Fields, loss: str, num_classes: int) -> Task:
     import jax.numpy as jnp
 
     def scores(outputs: Float[Array, "*batch 1"]) -> Float[Array, "*batch 2"]:
-        """Scores of no and yes whose softmax is the sigmoid."""
+        """Return scores of no and yes whose softmax is the sigmoid."""
         return jnp.concatenate([jnp.zeros_like(outputs), outputs], axis=-1)
 
     return _by_table(loss, np.array([[-1, 1]], np.int32), scores, loss == "logistic")

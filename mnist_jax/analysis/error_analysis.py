@@ -38,12 +38,12 @@ def decide(logits: Float32[np.ndarray, "N K"]) -> Decisions:
 
 
 def worst_mistakes(decisions: Decisions, labels: Labels, limit: int | None = None) -> Indices:
-    """Indices of at most `limit` wrong predictions, the most confident first; NaN comes last."""
+    """Return at most `limit` indices of errors, the most confident first; NaN comes last."""
     return _surest(decisions, decisions.predicted != labels)[:limit]
 
 
 def gallery(decisions: Decisions, labels: Labels, actual: int, predicted: int) -> Indices:
-    """Indices of the examples of one class that were taken for one class.
+    """Return indices of the examples of one class that were taken for one class.
 
     The most confident come first; `actual` and `predicted` may be the same.
     """
@@ -56,7 +56,7 @@ def _surest(decisions: Decisions, among: Bool[np.ndarray, "N"]) -> Indices:
 
 
 def most_ambiguous(probabilities: Float[np.ndarray, "N K"], limit: int | None = None) -> Indices:
-    """Indices of the examples with the smallest margin between the two most probable classes.
+    """Return indices by the margin between the two most probable classes, the smallest first.
 
     Source: margin sampling, Scheffer et al. 2001.
     """

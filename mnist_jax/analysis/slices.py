@@ -71,7 +71,7 @@ def slant(images: UInt8[np.ndarray, "N H W 1"]) -> Float[np.ndarray, "N"]:
 
 
 def size(images: UInt8[np.ndarray, "N H W 1"]) -> Float[np.ndarray, "N"]:
-    """The radius of gyration of each digit's ink, in pixels; NaN for a black image."""
+    """Return the radius of gyration of each digit's ink, in pixels; NaN for a black image."""
     xx, _, yy = _moments(images)
     return np.sqrt(xx + yy)
 

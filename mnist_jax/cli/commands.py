@@ -117,7 +117,7 @@ _NAMED_ANYWAY = {
 
 
 def _as_name(dataset: str) -> str:
-    """A data set's name in letters that are easy to type."""
+    """Return a data set's name in letters that are easy to type."""
     return re.sub(r"[^\w.+-]+", "-", datasets.file_name(dataset), flags=re.ASCII).strip("-")
 
 
@@ -160,7 +160,7 @@ def evaluate(options: flags.Options) -> int:
 
 
 def _facts(report: Mapping[str, Any]) -> list[str]:
-    """A report's numbers, those that it has."""
+    """Return the numbers that a report has."""
     forms = {
         "accuracy": ("accuracy", "{:.2%}"),
         "errors": ("errors", "{:,.5g} of {:,}"),
@@ -182,7 +182,7 @@ def _facts(report: Mapping[str, Any]) -> list[str]:
 
 
 def summarize(options: flags.Options) -> int:
-    """Prints a config's model layer by layer."""
+    """Print a config's model layer by layer."""
     config = options.config
     name = config.data.name
     if name in datasets.KNOWN and not datasets.is_file(name):  # without reading it
@@ -229,7 +229,7 @@ def headline(summary: Mapping[str, Any], workdir: Path) -> str:
 
 
 def _cross_validated(summary: Mapping[str, Any]) -> str:
-    """The mean and standard deviation over held-out folds: the outer ones, if there are any."""
+    """Return the mean and standard deviation over held-out folds: the outer ones, if any."""
     found = summary["settings"][summary["chosen"]]["val_score"]
     folds = f"{summary['folds']} held-out folds"
     if nested := summary["nested"]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns of text: words to the left, numbers and their headings to the right."""
+    """Format columns of text: words to the left, numbers and their headings to the right."""
     columns = []
     for heading, *cells in zip(header, *rows, strict=True):
         numbers = all(cell[:1].isdigit() for cell in cells if cell)

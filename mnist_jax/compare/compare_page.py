@@ -18,7 +18,7 @@ _ORIGIN = ("git_revision", "device", "backend", "versions")  # what of a summary
 
 
 def render(runs: Sequence[Run], found: Sequence[Versus], images: Images | None) -> str:
-    """The text of a self-contained HTML file.
+    """Return the text of a self-contained HTML file.
 
     Args:
       runs: two or more, of the same data.
@@ -57,13 +57,13 @@ def render(runs: Sequence[Run], found: Sequence[Versus], images: Images | None) 
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """The last part of each path where that tells all of them apart, else the whole paths."""
+    """Return the last part of each path if these differ, else the whole paths."""
     last = [Path(name).resolve().name for name in names]
     return last if len(set(last)) == len(set(names)) else list(names)
 
 
 def keys(runs: Sequence[Run]) -> tuple[list[tuple[str, list[Any]]], list[tuple[str, Any]]]:
-    """The keys of the configs in which runs differ, each with every run's value; and the others.
+    """Return the keys in which the runs' configs differ, with every run's value; and the others.
 
     What is not of the config but may explain a difference, revision, device and versions, is among
     the former where it differs.

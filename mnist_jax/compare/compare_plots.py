@@ -12,7 +12,7 @@ from mnist_jax.report.plots import PALETTE, SERIES, TOOLTIP
 
 
 def colour(place: int) -> str:
-    """The name of a run's colour, by its place."""
+    """Return the name of a run's colour, by its place."""
     return SERIES[place % len(SERIES)]
 
 
@@ -23,7 +23,7 @@ def accuracies(
     found: Sequence[Described],
     on_new_images: Sequence[tuple[float, float] | None],
 ) -> Figure:
-    """A line of points per run, with its mean and intervals.
+    """Draw a line of points per run, with its mean and intervals.
 
     Args:
       names: of the runs.

@@ -62,7 +62,7 @@ class Versus(NamedTuple):
 
 
 def read(workdir: Path) -> Run:
-    """A finished run.
+    """Read a finished run.
 
     Raises:
       UserError: there is none.
@@ -117,7 +117,7 @@ def read_all(workdirs: Iterable[Path]) -> tuple[list[Run], list[Versus], list[st
 
 
 def accuracy(run: Run) -> stats.Described:
-    """Its trials' accuracies; of a single training the interval is Wilson's, over test examples.
+    """Describe the trials' accuracies; for one trial the interval is Wilson's, over test examples.
 
     With folds, accuracies on the held-out examples; otherwise on the test split.
     """
@@ -131,7 +131,7 @@ def accuracy(run: Run) -> stats.Described:
 
 
 def on_new_images(run: Run) -> tuple[float, float] | None:
-    """The interval of its test accuracy for new images, and new seeds if it has several.
+    """Return the interval of its test accuracy for new images, and new seeds if it has several.
 
     None of a cross-validation, which evaluates other examples.
     """
@@ -139,7 +139,7 @@ def on_new_images(run: Run) -> tuple[float, float] | None:
 
 
 def intervals(run: Run) -> list[tuple[str, float, float]]:
-    """The 95% intervals of its accuracy: the question that each answers, and its ends."""
+    """Return the 95% intervals of its accuracy: the question that each answers, and its ends."""
     found, on_images = accuracy(run), on_new_images(run)
     questions: list[tuple[str, tuple[float | None, float | None] | None]] = []
     if not run.alone:
@@ -174,7 +174,7 @@ def probabilities(run: Run) -> Float[np.ndarray, "test classes"]:
 
 
 def decisions(run: Run) -> Int[np.ndarray, " test"]:
-    """The predicted classes, by the ensemble if there are several trials."""
+    """Return the predicted classes, of the ensemble if there are several trials."""
     return run.logits[0].argmax(-1) if len(run.logits) == 1 else probabilities(run).argmax(-1)
 
 
@@ -225,12 +225,12 @@ def versus(first: Run, other: Run) -> Versus:
 
 
 def _folds(run: Run, pairs: Iterable[tuple[int, ...]]) -> list[int] | None:
-    """Of each key of `Run.accuracies` the fold; None where there are none."""
+    """Return the fold of each key of `Run.accuracies`; None without folds."""
     return [fold for _, fold, *_ in pairs] if run.folds else None
 
 
 def verdict(compared: stats.Comparison) -> str:
-    """In a word or two, and the difference in points."""
+    """Return the verdict in a word or two, and the difference in points."""
     points = f"{100 * compared.difference:+.2f} points"
     if compared.p_value is None or compared.p_value >= _SURE:
         return f"no clear difference ({points})"
@@ -238,7 +238,7 @@ def verdict(compared: stats.Comparison) -> str:
 
 
 def test_images(run: Run) -> UInt8[np.ndarray, "test 28 28 1"] | None:
-    """The images of the test split, or None if the data is not available."""
+    """Return the images of the test split, or None if the data is not available."""
     config = configs.default()  # configs of earlier versions have no task
     config.update(run.config)
     try:

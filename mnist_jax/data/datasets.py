@@ -57,7 +57,7 @@ class Dataset(NamedTuple):
 
 
 def check_name(name: str) -> None:
-    """Passes if there is a data set called `name`; the familiar names cost nothing to check.
+    """Check that there is a data set called `name`; the familiar names cost nothing to check.
 
     Raises:
         DataError: there is none; the message names the nearest one.
@@ -169,7 +169,7 @@ def _formed(dataset: Dataset, form: Format) -> Dataset:
 
 
 def file_name(name: str) -> str:
-    """A data set's name as a part of file names: `csv:runs/letters.csv.gz` as `csv-letters`."""
+    """Return a data set's name for file names: `csv-letters` for `csv:runs/letters.csv.gz`."""
     source, _, path = name.partition(":")
     if not path:
         return source.replace("/", "-")
@@ -179,7 +179,7 @@ def file_name(name: str) -> str:
 def split(
     labels: Int[np.ndarray, " n"], val_size: int | float, seed: int
 ) -> tuple[Int[np.ndarray, " train"], Int[np.ndarray, " val"]]:
-    """Indices of the training and of the validation examples, ascending.
+    """Return indices of the training and of the validation examples, ascending.
 
     Each class gives validation its share of examples to within one, by largest remainder.
 
@@ -240,12 +240,12 @@ def folds(labels: Int[np.ndarray, "n ..."], k: int, seed: int) -> tuple[Int[np.n
 
 
 def _shuffled_by_class(labels: Int[np.ndarray, " n"], seed: int) -> Int[np.ndarray, " n"]:
-    """Indices of all examples, class after class, shuffled within each."""
+    """Return indices of all examples, class after class, shuffled within each."""
     return np.lexsort((np.random.default_rng(seed).random(len(labels)), labels))
 
 
 def _hold_out(name: str, examples: Examples) -> Dataset:
-    """A fifth of each class for the test split, by a seed of its own: no run can change it.
+    """Hold out a fifth of each class for the test split, by a fixed seed that no run can change.
 
     The labels become 0, 1, ..., and the class names are the labels as they were.
     """
@@ -295,7 +295,7 @@ def _write_cache(path: Path, dataset: Dataset) -> None:
 
 
 def _read_digits() -> Examples:
-    """Scikit-learn's 1,797 handwritten digits of 8x8, made to look like MNIST.
+    """Read scikit-learn's 1,797 handwritten digits of 8x8 and make them look like MNIST.
 
     As in MNIST the digit fills a box of 20x20 (bicubic) in the middle of 28x28 black pixels.
 

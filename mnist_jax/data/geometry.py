@@ -81,7 +81,7 @@ def resample(
     rows, columns, _ = padded.shape
 
     def read(row: Float[Array, "3"], size: int) -> tuple[Array, Array]:
-        """The lower of the two pixels to interpolate, and the weight of the other."""
+        """Return the lower of the two pixels to interpolate, and the weight of the other."""
         place = row[0] * y + row[1] * x + (row[2] + (size - 1) / 2)
         place = jnp.clip(place, 0, size - 1)
         lower = jnp.minimum(place.astype(jnp.int32), size - 2)

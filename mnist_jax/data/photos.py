@@ -97,7 +97,7 @@ def _place(figure: Float[np.ndarray, "h w"], by_mass: bool) -> UInt8[np.ndarray,
 
 
 def as_fashion(colours: Float[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "28 28 1"]:
-    """One thing before a plain background, trimmed, scaled to a longest side of 28, in the middle.
+    """Trim one thing before a plain background, scale its longest side to 28 and centre it.
 
     A picture of 28x28 keeps its size and place.
 

@@ -19,7 +19,7 @@ _FLAT = 1e-6  # variance of the row, in squared pixels: what is below comes from
 
 @jax.jit
 def deskew(images: Images) -> Images:
-    """Shears each image until its rows lean neither way, and puts its centre of mass in the middle.
+    """Shear each image until its rows lean neither way, and centre its centre of mass.
 
     The slant is the slope of the line on which a row's centre is expected, by least squares over
     the image's mass: the covariance of column and row over the variance of the row. Bilinear, black
@@ -30,7 +30,7 @@ def deskew(images: Images) -> Images:
 
 @jax.jit
 def blur(images: Images, sigma: float | Float[Array, ""]) -> Images:
-    """Convolves each image with a Gaussian of standard deviation `sigma` (in pixels, above 0).
+    """Convolve each image with a Gaussian of standard deviation `sigma` (in pixels, above 0).
 
     Black outside.
     """
@@ -45,7 +45,7 @@ def blur(images: Images, sigma: float | Float[Array, ""]) -> Images:
 
 @jax.jit
 def shifts(images: Images) -> UInt8[Array, "m h w c"]:
-    """All images, then all of them moved by one pixel down, up, right and left; black comes in."""
+    """Return all images, then all of them moved by one pixel down, up, right and left."""
     height, width = images.shape[1:3]
     padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
     places = ((1, 1), (0, 1), (2, 1), (1, 0), (1, 2))

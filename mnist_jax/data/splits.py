@@ -34,7 +34,7 @@ class Splits(NamedTuple):
 
 
 def load(config: ConfigDict, log: Callable[[str], object] = lambda line: None) -> Splits:
-    """Loads a config's data set for its task and splits validation off, by config.data.split_seed.
+    """Load a config's data set for its task and split validation off, by config.data.split_seed.
 
     Raises:
       UserError: the data cannot be had, the config asks for more of it than there is, or all
@@ -85,7 +85,7 @@ def _check_labels(
 
 
 def outer_folds(splits: Splits, count: int, seed: int) -> Iterator[Splits]:
-    """Each fold of the training examples once as the test split, the others to learn from.
+    """Yield each fold of the training examples as the test split, with the others to train on.
 
     Raises:
       DataError: there are more folds than examples of a class.

@@ -46,12 +46,12 @@ class DataError(UserError):
     """Something is wrong with the data: the message says what, where, and what to do."""
 
 
-class DataNotFound(DataError):  # noqa: N818 (said as FileNotFound is)
-    """There is no prepared copy, no archive and no network: a caller may use other data instead."""
+class DataNotFound(DataError):  # noqa: N818 (named like FileNotFound)
+    """There is no prepared copy, no archive and no network; a caller may use other data."""
 
 
 def find_builder(name: str, known: Sequence[str] = ()) -> Any:
-    """The tfds builder class called `name`, which may be followed by a config: `emnist/letters`.
+    """Return the tfds builder class called `name`, perhaps with a config: `emnist/letters`.
 
     Args:
         name: of the builder.
@@ -91,14 +91,14 @@ def _with_source(name: str) -> str:
 def read_tfds(
     name: str, data_dir: Path, archives: str | None, log: Callable[[str], object]
 ) -> tuple[Examples, Examples, tuple[str, ...]]:
-    """The train and test examples of a tfds data set, in tfds's order, and its class names.
+    """Read the train and test examples of a tfds data set, in tfds's order, and its class names.
 
-    It is read from its prepared copy in `data_dir`; without one, that copy is made first: from the
-    archives in `archives`/name (else `$MNIST_JAX_ARCHIVES`/name), else by download.
+    Without a prepared copy in `data_dir`, prepare one from the archives in `archives`/name (else
+    `$MNIST_JAX_ARCHIVES`/name), else by download.
 
     Raises:
         DataNotFound: there is no copy and no archive, and the download cannot begin.
-        DataError: anything else: an archive that is not the published one, a disk that is full, ...
+        DataError: any other failure, such as an altered archive or a full disk.
     """
     cls = _without_tensorflow(find_builder(name))
     config = name.partition("/")[2] or None
@@ -134,10 +134,10 @@ def read_tfds(
 
 
 def _without_tensorflow(cls: Any) -> Any:
-    """`cls` itself, or for MNIST and its kin a builder of the same data without TensorFlow.
+    """Return `cls`, or for MNIST and its kin a builder of the same data without TensorFlow.
 
-    The official ones open archives and encode arrays with TensorFlow. They also extract by file
-    name, so that two of them in one `data_dir` can be given each other's archives.
+    The official builders open archives and encode arrays with TensorFlow. They also extract by file
+    name, so that two of them in one `data_dir` may read each other's archives.
     """
     from tensorflow_datasets.core.registered import skip_registration
     from tensorflow_datasets.image_classification.mnist import MNIST
@@ -221,8 +221,8 @@ def _marked(builder: Any, write: Callable[..., None], **options: Any) -> None:
 def _remove_leftovers(builder: Any) -> None:
     """Remove the temporary folders of preparations that were killed.
 
-    One with our mark is removed unless it is locked: its process is alive. Others may belong to
-    another program that uses tfds, and are removed after a day.
+    A folder with our mark is removed unless it is locked, that is, unless its process is alive. A
+    folder without it may belong to another program that uses tfds, and is removed after a day.
     """
     for folder in Path(builder.data_path).parent.glob("incomplete.*_*"):
         with contextlib.suppress(OSError), _locked(folder) as is_free:
@@ -247,7 +247,7 @@ def _locked(folder: Path) -> Iterator[bool]:
 
 
 def _archives(name: str, pinned: dict[str, Any], archives: str | None) -> Path | None:
-    """The folder of the data set's archives, each of them checked; None when there is none."""
+    """Return the folder of the data set's archives after checking each; None without a folder."""
     from tensorflow_datasets.core.download.checksums import compute_url_info
 
     root = archives or os.environ.get("MNIST_JAX_ARCHIVES")
@@ -269,7 +269,7 @@ def _archives(name: str, pinned: dict[str, Any], archives: str | None) -> Path |
 
 def _reachable(url: str) -> bool:
     """Return True if a download of `url` begins within 3 seconds; tfds would try for minutes."""
-    import requests  # what tfds downloads with, so that proxies and certificates count alike
+    import requests  # as tfds does: the same proxies and certificates apply
 
     answers = []
 
@@ -285,7 +285,7 @@ def _reachable(url: str) -> bool:
 
 
 def _keys(builder: Any, name: str) -> tuple[str, str]:
-    """The features that hold the image and the label."""
+    """Return the features that hold the image and the label."""
     from tensorflow_datasets import features
 
     has = builder.info.features
@@ -309,7 +309,7 @@ def _read_split(builder: Any, split: str, image: str, label: str) -> Examples:
     else:
         source = builder.as_data_source(split)
         blocks = (range(i, min(i + 1000, len(source))) for i in range(0, len(source), 1000))
-        # One by one, each read would seek: twice the time.
+        # Reading single examples takes twice the time.
         examples = (example for block in blocks for example in source.__getitems__(block))
     pairs = [(to_grey(example[image]), example[label]) for example in examples]
     if len(pairs) != info.splits[split].num_examples:
@@ -319,7 +319,7 @@ def _read_split(builder: Any, split: str, image: str, label: str) -> Examples:
 
 
 def _tfrecords(paths: Iterable[os.PathLike[str]]) -> Iterator[bytes]:
-    """Records of TFRecord files: length (8 bytes) and its checksum (4), record, checksum (4)."""
+    """Yield TFRecord files' records: length (8 bytes), its checksum (4), record, checksum (4)."""
     for path in paths:
         with Path(path).open("rb") as file:
             while header := file.read(12):
@@ -339,7 +339,7 @@ def to_grey(image: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "28 28 1"]:
 
 
 def _digest(*splits: Examples) -> str:
-    """sha256 over the sorted sha256 of the examples of each split: their order does not matter."""
+    """Hash the sorted sha256 of the examples of each split, so that their order does not matter."""
     digest = hashlib.sha256()
     for images, labels in splits:
         pairs = zip(images, labels, strict=True)
@@ -350,7 +350,7 @@ def _digest(*splits: Examples) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without tfds's prints, progress bars and logs: what matters of them comes as an exception."""
+    """Silence tfds's prints, progress bars and logs; errors still arrive as exceptions."""
     import tensorflow_datasets as tfds
 
     logger = logging.getLogger("absl")
@@ -366,7 +366,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of what started it: tfds adds to a message, whole examples included."""
+    """Return the first line of the first cause: tfds appends to messages, even whole examples."""
     while error.__cause__:
         error = error.__cause__
     lines = str(error).strip().splitlines()

@@ -22,13 +22,13 @@ _COLOURS = (
 
 
 def colour(label: int) -> str:
-    """The colour of a class; colours repeat after ten classes."""
+    """Return the colour of a class; colours repeat after ten classes."""
     return _COLOURS[label % len(_COLOURS)]
 
 
 @plots.styled
 def class_counts(counts: Mapping[str, Int[np.ndarray, " K"]], class_names: Sequence[str]) -> Figure:
-    """The number of examples of each class in the "train" and in the "test" split."""
+    """Draw the number of examples of each class in the "train" and in the "test" split."""
     figure, axes = _class_rows(class_names, "images")
     for name, fill, side in (("train", "accent", -0.2), ("test", "train", 0.2)):
         numbers = counts[name]
@@ -46,7 +46,7 @@ def class_counts(counts: Mapping[str, Int[np.ndarray, " K"]], class_names: Seque
 
 @plots.styled
 def densities(totals: Sequence[Values], class_names: Sequence[str]) -> Figure:
-    """The density of the total intensity in each class, on one scale, one above the other."""
+    """Draw the density of the total intensity of each class, below each other on one scale."""
     at = np.linspace(0, max(values.max(initial=0.0) for values in totals), 200)
     curves = [statistics.density(values, at) for values in totals]
     largest = max(curve.max() for curve in curves) or 1.0
@@ -62,7 +62,7 @@ def densities(totals: Sequence[Values], class_names: Sequence[str]) -> Figure:
 
 @plots.styled
 def boxes(means: Sequence[Values], class_names: Sequence[str]) -> Figure:
-    """Quartiles of the mean pixel in each class; whiskers from the 1st to the 99th percentile."""
+    """Draw the quartiles of the mean pixel by class; whiskers are the 1st and 99th percentiles."""
     present = [k for k, values in enumerate(means) if values.size]
     line = {"color": PALETTE["accent"], "linewidth": 1.2}
     figure, axes = _class_rows(class_names, "mean pixel, from black 0 to white 1")
@@ -87,7 +87,7 @@ def scatter(
     labels: Int32[np.ndarray, " n"],
     class_names: Sequence[str],
 ) -> Figure:
-    """Images by their first two principal components; each class named at its median.
+    """Draw the images by their first two principal components, each class named at its median.
 
     Args:
         scores: of the two components.
@@ -109,7 +109,7 @@ def scatter(
 
 
 def _class_rows(class_names: Sequence[str], xlabel: str) -> tuple[Figure, Axes]:
-    """An empty figure with a row for each class, the first one at the top."""
+    """Make an empty figure with a row for each class, the first one at the top."""
     classes = len(class_names)
     figure, axes = plots.panel(4.5, 0.6 + 0.36 * classes, xlabel=xlabel)
     axes.set_yticks(range(classes), [short(name) for name in class_names], parse_math=False)

@@ -14,7 +14,7 @@ class Components(NamedTuple):
 
 
 def of_class(labels: Int[np.ndarray, " n"], label: int, limit: int, seed: int) -> list[int]:
-    """Indices of at most `limit` random examples of a class, ascending."""
+    """Return indices of at most `limit` random examples of a class, ascending."""
     own = np.flatnonzero(labels == label)
     return np.sort(np.random.default_rng(seed).permutation(own)[:limit]).tolist()
 
@@ -22,7 +22,7 @@ def of_class(labels: Int[np.ndarray, " n"], label: int, limit: int, seed: int) -
 def class_mean(
     images: UInt8[np.ndarray, "n h w 1"], labels: Int[np.ndarray, " n"], label: int
 ) -> UInt8[np.ndarray, "h w 1"]:
-    """The mean image of a class that has an example, rounded to grey levels."""
+    """Return the mean image of a class that has an example, rounded to grey levels."""
     return np.round(images[labels == label].mean(axis=0)).astype(np.uint8)
 
 
@@ -34,14 +34,14 @@ def pixel(images: UInt8[np.ndarray, "n h w 1"]) -> tuple[float, float]:
 
 
 def total_intensity(images: UInt8[np.ndarray, "n h w 1"]) -> Float[np.ndarray, " n"]:
-    """The light of every image, in white pixels."""
+    """Return the sum of each image's pixels, in white pixels."""
     return images.sum(axis=(1, 2, 3), dtype=np.int64) / 255
 
 
 def density(
     values: Float[np.ndarray, " n"], at: Float[np.ndarray, " m"]
 ) -> Float[np.ndarray, " m"]:
-    """The values' Gaussian kernel density by Scott's rule (Scott 1992).
+    """Estimate the values' density with a Gaussian kernel by Scott's rule (Scott 1992).
 
     It is 0 throughout where the values do not differ, and so have no density.
     """
@@ -65,7 +65,7 @@ def principal_components(images: UInt8[np.ndarray, "n h w 1"], limit: int = 50) 
 def unusual(
     scores: Float32[np.ndarray, "n k"], labels: Int32[np.ndarray, " n"], label: int, limit: int
 ) -> list[int]:
-    """Indices of the examples of a class that are farthest from its mean, the farthest first.
+    """Return indices of the examples of a class by distance from its mean, the farthest first.
 
     Far is Mahalanobis's distance: directions in which the class varies anyway count for little. Its
     covariance is shrunk (Ledoit and Wolf 2004), so that a small class has one too. Of fewer than
@@ -81,7 +81,7 @@ def unusual(
 
 
 def duplicates(images: UInt8[np.ndarray, "n h w 1"]) -> list[list[int]]:
-    """Groups of indices, ascending, of images that are the same, pixel for pixel."""
+    """Return groups of indices, ascending, of images that are equal pixel for pixel."""
     groups: dict[bytes, list[int]] = {}  # a dict compares keys of equal hashes
     for index, image in enumerate(images):
         groups.setdefault(image.tobytes(), []).append(index)

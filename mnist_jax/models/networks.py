@@ -301,7 +301,7 @@ def _layers(module: nn.Module, example: Array) -> list[Layer]:
 
 
 def _flops(layer: nn.Module, args: tuple, out: tuple[int, ...]) -> int:
-    """Of a product with a kernel, wherever the layer applies it; what has none counts as 0."""
+    """Count the operations of a layer's product with its kernel; 0 without a kernel."""
     if isinstance(layer, FourierFeatures):
         return 2 * args[0].shape[-1] * layer.features
     if not isinstance(layer, Conv | nn.Conv | nn.Dense):

@@ -55,7 +55,7 @@ class Classifier(NamedTuple):
     familiar: float  # the least familiarity of what is not strange
 
     def __call__(self, images: AnyImages) -> Float32[np.ndarray, "n classes"]:
-        """The probability of each class.
+        """Return the probability of each class.
 
         Args:
           images: light on black, as in the data set; the last axis may be left out.
@@ -66,7 +66,7 @@ class Classifier(NamedTuple):
         return self.answer(images).probabilities
 
     def answer(self, images: AnyImages) -> Answer:
-        """The probabilities of images as above, and which are strange: see `familiarity`."""
+        """Return the images' probabilities and which images are strange: see `familiarity`."""
         if images.dtype != np.uint8 or images.shape[1:] not in ((28, 28), (28, 28, 1)):
             given = f"{images.dtype}{list(images.shape)}"
             raise ValueError(f"images: {given}: give uint8, n x 28 x 28 x 1")
@@ -110,7 +110,7 @@ class Classifier(NamedTuple):
 
 
 def load(workdir: str | Path, log: Log = warnings.warn) -> Classifier:
-    """The classifier that a finished run's test results are of.
+    """Load the classifier that a finished run tested.
 
     With several trials, load the ensemble of the trials that were evaluated on the test split.
 

@@ -49,7 +49,7 @@ class Seen(NamedTuple):
 
 
 def line(seen: Seen, class_names: Sequence[str], top: int, width: int) -> str:
-    """A figure in a line: its name, filled up to a width, and the most probable classes."""
+    """Format a figure in a line: its name, padded to a width, and the most probable classes."""
     guesses = (f"{class_names[i]} {_percent(seen, i)}" for i in seen.top(top))
     unsure = f"{UNSURE}: " if seen.unsure else ""
     warning = f"  ({_STRANGE})" if seen.strange else ""
@@ -57,7 +57,7 @@ def line(seen: Seen, class_names: Sequence[str], top: int, width: int) -> str:
 
 
 def drawing(seen: Seen, class_names: Sequence[str], top: int) -> str:
-    """A figure in 15 lines: its name, what the net saw, and bars of the most probable classes."""
+    """Draw a figure in 15 lines of text: its name, the net's input, bars of probable classes."""
     chosen = seen.top(top)
     width = max(len(class_names[i]) for i in chosen)
     light = seen.image[..., 0] > 127
@@ -73,7 +73,7 @@ def drawing(seen: Seen, class_names: Sequence[str], top: int) -> str:
 
 
 def row(seen: Seen, class_names: Sequence[str]) -> dict[str, Any]:
-    """A figure for programs."""
+    """Return a figure as a row for CSV and JSON."""
     shares = [round(float(p), 6) for p in seen.probabilities]
     return {
         "file": seen.name,
@@ -85,7 +85,7 @@ def row(seen: Seen, class_names: Sequence[str]) -> dict[str, Any]:
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> str:
-    """The rows as CSV with a header, a column a class after the others."""
+    """Format the rows as CSV with a header; the last columns are the classes."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["file", "class", "probability", "strange", *class_names])
@@ -102,7 +102,7 @@ def page(
     config: Mapping[str, Any],
     command: str,
 ) -> str:
-    """All figures on a page, as the text of a self-contained HTML file.
+    """Return a page of all figures, as the text of a self-contained HTML file.
 
     Args:
         seen: the predictions.

@@ -19,7 +19,7 @@ _NAMES = {"Conv": "convolution", "Dense": "dense", "FourierFeatures": "Fourier f
 
 @plots.styled
 def architecture(layers: Sequence[Layer]) -> Figure:
-    """The net from left to right: feature maps as stacks of squares, vectors as bars.
+    """Draw the net from left to right: feature maps as stacks of squares, vectors as bars.
 
     A square's side is proportional to the map's; the number of sheets of a stack and the height of
     a bar grow with the logarithm of the number of channels or values. Batch normalisation is named

@@ -19,7 +19,7 @@ _SUSPECTS = 15  # are shown
 
 @plots.styled
 def confusion_shares(shares: Float[np.ndarray, "K K"], class_names: Sequence[str]) -> Figure:
-    """The heat map of `error_analysis.confusion_shares`, in percent of the true class.
+    """Draw the heat map of `error_analysis.confusion_shares`, in percent of the true class.
 
     Args:
         shares: of the row's class that was taken for the column's; the diagonal is 0.
@@ -83,7 +83,7 @@ def suspects(
     labels: Int32[np.ndarray, "N"],
     class_names: Sequence[str],
 ) -> Figure:
-    """The most suspect labels, at most 15: the given → the suggested class, over each image.
+    """Draw at most 15 of the most suspect labels: given → suggested class above each image.
 
     Args:
         images: all examples, not only the suspects.
@@ -106,7 +106,7 @@ def suspects(
 
 @plots.styled
 def slice_bars(groups: Mapping[str, Sequence[Slice]]) -> Figure:
-    """The error of every slice with its 95% interval, in groups, all on one scale.
+    """Draw the error of every slice with its 95% interval, in groups, all on one scale.
 
     Errors, not accuracies: bars have to start at 0, and accuracies near 100% would look all the
     same.

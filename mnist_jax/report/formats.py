@@ -26,7 +26,7 @@ def loss(value: Number) -> str:
 
 
 def duration(seconds: Number) -> str:
-    """Seconds as a person would say them: "0.42 s", "15.3 s", "3 min 20 s", "2 h 5 min"."""
+    """Format seconds: "0.42 s", "15.3 s", "3 min 20 s", "2 h 5 min"."""
     if seconds is None or not math.isfinite(seconds):
         return NOTHING
     if seconds < 59.95:
@@ -36,24 +36,24 @@ def duration(seconds: Number) -> str:
 
 
 def memory(size: Number) -> str:
-    """Bytes in the unit that fits: 812345678 as "812 MB", and in powers of 1000."""
+    """Format bytes in powers of 1000: 812345678 as "812 MB"."""
     if size is None or not math.isfinite(size):
         return NOTHING
     return f"{size / 1e6:,.0f} MB" if size < 1e9 else f"{size / 1e9:.2f} GB"
 
 
 def score_name(score: str) -> str:
-    """The name of a selection score in a text: "macro F1" for `macro_f1`."""
+    """Return the name of a selection score in a text: "macro F1" for `macro_f1`."""
     return {"macro_f1": "macro F1", "psnr": "PSNR"}.get(score, score)
 
 
 def task_name(config: Mapping[str, Any]) -> str:
-    """The task of a run's config in a title: "one vs rest"; configs of earlier versions lack it."""
+    """Return a run's task for a title: "one vs rest"; configs of earlier versions lack it."""
     return config.get("task", {}).get("name", "multiclass").replace("_", " ")
 
 
 def score(value: Number, name: str) -> str:
-    """A selection score in its unit: dB for `psnr`, percent for the others, which are shares."""
+    """Format a selection score in its unit: dB for `psnr`, percent for the others."""
     if name != "psnr":
         return percent(value)
     text = _number(value, ".2f")
@@ -61,10 +61,10 @@ def score(value: Number, name: str) -> str:
 
 
 def difference(value: Number, name: str = "accuracy") -> str:
-    """A signed difference of two scores: in dB for `psnr`, in percentage points for the others."""
+    """Format a signed difference of two scores: dB for `psnr`, else percentage points."""
     return _number(value if value is None or name == "psnr" else 100 * value, "+.2f")
 
 
 def _number(value: Number, form: str) -> str:
-    """A number in Python's format; a dash if it is missing or not finite."""
+    """Format a number in Python's format; a dash if it is missing or not finite."""
     return NOTHING if value is None or not math.isfinite(value) else format(value, form)

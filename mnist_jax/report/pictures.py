@@ -15,12 +15,12 @@ _DIMMED = 0.6  # an image's brightness under an overlay: black and white leave c
 
 
 def png(pixels: UInt8[np.ndarray, "H W C"]) -> str:
-    """A picture as a data URI: grey (C = 1), RGB (3) or RGB with opacity (4)."""
+    """Encode a picture as a data URI: grey (C = 1), RGB (3) or RGB with opacity (4)."""
     return data_uri(Image.fromarray(pixels.squeeze(axis=2) if pixels.shape[2] == 1 else pixels))
 
 
 def data_uri(image: Image.Image, kind: str = "png") -> str:
-    """A Pillow image as a data URI of a PNG or JPEG file."""
+    """Encode a Pillow image as a data URI of a PNG or JPEG file."""
     buffer = io.BytesIO()
     image.save(buffer, kind)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
@@ -42,7 +42,7 @@ def signed(values: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 4"]:
 def overlay(
     image: UInt8[np.ndarray, "H W 1"], values: Float[np.ndarray, "H W"]
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """A dimmed image under signed values in colour."""
+    """Overlay a dimmed image with signed values in colour."""
     colours = signed(values)
     opacity = colours[..., 3:] / 255
     mixed = (1 - opacity) * _DIMMED * image + opacity * colours[..., :3]

@@ -154,7 +154,7 @@ def learning_curves(history: Sequence[Row], best_epoch: int | None = None) -> Fi
 
 
 def _values(rows: Sequence[Row], *columns: str) -> list[float]:
-    """All finite values of some columns; a row may lack a column."""
+    """Return all finite values of some columns; a row may lack a column."""
     values = [row.get(column) for column in columns for row in rows]
     return [value for value in values if value is not None and math.isfinite(value)]
 
@@ -201,7 +201,7 @@ def scale_to(axes: Axes, values: Float[np.ndarray, "_"]) -> None:
 
 @styled
 def confusion(matrix: Int[np.ndarray, "K K"], class_names: Sequence[str]) -> Figure:
-    """The confusion matrix, drawn for its errors: the diagonal has one pale colour throughout.
+    """Draw the confusion matrix for its errors: the diagonal has one pale colour throughout.
 
     The colour of an error shows its share of the true class, on a square-root scale up to the
     largest share, so that a few errors are visible next to a hundred. Tooltips name the cells.
@@ -240,7 +240,7 @@ def heat_square(axes: Axes, row: int, column: int, colour: str) -> Rectangle:
 
 
 def class_grid(class_names: Sequence[str]) -> tuple[Figure, Axes]:
-    """An empty figure of one cell for each pair of classes: rows are true, columns predicted."""
+    """Make an empty figure with a cell per pair of classes: rows are true, columns predicted."""
     classes = len(class_names)
     labels = [short(name) for name in class_names]
     side = max(2.6, classes * (0.4 if classes <= 15 else 0.29))
@@ -263,7 +263,7 @@ def class_grid(class_names: Sequence[str]) -> tuple[Figure, Axes]:
 
 @styled
 def reliability(bins: Sequence[Row], pale: Sequence[Row] = ()) -> Figure:
-    """The reliability diagram: accuracy against confidence (DeGroot and Fienberg, 1983).
+    """Draw the reliability diagram: accuracy against confidence (DeGroot and Fienberg, 1983).
 
     Args:
         bins: each with the `count` of its predictions, their mean `confidence` and their
@@ -289,12 +289,12 @@ def reliability(bins: Sequence[Row], pale: Sequence[Row] = ()) -> Figure:
 
 
 def plain(name: str) -> str:
-    """A name on one line, without the control characters that XML cannot hold."""
+    """Return a name on one line, without the control characters that XML cannot hold."""
     return "".join(letter if letter.isprintable() else " " for letter in name)
 
 
 def short(name: str, limit: int = 13) -> str:
-    """A plain name of at most `limit` letters, to fit along an axis."""
+    """Return a plain name of at most `limit` letters, to fit along an axis."""
     name = plain(name)
     return name if len(name) <= limit else f"{name[: limit - 1]}…"
 

@@ -146,7 +146,7 @@ def override(command: str, field: str, value: object) -> str:
 
 
 def _sweep(run: FinishedRun) -> dict[str, Any]:
-    """The settings by name, and figures of the sweep, the trials and ensembles."""
+    """Return the settings by name, and figures of the sweep, the trials and ensembles."""
     summary, score = run.summary, run.summary["score"]
     settings = shown = sorted(summary["settings"], key=lambda setting: setting["rank"])
     validated = any(setting["val_score"] for setting in settings)
@@ -172,7 +172,7 @@ def _sweep(run: FinishedRun) -> dict[str, Any]:
 
 
 def _budgets(summary: Mapping[str, Any]) -> dict[str, list[Row]]:
-    """Settings that were trained equally long, by title: one group, or one for each halving."""
+    """Group the settings by the epochs they were trained for, with titles."""
     settings: list[Row] = summary["settings"]
     if not summary["rounds"]:
         return {"": settings}
@@ -243,7 +243,7 @@ def _classes(run: FinishedRun, explanation: Explanation | None) -> dict[str, Any
 def confusions(
     matrix: Int[np.ndarray, "K K"], limit: int = CONFUSIONS
 ) -> list[tuple[int, int, int]]:
-    """The most frequent kinds of error, `[(true, predicted, count), ...]`, at most `limit`."""
+    """Return at most `limit` frequent kinds of error: `[(true, predicted, count), ...]`."""
     counts = np.where(np.eye(len(matrix), dtype=bool), 0, matrix)
     order = np.argsort(-counts, axis=None, kind="stable")[:limit]
     pairs = [(int(cell // len(matrix)), int(cell % len(matrix))) for cell in order]
@@ -251,7 +251,7 @@ def confusions(
 
 
 def majority(matrix: Int[np.ndarray, "K K"], names: Sequence[str]) -> tuple[str, float] | None:
-    """The most frequent class of a confusion matrix, and the accuracy of always predicting it."""
+    """Return the most frequent class and the accuracy of always predicting it."""
     support = matrix.sum(axis=1)
     return (names[support.argmax()], support.max() / support.sum()) if support.any() else None
 
@@ -262,7 +262,7 @@ def _kinds_of_error(
     matrix: Int[np.ndarray, "K K"],
     names: Sequence[str],
 ) -> dict[str, Any] | None:
-    """Confusions by class, the most confused pair of classes, and errors by shape.
+    """Draw confusions by class, the most confused pair of classes, and errors by shape.
 
     None if nothing is wrong, or if the run diverged.
     """
@@ -283,7 +283,7 @@ def _kinds_of_error(
 def _means(
     rankings: Sequence[thresholds.Ranking], support: Int[np.ndarray, " K"]
 ) -> list[thresholds.Ranking]:
-    """Means over the classes that have images: unweighted, and weighted by support."""
+    """Average over the classes that have images: unweighted, and weighted by support."""
     present = support > 0
     if not present.any():
         return [thresholds.Ranking(math.nan, math.nan)] * 2
@@ -294,7 +294,7 @@ def _means(
 
 
 def _thresholds(run: FinishedRun) -> dict[str, Any] | None:
-    """Curves of two classes, and the test results of thresholds chosen on other examples.
+    """Draw curves of two classes; return the test results of thresholds chosen on other examples.
 
     Counts are over the decisions of all trials: ensemble scores would have another scale. None if
     the test split lacks a class, or if the run diverged.
@@ -333,7 +333,7 @@ def _odds_of_yes(
 
 
 def _mistaken(run: FinishedRun) -> list[dict[str, Any]]:
-    """The test images with a wrong label; the surest wrong answers come first."""
+    """Return the misclassified test images; the most confident errors come first."""
     names, truth = [row["name"] for row in run.summary["per_class"]], run.labels > 0
     scores = run.scores.mean(axis=0)
     wrong = (scores > 0) != truth

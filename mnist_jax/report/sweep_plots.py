@@ -18,14 +18,14 @@ _SHOWN = 12  # settings, the best ones
 
 
 def name(overrides: Mapping[str, Any]) -> str:
-    """A setting in short: the last part of each key, and the value."""
+    """Return a setting in short: the last part of each key, and the value."""
     pairs = (f"{key.rpartition('.')[2]} {_short(value)}" for key, value in overrides.items())
     return ", ".join(pairs) or "as configured"
 
 
 @plots.styled
 def distribution(trials: Sequence[Row], settings: Sequence[Row], score: str, split: str) -> Figure:
-    """The score of every trial: a line of points per setting, in the order of the settings.
+    """Draw the score of every trial: a line of points per setting, in the settings' order.
 
     Args:
         trials: rows of trials.jsonl.
@@ -63,7 +63,7 @@ def distribution(trials: Sequence[Row], settings: Sequence[Row], score: str, spl
 
 @plots.styled
 def sweep(settings: Sequence[Row], score: str) -> Figure | None:
-    """The mean validation score against the swept values.
+    """Draw the mean validation score against the swept values.
 
     A curve for one key; a heat map for two keys that make a grid, with empty cells for settings
     that diverged; else parallel coordinates. None if nothing is swept or evaluated, or if settings
@@ -125,7 +125,7 @@ def _heat_map(
 
 
 def _heights(means: np.ndarray) -> np.ndarray:
-    """Means on a scale from 0 for the lowest to 1 for the highest."""
+    """Scale means from 0 for the lowest to 1 for the highest."""
     return (means - means.min()) / (np.ptp(means) or 1.0)
 
 

@@ -38,7 +38,7 @@ def precision_recall(curve: Curve, share: float, points: Mapping[str, Point]) ->
 
 @plots.styled
 def roc(curve: Curve, points: Mapping[str, Point]) -> Figure:
-    """The receiver operating characteristic: true against false positive rate.
+    """Draw the receiver operating characteristic: true against false positive rate.
 
     Args:
         curve: from `thresholds.roc`.

@@ -66,7 +66,7 @@ def explain(
 def _weights(
     model: Model, variables: PyTree, class_names: tuple[str, ...]
 ) -> dict[str, Float32[np.ndarray, "h w"]]:
-    """The units with the largest weights, by class in a linear net, else by number."""
+    """Return the units with the largest weights, by class in a linear net, else by number."""
     weights = networks.first_weights(model, variables)
     if weights is None:
         return {}
@@ -114,7 +114,7 @@ def occlusion(
 
 
 def places(height: int, width: int) -> Bool[np.ndarray, "places h w"]:
-    """The pixels under the square in each of its places; every pixel of an even side is in one."""
+    """Return the pixels under the square in each of its places; together these cover the image."""
 
     def covers(length: int) -> Bool[np.ndarray, "starts length"]:
         starts = np.arange(0, length - SIDE + 1, STRIDE)[:, None]

@@ -79,7 +79,7 @@ def check_used(config: ConfigDict) -> None:
 
 
 def settings(config: ConfigDict) -> list[dict[str, Any]]:
-    """The overrides of each setting: listed, the grid's combinations, random ones, or none at all.
+    """Return the overrides of each setting: a list, the grid's combinations, random ones, or none.
 
     Raises:
       UserError: they are not what `config.sweep` expects, or name no key of the config.
@@ -214,7 +214,7 @@ def _check_keys(config: ConfigDict, keys: Iterable[str]) -> None:
 
 
 def _draw(rng: np.random.Generator, key: str, values: list[Any]) -> float:
-    """A number from the range [low, high], or [low, high, "log"] on a logarithmic scale."""
+    """Draw a number from [low, high], or on a logarithmic scale from [low, high, "log"]."""
     bounds, scale = values[:2], values[2:]
     # True is an int to isinstance.
     numbers = all(type(value) in (int, float) and math.isfinite(value) for value in bounds)

@@ -27,7 +27,7 @@ def predict(
     mesh: Mesh | None = None,
     corrupt: Callable | None = None,
 ) -> Float32[Array, "n outputs"]:
-    """The model's outputs for every image, in batches; the last is padded and the padding cut off.
+    """Return the model's outputs for every image, in batches; the padding of the last is cut off.
 
     The devices of a mesh share each batch, which is made larger where they could not. `corrupt` is
     a task's: what it draws depends on an image's place among the images alone.

@@ -53,11 +53,11 @@ def open_directory(directory: Path) -> Iterator[ocp.CheckpointManager]:
         directory: Of the checkpoints.
 
     Raises:
-        CheckpointError: The directory can not be used, or the last save failed.
+        CheckpointError: The directory cannot be used, or the last save failed.
     """
     directory = directory.absolute()  # orbax takes no relative path
     options = ocp.CheckpointManagerOptions(
-        # Else, when it can not make one, its threads keep the process from ending for 5 minutes.
+        # Otherwise, if this fails, Orbax's threads keep the process alive for 5 minutes.
         async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
         cleanup_tmp_directories=True,
         create=False,
@@ -203,7 +203,7 @@ def _newest(
 
 
 def _complete(directory: Path) -> Iterator[Path]:
-    """Complete checkpoints; incomplete and damaged ones have longer names."""
+    """Yield complete checkpoints; incomplete and damaged ones have longer names."""
     return (path for path in directory.glob("*/") if path.name.isdecimal())
 
 
@@ -229,7 +229,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _by_path(tree: PyTree) -> dict[str, Any]:
-    """Leaves by names such as `params/Dense_0/kernel`, whatever the containers' types."""
+    """Name leaves like `params/Dense_0/kernel`, whatever the containers' types."""
     leaves, _ = jax.tree.flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
@@ -257,7 +257,7 @@ def _checksum(record: dict[str, Any], leaves: Iterable[Any]) -> int:
 
 
 def _line(error: Exception) -> str:
-    """One line of an error, the reason at its end; orbax may print whole arrays in between."""
+    """Shorten an error to one line, the reason at its end; Orbax may print whole arrays between."""
     text = " ".join(str(error).partition("[tensorstore_spec")[0].split())
     text = text if len(text) <= 300 else f"{text[:100]} ... {text[-200:]}"
     return f"{type(error).__name__}: {text}"
@@ -265,12 +265,12 @@ def _line(error: Exception) -> str:
 
 @contextmanager
 def _explained(directory: Any) -> Iterator[None]:
-    """Turns whatever orbax and the file system raise on the way to the disk into one line."""
+    """Turn any error of Orbax and the file system into one line."""
     try:
         yield
     except Exception as error:
         raise CheckpointError(
-            f"{directory}: can not write checkpoints ({_line(error)}): earlier ones are intact; "
+            f"{directory}: cannot write checkpoints ({_line(error)}): earlier ones are intact; "
             "make room or give access, then run again to resume"
         ) from error
 
@@ -303,7 +303,7 @@ def _not_noise(record: logging.LogRecord) -> bool:
 
 
 def _not_too_late(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Once one array has failed, orbax closes the event loop that the others still report to."""
+    """Ignore arrays that report to an event loop that Orbax closed after another array failed."""
     return lambda info: None if str(info.exc_value) == "Event loop is closed" else hook(info)
 
 

@@ -130,7 +130,7 @@ def _not_writable(workdir: Path, error: OSError) -> UserError:
 
 
 def read_config(workdir: Path) -> tuple[ConfigDict, str]:
-    """The config of the run in a workdir, and the fingerprint of its data.
+    """Read the config of the run in a workdir, and the fingerprint of its data.
 
     Keys that are newer than the run have their defaults.
 
@@ -154,7 +154,7 @@ def read_config(workdir: Path) -> tuple[ConfigDict, str]:
 
 
 def read_summary(workdir: Path) -> dict[str, Any]:
-    """The summary of the finished run in a workdir.
+    """Read the summary of the finished run in a workdir.
 
     Raises:
       UserError: there is no run, or it is not finished.
@@ -237,12 +237,12 @@ def to_json(value: Any) -> str:
 
 
 def to_rows(rows: Iterable[Mapping[str, Any]]) -> str:
-    """A line of JSON for each row."""
+    """Format each row as a line of JSON."""
     return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file.
+    """Read a JSON file.
 
     Raises:
       UserError: it is missing or is not JSON.
@@ -256,5 +256,5 @@ def read_json(path: Path) -> Any:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file of JSON lines."""
+    """Read the rows of a file of JSON lines."""
     return [json.loads(line) for line in path.read_text().splitlines()]

@@ -26,7 +26,7 @@ class TensorBoard:
     """
 
     def __init__(self, directory: Path, history: Sequence[Mapping[str, Any]]):
-        """Replaces what is in the directory, which may be an epoch ahead of the checkpoints.
+        """Replace the events in the directory, which may be an epoch ahead of the checkpoints.
 
         Raises:
           UserError: the directory cannot be written.
@@ -43,7 +43,7 @@ class TensorBoard:
             self.epoch(row)
 
     def epoch(self, row: Mapping[str, Any]) -> None:
-        """Adds a row of metrics, one scalar for each number.
+        """Add a row of metrics, one scalar for each number.
 
         Raises:
           UserError: the disk is full.
@@ -59,7 +59,7 @@ class TensorBoard:
         images: Mapping[str, UInt8[np.ndarray, "h w 1"]],
         params: Mapping[str, Float32[np.ndarray, "..."]],
     ) -> None:
-        """Adds what came of the run.
+        """Add the results of the run.
 
         Args:
           epoch: of the parameters.
@@ -112,7 +112,7 @@ class TensorBoard:
 
 
 def _tag(caption: str) -> str:
-    """A caption of letters that a tag may have."""
+    """Return a caption with only the letters that a tag may have."""
     return re.sub(r"[^-.\w]", "_", caption)
 
 

@@ -176,7 +176,7 @@ def test_no_space_for_a_checkpoint(config, examples, unbroken, tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     fill = at_epoch(3, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (16_000, hard)))
     try:
-        with pytest.raises(UserError, match=r"checkpoints/0: can not write.*make room") as error:
+        with pytest.raises(UserError, match=r"checkpoints/0: cannot write.*make room") as error:
             training.train_run(config, examples, workdir, log=fill)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

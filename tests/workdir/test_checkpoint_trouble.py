@@ -22,7 +22,7 @@ def test_a_file_in_the_directorys_place(tmp_path):
     (tmp_path / "file").write_text("")
     for directory in (tmp_path / "file", tmp_path / "file" / "below"):
         with (
-            pytest.raises(CheckpointError, match=f"^{directory}: can not write"),
+            pytest.raises(CheckpointError, match=f"^{directory}: cannot write"),
             checkpoint.open_directory(directory),
         ):
             pass
@@ -44,7 +44,7 @@ def test_a_failed_save_surfaces(tmp_path, then):
             if then != "leave":
                 pytest.fail("not reached")
 
-    with pytest.raises(CheckpointError, match=f"^{tmp_path / 'run'}: can not write.*Not a dir"):
+    with pytest.raises(CheckpointError, match=f"^{tmp_path / 'run'}: cannot write.*Not a dir"):
         run()
 
 
@@ -118,7 +118,7 @@ def test_trouble_is_one_line_and_the_earlier_are_intact(tmp_path, trouble, reaso
         _, stderr = process.communicate(timeout=60)  # orbax's threads may wait five minutes
     finally:
         process.kill()
-    assert stderr.startswith(f"{directory}: can not write checkpoints (")
+    assert stderr.startswith(f"{directory}: cannot write checkpoints (")
     assert reason in stderr
     assert stderr.count("\n") == 1, stderr
     assert process.returncode == 1
