@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from queue import Queue
 from typing import NamedTuple
@@ -95,7 +95,7 @@ def drawn(count: int, seed: int) -> list[Mutant]:
     for pattern, tests in TESTS.items():
         for path in sorted(ROOT.glob(pattern)):
             own = f"{path.parent.name}/test_{path.stem}.py"
-            first = f"{own} " if (ROOT / "tests" / own).exists() else ""
+            first = f"{own} " if (ROOT / "tests" / own).exists() and own not in tests else ""
             places |= candidates(path, first + tests)
     rng = random.Random(seed)
     chosen = rng.sample(sorted(places), min(count, len(places)))
@@ -144,6 +144,17 @@ def tested(mutant: Mutant, root: Path, programs: Path) -> dict:
     }
 
 
+def _copy(pattern: str, folder: Path) -> None:
+    """Copy files and folders of the project, without what Python has compiled."""
+    for path in ROOT.glob(pattern):
+        if path.is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(path, folder / path.name, ignore=ignored)
+        else:
+            folder.mkdir(exist_ok=True)
+            shutil.copy(path, folder)
+
+
 def main() -> int:
     """Test a sample of mutants and print those that survive."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -165,9 +176,10 @@ def main() -> int:
     left = [mutant for mutant in mutants if mutant[:4] not in results]
     with tempfile.TemporaryDirectory(prefix="mnist_jax-mutants-") as folder:
         copies: Queue[Path] = Queue()
-        ignored = shutil.ignore_patterns(".*", "__pycache__", "build", "runs", "*.egg-info")
         for i in range(options.workers):
-            copies.put(shutil.copytree(ROOT, Path(folder) / f"{i}", ignore=ignored))
+            copies.put(Path(folder) / f"{i}")
+            for part in ("mnist_jax", "configs", "experiments", "tests", "docs", "*.md", "*.toml"):
+                _copy(part, Path(folder) / f"{i}")
 
         def test(mutant: Mutant) -> dict:
             copy = copies.get()
@@ -177,7 +189,9 @@ def main() -> int:
                 copies.put(copy)
 
         with ThreadPoolExecutor(options.workers) as pool, kept.open("a") as file:
-            for result in tqdm(pool.map(test, left), "mutants", len(left)):
+            jobs = [pool.submit(test, mutant) for mutant in left]
+            for job in tqdm(as_completed(jobs), "mutants", len(jobs)):
+                result = job.result()
                 results[tuple(result[field] for field in Mutant._fields[:4])] = result
                 print(json.dumps(result), file=file, flush=True)
     survivors = [result for result in results.values() if result["survived"]]
