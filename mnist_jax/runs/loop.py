@@ -213,7 +213,7 @@ def make_chunks(group: Group, states: TrialState, places: Sequence[int]) -> list
 
 
 @jax.jit
-def _take(trials: Trials, index: Int[Array, "width"]) -> Trials:
+def _take(trials: Trials, index: Int[Array | np.ndarray, "width"]) -> Trials:
     return jax.tree.map(lambda x: x[index], trials)
 
 

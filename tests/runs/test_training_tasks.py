@@ -159,7 +159,7 @@ def test_sweeps_select_by_the_score_of_the_task(tmp_path, task, score, name):
 
 @pytest.mark.parametrize("task", ["multilabel", "denoise"])
 def test_cross_validation_of_other_tasks(tmp_path, task):
-    config = make_config(LINEAR, task__name=task, sweep__folds=2)
+    config = make_config(LINEAR, task__name=task, sweep__folds=2, train__epochs=1)
     summary = train_run(config, tmp_path / "run")
     assert summary["settings"][0]["val_score"]["n"] == 2
     with np.load(tmp_path / "run" / files.OUT_OF_FOLD) as stored:
