@@ -69,12 +69,22 @@ def _programs_of_a_test_file_are_freed():
 @pytest.fixture(autouse=True, scope="module")
 def _pages_of_runs_are_made_where_tests_read_them(request):
     """A page takes longer than training a tiny net; commands in their own processes make them."""
-    from mnist_jax.report import run_page  # late: the package's annotations are checked by now
-
     with pytest.MonkeyPatch.context() as patch:
         if request.path.parent.name != "report" and not hasattr(request.module, "READS_PAGES"):
-            patch.setattr(run_page, "render", lambda *args, **kwargs: "<!doctype html>")
+            _make_no_pages(patch)
         yield
+
+
+@pytest.fixture
+def no_pages(monkeypatch):
+    """For a test that reads none, where others of its file do."""
+    _make_no_pages(monkeypatch)
+
+
+def _make_no_pages(patch):
+    from mnist_jax.report import run_page  # late: the package's annotations are checked by now
+
+    patch.setattr(run_page, "render", lambda *args, **kwargs: "<!doctype html>")
 
 
 def _optimised() -> Iterator[None]:

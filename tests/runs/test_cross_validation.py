@@ -90,6 +90,7 @@ def test_outer_folds_are_checked_one_at_a_time(folder, monkeypatch):
     ]
 
 
+@pytest.mark.usefixtures("no_pages")
 def test_nested_cross_validation_resumes_to_the_same_bits(nested, folder):
     config, unbroken, _ = nested
     workdir, lines = folder / "nested stopped", []
@@ -127,6 +128,7 @@ def test_two_classes_have_thresholds_chosen_out_of_fold(folder):
 @pytest.mark.parametrize(
     "how", [{}, {"sweep__share_batches": True}, {"task__name": "one_vs_one", "sweep__seeds": 2}]
 )
+@pytest.mark.usefixtures("no_pages")
 def test_the_accuracy_out_of_fold_is_that_of_the_folds(tmp_path, how):
     config = make_config(LINEAR, sweep__folds=4, **how)  # folds of 359 and 360 examples
     examples = splits.load(config)

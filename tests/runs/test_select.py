@@ -247,6 +247,7 @@ def stop_after(epoch, config, workdir):
         run(config, workdir, log)
 
 
+@pytest.mark.usefixtures("no_pages")
 def test_halving_resumes_to_the_same_bits(shapes, folder):
     """Stopped between the groups, where a signal still counts, and after halving."""
     config, unbroken, _ = shapes
@@ -257,6 +258,7 @@ def test_halving_resumes_to_the_same_bits(shapes, folder):
     same_bits(workdir, unbroken)
 
 
+@pytest.mark.usefixtures("no_pages")
 def test_halving_narrows_programs_and_resumes_to_the_same_bits(folder, monkeypatch):
     compile_programs, widths = loop.compile_programs, []
     monkeypatch.setattr(

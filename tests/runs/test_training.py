@@ -126,6 +126,7 @@ def test_the_test_split_is_evaluated_once_and_changes_nothing(spoilt, tmp_path, 
 # --- seeds ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("no_pages")
 def test_the_seed_determines_the_run(spoilt, tmp_path):
     workdir, config = spoilt
     train_run(config, tmp_path / "same")

@@ -107,6 +107,7 @@ def stop_after(epoch):
     )
 
 
+@pytest.mark.usefixtures("no_pages")
 def test_a_stopped_sweep_resumes_to_the_same_bits(swept, folder):
     config = parse(GRID, "--config.sweep.seeds=3")
     workdir = folder / "stopped"
@@ -118,6 +119,7 @@ def test_a_stopped_sweep_resumes_to_the_same_bits(swept, folder):
     same_bits(workdir, swept)
 
 
+@pytest.mark.usefixtures("no_pages")
 def test_a_checkpoint_is_written_while_the_next_epoch_is_computed(swept, folder, monkeypatch):
     """Also where programs end at different times, and the next epoch overwrites their arrays."""
     monkeypatch.setattr(loop, "_SAVE_SECONDS", -1.0)  # after every epoch
@@ -187,6 +189,7 @@ SMALL_NETS = {
     jax.default_backend() != "cpu", reason="the same bits are promised on CPU alone"
 )
 @pytest.mark.parametrize("net", SMALL_NETS)
+@pytest.mark.usefixtures("no_pages")
 def test_a_trial_has_the_bits_of_the_plain_run_of_its_seed(
     folder, optimised, monkeypatch, capsys, net
 ):
