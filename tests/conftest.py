@@ -21,7 +21,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as `experiments.study` do
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # one for all workers and the commands they run
     _programs = tempfile.TemporaryDirectory(prefix="mnist_jax-programs-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs.name
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
 if "PYTEST_XDIST_WORKER" not in os.environ:  # prepared data: none of the user's, one for all
     _data = tempfile.TemporaryDirectory(prefix="mnist_jax-data-")
     os.environ["TFDS_DATA_DIR"] = _data.name

@@ -10,8 +10,6 @@ from mnist_jax.analysis import metrics
 from mnist_jax.predict import classifier
 from mnist_jax.workdir import files
 
-pytestmark = pytest.mark.usefixtures("folder")
-
 CNN = {
     "model__name": "cnn",
     "model__channels": (4,),
