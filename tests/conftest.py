@@ -33,7 +33,7 @@ import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
-# Garbage collection, among all the objects of the imports, took a tenth of the tests' time.
+# Garbage collection among all the objects of the imports slows the tests.
 gc.set_threshold(20_000)
 
 IN_HASTE = jax.config.read("jax_disable_most_optimizations")

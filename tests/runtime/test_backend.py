@@ -1,11 +1,12 @@
 """What JAX's variables in the environment do to commands."""
 
+import os
 import re
 import subprocess
 import sys
 
 import pytest
-from shell import DIGITS, ROOT, typed
+from shell import DIGITS, ROOT
 from tiny_runs import environment
 
 
@@ -13,7 +14,13 @@ from tiny_runs import environment
     ("name", "value"), [("JAX_PLATFORMS", "nonsense"), ("JAX_ENABLE_X64", "maybe")]
 )
 def test_a_value_that_stops_jax_is_a_user_error(tmp_path, name, value):
-    done = typed(DIGITS, "--workdir=run", cwd=tmp_path, **{name: value})
+    done = subprocess.run(  # a new Python: JAX reads them when it is imported
+        [sys.executable, "-m", "mnist_jax.main", DIGITS, "--workdir=run"],
+        cwd=tmp_path,
+        env={**os.environ, name: value},
+        capture_output=True,
+        text=True,
+    )
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(rf"error: .*\b{name}\b.*{value}.*; .*\n", done.stderr) or re.fullmatch(
         rf"error: .*{value}.*\b{name}\b.*; .*\n", done.stderr
