@@ -42,7 +42,7 @@ types: $(VENV)/dev ## mypy
 pytest: $(VENV)/dev ## run the tests only
 	$(BIN)/python -m pytest -n 2 --dist=loadfile
 
-mutants: $(VENV)/dev $(VENV)/mutants ## change 200 places of the code: do its tests notice? (an hour)
+mutants: $(VENV)/dev $(VENV)/mutants ## change 200 places of the code, one by one: do its tests fail? (hours)
 	$(BIN)/python tests/mutants.py
 
 notebooks: $(VENV)/notebooks ## open experiments/notebooks in JupyterLab

@@ -234,7 +234,9 @@ def validate(config: ConfigDict) -> None:
     _check("sweep.seeds", sweep.seeds, f"[1, {2**32 - config.seed}]")
     for epoch in sweep.halving:
         if type(epoch) is not int:
-            raise UserError(f"config.sweep.halving: {epoch!r} is no epoch; give some, as in 2,5")
+            raise UserError(
+                f"config.sweep.halving: {epoch!r} is not an epoch; give epochs, as in 2,5"
+            )
         _check("sweep.halving", epoch, f"[1, {config.train.epochs})")
     several = sweep.seeds > 1 or sweep.folds or sweeps(config)
     validates, plateau = config.data.val_size > 0, config.optim.schedule == "plateau"

@@ -276,7 +276,7 @@ def _binary(config: Fields, loss: str, num_classes: int) -> Task:
 
 def _check_positive(config: Fields) -> None:
     if not config["positive"]:
-        raise UserError("config.task.positive: which classes are a yes? (5,) asks: is it a 5")
+        raise UserError("config.task.positive: give the positive classes, as in (5,)")
 
 
 def _relabel_binary(config: Fields, classes: Classes, class_names: Sequence[str]) -> Labels:
@@ -315,7 +315,7 @@ def _read_labels(config: Fields) -> dict[str, list[Any]]:
         if members and all(isinstance(classes, list) and classes for classes in members):
             return labels
     raise UserError(
-        'config.task.labels: is not names with their classes, as {"large": [7, 8, 9], "one": [1]}'
+        'config.task.labels: must map names to classes, as in {"large": [7, 8, 9], "one": [1]}'
     )
 
 
@@ -331,9 +331,11 @@ def _check_classes(key: str, members: Sequence[Any], class_names: Sequence[str])
     count = len(class_names)
     for member in members:
         if type(member) is not int or not 0 <= member < count:
-            raise UserError(f"config.task.{key}: {member!r} is no class; they are 0 to {count - 1}")
+            raise UserError(
+                f"config.task.{key}: {member!r} is not a class; classes are 0 to {count - 1}"
+            )
     if len(set(members)) == count:
-        raise UserError(f"config.task.{key}: {list(members)} are all classes there are")
+        raise UserError(f"config.task.{key}: {list(members)} are all classes; leave some out")
 
 
 def _denoise(config: Fields, loss: str, num_classes: int) -> Task:

@@ -143,8 +143,12 @@ def test_a_value_at_the_edge_is_allowed(key, value):
             {"train.patience": 1, "data.val_size": 0},
             "config.train.patience: watches validation; give",
         ),
-        ({"halving": (2.5,)}, {}, "config.sweep.halving: 2.5 is no epoch; give some, as in 2,5"),
-        ({"halving": ("half",)}, {}, "config.sweep.halving: 'half' is no epoch; give some"),
+        (
+            {"halving": (2.5,)},
+            {},
+            "config.sweep.halving: 2.5 is not an epoch; give epochs, as in 2,5",
+        ),
+        ({"halving": ("half",)}, {}, "config.sweep.halving: 'half' is not an epoch; give epochs"),
         ({"folds": 2}, {"train.patience": 1}, "config.train.patience: watches validation, which "),
         ({"folds": 2}, {"optim.schedule": "plateau"}, "config.optim.schedule=plateau: watches "),
         (

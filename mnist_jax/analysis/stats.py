@@ -195,7 +195,7 @@ def paired(
     from scipy.special import stdtr
 
     if len(a) != len(b):
-        raise ValueError(f"{len(a)} and {len(b)} values make no pairs")
+        raise ValueError(f"{len(a)} and {len(b)} values cannot be paired")
     differences = np.subtract(b, a, dtype=np.float64)
     found = describe(differences.tolist(), folds, limits_of_difference(limits))
     error, freedom = _error_of_mean(differences, folds)

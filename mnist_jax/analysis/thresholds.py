@@ -128,7 +128,9 @@ def at_recall(scores: Scores, labels: Labels, recall: float) -> float:
     _, recalls, thresholds = _precision_recall(scores, labels)
     reached = np.flatnonzero(recalls >= recall)
     if not len(reached):
-        raise UserError(f"no threshold has a recall of {recall:.4g}; the most there can be is 1")
+        raise UserError(
+            f"no threshold has a recall of {recall:.4g}; the largest possible recall is 1"
+        )
     return float(thresholds[reached[-1]])
 
 
@@ -148,7 +150,7 @@ def _precision_recall(scores: Scores, labels: Labels) -> tuple[np.ndarray, np.nd
     from sklearn.metrics import precision_recall_curve
 
     if not np.any(labels):
-        raise UserError("no example is a yes: nothing has a recall; give labels of 0 and 1")
+        raise UserError("no example is positive, so recall is undefined; give labels of 0 and 1")
     precision, recall, thresholds = precision_recall_curve(labels, scores)
     return precision[:-1], recall[:-1], thresholds  # its last point has no threshold
 

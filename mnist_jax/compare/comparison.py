@@ -70,7 +70,7 @@ def read(workdir: Path) -> Run:
     config, fingerprint = files.read_config(workdir)
     summary = files.read_summary(workdir)
     if "confusion_matrix" not in summary:
-        raise UserError(f"{workdir}: decides for no classes; only runs that do can be compared")
+        raise UserError(f"{workdir}: does not classify; only runs that do can be compared")
     try:
         history = files.read_rows(workdir / files.METRICS)
         rows = files.read_rows(workdir / files.TRIALS) if "trials" in summary else []
@@ -78,7 +78,7 @@ def read(workdir: Path) -> Run:
             logits, labels = stored["logits"], stored["labels"]
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{workdir}: has lost a part ({reason}); train the run again") from error
+        raise UserError(f"{workdir}: is incomplete ({reason}); train the run again") from error
     if "trials" not in summary:
         accuracies: dict[tuple[int, ...], float] = {(summary["seed"],): summary["test_accuracy"]}
         logits = logits[None]

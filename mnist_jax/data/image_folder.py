@@ -31,7 +31,7 @@ def read(
         and the class names: in order of their numbers if all are numbers, else of the alphabet.
 
     Raises:
-        DataError: there are no such folders, or files in them that are no pictures.
+        DataError: there are no such folders, or files in them that are not pictures.
     """
     root = paths.expand(path)
     folders = {folder.name for folder in _subfolders(root)}
@@ -91,7 +91,7 @@ def _examples(
             damaged.append(str(path.relative_to(root)))
     if damaged:
         few = ", ".join(damaged[:_NAMED]) + ", ..." * (len(damaged) > _NAMED)
-        raise DataError(f"{root}: {len(damaged)} files are no pictures ({few}); remove them")
+        raise DataError(f"{root}: {len(damaged)} files are not pictures ({few}); remove them")
     places = {name: place for place, name in enumerate(class_names)}
     return np.stack(images), np.array([places[name] for _, name in files], np.int32)
 

@@ -74,7 +74,7 @@ def nearest(
     """
     n, m = len(queries), len(references)
     if not 1 <= k <= m:
-        raise ValueError(f"k={k}: there are {m} references; k is 1 to that")
+        raise ValueError(f"k={k}: must be 1 to {m}, the number of references")
     references = references.reshape(m, -1)
     queries = queries.reshape(n, references.shape[1])
     pixels = queries.shape[1]
@@ -183,7 +183,7 @@ def out_of_fold(
     """
     outside = len(folds) - np.bincount(folds).max()
     if not 1 <= k <= outside:
-        raise ValueError(f"k={k}: outside of a fold are {outside} examples; k is 1 to that")
+        raise ValueError(f"k={k}: must be 1 to {outside}, the number of examples outside a fold")
     images, group = jnp.asarray(images), jnp.asarray(folds)
     return nearest(images, images, k, metric=metric, groups=(group, group))
 
@@ -213,7 +213,7 @@ def cross_validate(
       ValueError: a k is less than 1, or more than the examples outside of some fold.
     """
     if min(ks) < 1:
-        raise ValueError(f"ks={list(ks)}: k is 1 or more")
+        raise ValueError(f"ks={list(ks)}: must be 1 or more")
     neighbours = out_of_fold(images, folds, max(ks), metric)
     labels, accuracies = np.asarray(labels), {}
     for k, weights in product(ks, WEIGHTS):

@@ -34,7 +34,7 @@ def quantize(params: PyTree, bits: int = 8) -> PyTree:
       ValueError: `bits` is not 2 to 8.
     """
     if not 2 <= bits <= 8:
-        raise ValueError(f"{bits} bits: a weight has 2 to 8")
+        raise ValueError(f"{bits} bits: must be 2 to 8")
     largest = 2 ** (bits - 1) - 1
 
     def rounded(kernel: Float[Array, "*shape outputs"]) -> Quantized | Array:

@@ -129,7 +129,7 @@ def load(workdir: str | Path, log: Log = warnings.warn) -> Classifier:
     if not task.probable:
         raise UserError(
             f"{workdir}: the scores of its task ('{config.task.name}' with the loss "
-            f"'{tasks.loss(config.task)}') are no probabilities of classes; take another run"
+            f"'{tasks.loss(config.task)}') are not class probabilities; take another run"
         )
     sizes = len(summary["class_names"]), summary["num_train"]
     restored = restore.best(workdir, config, sizes, summary.get("chosen", 0), log)
@@ -188,7 +188,7 @@ def before_and_after(
     workdir = Path(workdir)
     config, fingerprint = files.read_config(workdir)
     if config.task.name != "denoise":
-        raise UserError(f"{workdir}: takes no noise off; give a run of the task 'denoise'")
+        raise UserError(f"{workdir}: cannot denoise; give a run of the task 'denoise'")
     files.read_summary(workdir)
     examples = splits.load(config)
     if examples.fingerprint != fingerprint:

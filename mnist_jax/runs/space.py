@@ -87,12 +87,14 @@ def settings(config: ConfigDict) -> list[dict[str, Any]]:
     sweep = config.sweep
     given = configs.sweeps(config)
     if len(given) > 1:
-        raise UserError(f"config.sweep.{given[1]}: stands instead of its {given[0]}; give one")
+        raise UserError(f"config.sweep.{given[1]}: replaces {given[0]}; give only one of them")
     if "settings" in given:
         listed = _read_value("settings", sweep.settings)
         like = isinstance(listed, list) and all(isinstance(one, dict) for one in listed)
         if not like or not listed:
-            raise UserError('config.sweep.settings: is not like [{}, {"optim.clip": 1.0}]')
+            raise UserError(
+                'config.sweep.settings: must be a list of overrides, as in [{}, {"optim.clip": 1.0}]'
+            )
         for overrides in listed:
             _check_keys(config, overrides)
         return listed
@@ -137,7 +139,7 @@ def _as(key: str, value: Any) -> Any:
         return (value,) if kind is tuple else value
     if not configs.has_type(key, value):
         raise UserError(
-            f"config.sweep: {value!r} is no value of config.{key}; give {configs.EXPECTED[kind]}"
+            f"config.sweep: {value!r} is not a value of config.{key}; give {configs.EXPECTED[kind]}"
         )
     return float(value) if kind is float and value is not None else value
 
@@ -193,7 +195,9 @@ def _read(config: ConfigDict, name: str, value: Any) -> dict[str, list[Any]]:
     found = _read_value(name, value)
     like = isinstance(found, dict) and all(isinstance(v, list) and v for v in found.values())
     if not like or not found:
-        raise UserError(f'config.sweep.{name}: is not lists by keys, as {{"optim.clip": [0, 1]}}')
+        raise UserError(
+            f'config.sweep.{name}: must map keys to lists, as in {{"optim.clip": [0, 1]}}'
+        )
     _check_keys(config, found)
     return found
 

@@ -60,7 +60,7 @@ def check_batch_size(batch_size: int, num_devices: int) -> None:
     if over:
         sizes = [size for size in (batch_size - over, batch_size - over + num_devices) if size]
         raise UserError(
-            f"config.train.batch_size: {batch_size} is no multiple of the {num_devices} devices "
+            f"config.train.batch_size: {batch_size} is not a multiple of the {num_devices} devices "
             f"that share it; take {' or '.join(map(str, sizes))}"
         )
 

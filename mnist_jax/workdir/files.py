@@ -44,7 +44,7 @@ def locked(workdir: Path) -> Iterator[None]:
       workdir: created if it is not there.
 
     Raises:
-      UserError: another run is at work there, or it cannot be created or hold checkpoints.
+      UserError: another run is using it, or it cannot be created or hold checkpoints.
     """
     name = os.fsencode(workdir.absolute()).decode(errors="replace")
     if "\\" in name or "\N{REPLACEMENT CHARACTER}" in name:  # TensorStore could not use it
@@ -65,8 +65,7 @@ def locked(workdir: Path) -> Iterator[None]:
         if error.errno == errno.EWOULDBLOCK:
             os.close(directory)
             raise UserError(
-                f"{workdir}: another run is at work there; wait for its end, or give another "
-                "--workdir"
+                f"{workdir}: another run is using it; wait for its end, or give another --workdir"
             ) from error
     try:
         yield

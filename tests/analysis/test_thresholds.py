@@ -100,9 +100,9 @@ def test_what_has_no_sense():
     scores = np.array([0.0, 1.0])
     for bad in ((scores, np.array([1, 1])), (scores * math.nan, np.array([0, 1]))):
         assert all(map(math.isnan, thresholds.ranking(*bad)))
-    with pytest.raises(UserError, match="no example is a yes"):
+    with pytest.raises(UserError, match="no example is positive"):
         thresholds.at_recall(scores, np.array([0, 0]), 0.5)
-    with pytest.raises(UserError, match=r"recall of 1\.1; the most there can be is 1"):
+    with pytest.raises(UserError, match=r"recall of 1\.1; the largest possible recall is 1"):
         thresholds.at_recall(scores, np.array([0, 1]), 1.1)
     with pytest.raises(UserError, match=r"best is 0\.5, at a threshold of 0$"):
         thresholds.at_precision(scores, np.array([1, 0]), 0.9)

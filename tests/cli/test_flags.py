@@ -377,7 +377,7 @@ def test_a_mistake_is_told_in_one_line_and_leaves_nothing(here, capsys, args, co
         ("c.optim = None", "config.optim: no such key; it is a section, as in config.optim.b1"),
         ("c.train.augment.flip = None", "config.train.augment.flip: None is not a number"),
         ("c.optim.momentum = 0.8", "config.optim.momentum: adam does not use it; momentum does"),
-        ("c.sweep.grid = {'train.epochs': [None]}", "None is no value of config.train.epochs"),
+        ("c.sweep.grid = {'train.epochs': [None]}", "None is not a value of config.train.epochs"),
         ("c.sweep.seeds = None", "config.sweep.seeds: None is not a whole number"),
         ("c.sweep.halving = None", "config.sweep.halving: None is not a tuple"),
         ("del c.optim", "config.optim.b1: is missing; start from mnist_jax.config.default()"),

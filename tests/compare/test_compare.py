@@ -130,7 +130,7 @@ def test_the_same_difference_each_time_is_told_and_not_tested(folder):
         (["good", "nowhere"], "there is no run"),
         (["goods", "folds"], "fewer than two seeds or folds in common"),
         (["good", "unfinished"], "is not finished"),
-        (["good", "denoised"], "decides for no classes; only runs that do can be compared"),
+        (["good", "denoised"], "does not classify; only runs that do can be compared"),
     ],
 )
 def test_what_cannot_be_compared(folder, capsys, runs, message):
@@ -168,7 +168,7 @@ def test_what_does_not_fit_is_skipped_and_named(folder, tmp_path, capsys):
     reasons = {
         "compare.html": "there is no run",
         "goods": "has fewer than two seeds or folds in common",
-        "lost": "has lost a part",
+        "lost": "is incomplete",
         "other": "has other data",
         "unfinished": "is not finished",
     }
@@ -176,7 +176,7 @@ def test_what_does_not_fit_is_skipped_and_named(folder, tmp_path, capsys):
         assert line.startswith(f"skipped: {runs}/{name}: {reason}")
     code, lines, err = say(capsys, runs / "good", runs / "lost", runs / "other")
     assert (code, lines) == (2, [])
-    assert err.startswith(f"error: {runs}/lost: has lost a part")
+    assert err.startswith(f"error: {runs}/lost: is incomplete")
     assert err.endswith("; 1 more cannot be compared\n")
 
 

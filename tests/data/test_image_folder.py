@@ -92,7 +92,7 @@ def test_hidden_files_are_skipped_and_others_must_be_pictures(shapes):
     with pytest.raises(datasets.DataError) as error:
         datasets.load(f"images:{shapes}")
     assert message(error) == (
-        f"{shapes}: 4 files are no pictures (angular/notes.txt, angular/z.txt, round/Thumbs.db, "
+        f"{shapes}: 4 files are not pictures (angular/notes.txt, angular/z.txt, round/Thumbs.db, "
         "...); remove them"
     )
 

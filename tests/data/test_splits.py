@@ -107,7 +107,7 @@ def test_the_config_says_in_which_form_the_data_is_stored(two_classes, digits):
 
 @pytest.mark.parametrize(
     ("positive", "says"),
-    [((2,), "config.task.positive: 2 is no class; they are 0 to 1"), ((0, 1), "all classes")],
+    [((2,), "config.task.positive: 2 is not a class; classes are 0 to 1"), ((0, 1), "all classes")],
 )
 def test_a_positive_class_that_a_csv_lacks_is_refused(two_classes, positive, says):
     config = {"data.name": f"csv:{two_classes}", "train.batch_size": 8, "task.name": "binary"}

@@ -68,7 +68,7 @@ def test_by_core_every_core_is_a_device(tmp_path, monkeypatch):
     odd = by_core._replace(batch_size=30, num_train=60)
     with (
         worker.spawn(odd, tmp_path) as process,
-        pytest.raises(worker.Failed, match="30 is no multiple of the 4 devices"),
+        pytest.raises(worker.Failed, match="30 is not a multiple of the 4 devices"),
     ):
         worker.ask(process, "train")
 

@@ -57,5 +57,5 @@ def test_the_bytes_are_those_of_the_weights_and_of_what_stays():
 
 @pytest.mark.parametrize("bits", [1, 9])
 def test_other_numbers_of_bits_are_refused(bits):
-    with pytest.raises(ValueError, match=f"^{bits} bits: a weight has 2 to 8$"):
+    with pytest.raises(ValueError, match=f"^{bits} bits: must be 2 to 8$"):
         quantize.quantize({}, bits)

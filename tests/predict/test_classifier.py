@@ -229,7 +229,7 @@ def test_accuracy_of_what_is_not_restored(denoised, folder, tmp_path):
     def classify(images):
         return np.zeros((len(images), 10), np.float32)
 
-    with pytest.raises(UserError, match="takes no noise off; give a run of the task 'denoise'"):
+    with pytest.raises(UserError, match="cannot denoise; give a run of the task 'denoise'"):
         classifier.before_and_after(classify, folder / "one")
     copy = tmp_path / "run"
     shutil.copytree(denoised, copy)

@@ -54,7 +54,7 @@ def workdir(tmp_path_factory, all_optimised):
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """A folder with a five, a seven in a photograph, and two files that are no pictures."""
+    """A folder with a five, a seven in a photograph, and two files that are not pictures."""
     folder = tmp_path_factory.mktemp("drawn")
     for name in ("plain-5.png", "photo-7.jpg"):
         style, digit = re.fullmatch(r"(\w+)-(\d)\.\w+", name).groups()

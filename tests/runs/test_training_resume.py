@@ -129,7 +129,7 @@ def test_a_locked_workdir_is_not_touched(config, examples, unbroken, overwrite):
     before = {path: path.stat().st_mtime_ns for path in unbroken.rglob("*")}
     with (
         files.locked(unbroken),
-        pytest.raises(UserError, match=f"^{unbroken}: another run is at work there"),
+        pytest.raises(UserError, match=f"^{unbroken}: another run is using it"),
     ):
         training.train_run(config, examples, unbroken, overwrite=overwrite)
     assert {path: path.stat().st_mtime_ns for path in unbroken.rglob("*")} == before

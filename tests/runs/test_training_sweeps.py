@@ -93,7 +93,7 @@ def test_a_locked_workdir_is_not_touched(swept):
     before = (swept / files.SUMMARY).stat().st_mtime_ns
     with (
         files.locked(swept),
-        pytest.raises(UserError, match=f"^{swept}: another run is at work there"),
+        pytest.raises(UserError, match=f"^{swept}: another run is using it"),
     ):
         run(config, swept, print)
     assert (swept / files.SUMMARY).stat().st_mtime_ns == before

@@ -106,5 +106,5 @@ def test_the_training_after_the_folds_is_checked_before_them(folder):
     folds = ["--config.sweep.folds=5", "--config.train.batch_size=50", f"--workdir={workdir}"]
     done = forks.run(["-m", "mnist_jax.main", *SMALL, *folds], ROOT, devices(4))
     assert (done.returncode, done.stdout) == (2, "")
-    assert "50 is no multiple of the 4 devices that share it" in done.stderr
+    assert "50 is not a multiple of the 4 devices that share it" in done.stderr
     assert not workdir.exists()

@@ -150,7 +150,7 @@ def test_a_batch_that_cannot_be_shared(tmp_path):
     argv = ["-m", "mnist_jax.main", f"--config={ROOT}/configs/linear.py:digits"]
     done = forks.run([*argv, "--config.train.batch_size=30"], tmp_path, devices(4))
     assert (done.returncode, done.stdout) == (2, "")
-    message = "config.train.batch_size: 30 is no multiple of the 4 devices that share it; take "
+    message = "config.train.batch_size: 30 is not a multiple of the 4 devices that share it; take "
     assert done.stderr == f"error: {message}28 or 32\n"
     assert list(tmp_path.iterdir()) == []
 

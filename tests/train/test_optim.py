@@ -11,6 +11,7 @@ from mnist_jax.train import optim
 from mnist_jax.train.state import Hparams
 
 RATE, DECAY = 0.1, 0.05
+OTHER = {"name": {"schedule": "constant"}, "schedule": {"name": "sgd"}}
 
 
 def config(**overrides):
@@ -37,6 +38,15 @@ def trajectory(c, weight_decay=DECAY, steps=3):
         updates, state = chain.update(gradient, state, p)
         p = optax.apply_updates(p, updates)
     return np.asarray(p["w"])[0]
+
+
+@pytest.mark.parametrize(("kind", "key"), [("name", "b1"), ("schedule", "decay")])
+def test_an_optional_key_has_the_default_of_the_component_that_reads_it(monkeypatch, kind, key):
+    """Even where the last component that was registered has another default for it."""
+    registry = optim.OPTIMIZERS if kind == "name" else optim.SCHEDULES
+    option = optim.OPTIONS[key]._replace(default=0.625)
+    monkeypatch.setitem(registry, "mine", optim.Entry(lambda *args: None, {key: option}))
+    assert optim.fields({kind: "mine", key: None, **OTHER[kind]})[key] == 0.625
 
 
 def by_hand(name, steps=3, b1=0.9, b2=0.999, eps=1e-8):

@@ -165,7 +165,7 @@ def test_one_run_at_a_time(tmp_path, new):
     path = tmp_path / "some" / "where" if new else tmp_path
     with files.locked(path):
         with (
-            pytest.raises(UserError, match="another run is at work there; wait for its end, or"),
+            pytest.raises(UserError, match="another run is using it; wait for its end, or"),
             files.locked(path),
         ):
             pass
