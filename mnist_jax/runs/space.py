@@ -93,7 +93,8 @@ def settings(config: ConfigDict) -> list[dict[str, Any]]:
         like = isinstance(listed, list) and all(isinstance(one, dict) for one in listed)
         if not like or not listed:
             raise UserError(
-                'config.sweep.settings: must be a list of overrides, as in [{}, {"optim.clip": 1.0}]'
+                "config.sweep.settings: must be a list of overrides, as in "
+                '[{}, {"optim.clip": 1.0}]'
             )
         for overrides in listed:
             _check_keys(config, overrides)
