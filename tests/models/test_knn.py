@@ -108,7 +108,7 @@ def test_where_there_is_no_more_the_distance_is_infinite():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"k": 11}, "k=11: there are 10 references"),
+        ({"k": 11}, "k=11: must be 1 to 10, the number of references"),
         ({"k": 0}, "k=0"),
         ({"k": 1, "levels": 513}, "513 levels"),
     ],
@@ -243,6 +243,9 @@ def test_cross_validation_wants_enough_examples_outside_of_a_fold():
     images, labels = integers(0, 10, 4), integers(1, 10, levels=3, dtype=np.int32)
     folds = np.array([0] * 6 + [1] * 4, np.int32)
     assert len(knn.cross_validate(images, labels, folds, [1, 4], 3)) == 4
-    for ks, message in (([1, 5], "outside of a fold are 4 examples"), ([0, 4], "1 or more")):
+    for ks, message in (
+        ([1, 5], "must be 1 to 4, the number of examples outside a fold"),
+        ([0, 4], "1 or more"),
+    ):
         with pytest.raises(ValueError, match=message):
             knn.cross_validate(images, labels, folds, ks, 3)

@@ -114,7 +114,7 @@ def test_a_run_without_probabilities_is_refused(folder, tmp_path, task):
         shutil.copy(folder / "one" / name, tmp_path)
     stored = files.read_json(tmp_path / files.CONFIG)
     (tmp_path / files.CONFIG).write_text(files.to_json({**stored, "task": stored["task"] | task}))
-    with pytest.raises(UserError, match=r"the scores of its task .* are no probabilities"):
+    with pytest.raises(UserError, match=r"the scores of its task .* are not class probabilities"):
         classifier.load(tmp_path)
 
 
