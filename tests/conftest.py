@@ -33,16 +33,13 @@ import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
-# Garbage collection among all the objects of the imports slows the tests.
-gc.set_threshold(20_000)
-
 IN_HASTE = jax.config.read("jax_disable_most_optimizations")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Accelerators multiply float32 in fewer bits by default; oracles do not.
 jax.config.update("jax_default_matmul_precision", "highest")
 
-# Tests leave little that only the collector frees, and looking for it took a tenth of their time.
+# Tests leave little garbage, and the collector would search all imported objects often.
 gc.set_threshold(100_000, 20, 20)
 
 settings.register_profile("mnist_jax", deadline=None)  # the machine may be busy

@@ -12,7 +12,7 @@ CLUSTERS = ("SLURM_", "OMPI_", "KUBERNETES_", "TPU_", "JAX_COORDINATOR", "JAX_LO
 
 
 def devices(count):
-    """The environment of a process that has so many."""
+    """Return the environment of a process with `count` devices."""
     # LLVM's part of compiling takes long, and does not touch what is asked here.
     flags = f"--xla_force_host_platform_device_count={count} --xla_backend_optimization_level=0"
     flags = f"{os.environ['XLA_FLAGS']} {flags}"

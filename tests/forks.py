@@ -1,16 +1,16 @@
 """Commands in processes of their own, forked from one that has imported the libraries.
 
-Python takes three seconds to import what a run needs, and a fork of a process that has done so
-nothing. A test worker starts one such parent; it initialises no JAX backend and starts no thread.
-A command forked from it has its own arguments, folder, environment, streams and exit code, and ends
-as Python ends. Tests of imports, of `-W error` and of the environment of Python itself or of
-matplotlib start Python anew.
+Importing what a run needs takes seconds. Each test worker starts one parent process that has done
+so; the parent initialises no JAX backend and starts no thread. A command forked from it has its own
+arguments, folder, environment, streams and exit code, and ends as Python ends. Tests of imports and
+of variables that are read on import start a new Python instead.
 """
 
 import atexit
 import contextlib
 import functools
 import gc
+import importlib
 import json
 import os
 import runpy
@@ -24,6 +24,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+IMPORTED = (  # by the parent
+    *("jax.numpy", "matplotlib.figure", "orbax.checkpoint", "scipy.special", "sklearn.metrics"),
+    *("mnist_jax.cli.commands", "mnist_jax.predict.classifier"),
+)
 _ENVIRONMENT = dict(os.environ)  # as no test has changed it
 
 
@@ -103,7 +107,7 @@ class Process:
 def run(
     argv: Sequence[str | Path], cwd: Path, env: Mapping[str, str], merge: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; the arguments are those of `Process`."""
+    """Run a command to its end, with the arguments of `Process`."""
     process = Process(argv, cwd, env, merge)
     out, err = process.communicate()
     return subprocess.CompletedProcess(argv, process.wait(), out, err)
@@ -143,7 +147,7 @@ def _serve(requests: socket.socket) -> dict | None:
 
 
 def _supervise(request: dict, control_fd: int, out: int, err: int) -> dict:
-    """Fork once more; return in the child, and report its number and how it ends to the test."""
+    """Fork once more: return in the child; report its process ID and exit status to the test."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     control = socket.socket(fileno=control_fd)
     pid = _fork()
@@ -167,7 +171,9 @@ def _supervise(request: dict, control_fd: int, out: int, err: int) -> dict:
 
 def _fork() -> int:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # JAX's, about threads that it has not yet
+        warnings.simplefilter(
+            "ignore", RuntimeWarning
+        )  # JAX warns of its threads, which do not exist yet
         return os.fork()
 
 
@@ -204,6 +210,8 @@ def _become(request: dict) -> None:
 
 
 if __name__ == "__main__":
+    for name in IMPORTED:
+        importlib.import_module(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies
     gc.collect()
     gc.freeze()  # the forks share the memory of what is imported

@@ -45,7 +45,7 @@ TESTS = {
     "mnist_jax/train/*.py": "train test_tasks.py runs/test_loop.py runs/test_training.py "
     "runs/test_training_divergence.py runs/test_evaluation.py",
 }
-_SECONDS = 900  # after which tests that still run have failed
+_SECONDS = 900  # then the tests are killed, and count as failed
 
 
 class Mutant(NamedTuple):
@@ -59,7 +59,7 @@ class Mutant(NamedTuple):
 
 
 def candidates(path: Path, tests: str) -> dict[tuple, list[Mutant]]:
-    """Return the mutants of a file by their place, without those of annotations."""
+    """Return the mutants of a file by place, without annotations."""
     source = path.read_text()
     left_out = _annotations(source)
     places: dict[tuple, list[Mutant]] = {}
@@ -90,7 +90,7 @@ def _annotations(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
 
 
 def drawn(count: int, seed: int) -> list[Mutant]:
-    """Draw so many places at random, and one mutant at each."""
+    """Draw `count` places at random, and one mutant at each."""
     places: dict[tuple, list[Mutant]] = {}
     for pattern, tests in TESTS.items():
         for path in sorted(ROOT.glob(pattern)):

@@ -74,7 +74,7 @@ def make_run(names=FASHION, examples=400, epochs=4, seed=0, logits=None, val=Tru
 
 @contextmanager
 def drawing(labels: Collection[str]) -> Iterator[None]:
-    """Only the figures with these labels are drawn: drawing takes most of a page's time."""
+    """Draw only the figures with these labels; drawing takes most of a page's time."""
     svg = plots.svg
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plots, "svg", lambda figure, of: svg(figure, of) if of in labels else "")

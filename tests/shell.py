@@ -20,12 +20,12 @@ DIGITS = f"{LINEAR}:digits"
 
 
 def typed(*args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    """What `python -m mnist_jax.main` does in a process of its own."""
+    """Run `python -m mnist_jax.main` in a process of its own."""
     return forks.run(["-m", "mnist_jax.main", *args], cwd, {**os.environ, **env})
 
 
 def unread(module: str, *args: str | Path) -> tuple[int, str]:
-    """The exit code and the errors of a command whose output nobody reads, as after `| head`."""
+    """Return the exit code and the errors of a command whose output has no reader, as in `| head`."""
     there, here = os.pipe()
     os.close(there)
     command = [sys.executable, "-m", f"mnist_jax.{module}", *args]
@@ -35,7 +35,7 @@ def unread(module: str, *args: str | Path) -> tuple[int, str]:
 
 
 def terminal() -> tuple[int, int]:
-    """Both ends of a terminal, or the test is skipped."""
+    """Open a terminal and return both ends; skip the test without one."""
     try:
         return pty.openpty()
     except OSError as error:
@@ -49,7 +49,7 @@ def content(path: Path) -> dict[str, tuple[bytes, int]]:
 
 
 def refusal(capsys, *args: str) -> str:
-    """The one line that a mistake is told in."""
+    """Return the one-line message of a user error."""
     assert main.main(args) == 2
     out, err = capsys.readouterr()
     assert out == ""

@@ -159,7 +159,7 @@ def small(command):
 
 
 def test_every_command_runs(tmp_path):
-    """Except those of several machines, which tests/runtime/test_multihost.py covers."""
+    """Commands for several machines are in tests/runtime/test_multihost.py."""
     text = "".join(page.read_text() for page in PAGES)
     blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
     commands = [line for block in blocks for line in block.splitlines()]

@@ -43,7 +43,7 @@ RENDER = run_page.render
 
 @contextmanager
 def with_pages():
-    """Runs have their pages, where else tests do without: see conftest."""
+    """Render the pages of runs, which conftest replaces by an empty page."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_page, "render", RENDER)
         yield

@@ -1,4 +1,4 @@
-"""Which of several runs is better: what is said, and when nothing can be."""
+"""Comparisons of several runs, and runs that cannot be compared."""
 
 import json
 import re
@@ -340,7 +340,7 @@ def test_a_setting_that_the_same_folds_chose_is_said_to_be_flattered(folder, cap
     page = Page(compare_page.render(runs[:2], [comparison.versus(*runs[:2])], None))
     assert page.text.count(said) == 1
     assert f"chosen folds: {said}" in page.text
-    # Test examples, which chose nothing, flatter nobody.
+    # Test examples are unbiased: nothing was chosen on them.
     assert [bool(comparison.flattery(run)) for run in runs] == [False, True, False]
 
 

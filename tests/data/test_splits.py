@@ -1,4 +1,4 @@
-"""What a run learns from and is judged by, as its config says."""
+"""Training, validation and test examples of a config."""
 
 import numpy as np
 import pytest
@@ -132,7 +132,7 @@ def test_a_positive_class_that_a_csv_lacks_is_refused(two_classes, positive, say
     ],
 )
 def test_training_labels_with_one_value_are_refused(monkeypatch, digits, overrides, says):
-    """The data set has classes of which it has no example."""
+    """Some classes of the data set have no example."""
     keep = digits.train_labels < 8, digits.test_labels < 8
     few = digits._replace(
         train_images=digits.train_images[keep[0]],

@@ -60,7 +60,7 @@ def test_a_worker_that_is_killed_has_failed(tmp_path):
 
 
 def test_by_core_every_core_is_a_device(tmp_path, monkeypatch):
-    """A batch that they cannot share is told of; one that they can is trained on."""
+    """A batch that the devices cannot share is refused; others are trained on."""
     monkeypatch.setattr(groups.provenance, "cores", lambda: 4)
     by_core = TINY._replace(peer="ours by core")
     with worker.spawn(by_core, tmp_path) as process:

@@ -242,7 +242,7 @@ def test_the_table(tmp_path):
     [
         (Outcome([90.0], None), Outcome([91.0, 92.0, 93.0], None), -0.484, 4.484),
         (Outcome([91.0, 92.0, 93.0], None), Outcome([90.0], None), -4.484, 0.484),
-        # By example, of which one more of four is right, though one has seeds.
+        # Paired by example: one more of four is right, although one system has seeds.
         (Outcome([25.0], None, examples=[0.0, 0.0, 0.0, 100.0]),
          Outcome([40.0, 60.0], None, examples=[0.0, 0.0, 100.0, 100.0]), -54.56, 100.0),
         (Outcome([25.0], None, examples=[0.0, 0.0, 0.0, 100.0]),

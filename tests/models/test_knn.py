@@ -19,7 +19,7 @@ few = settings(max_examples=25)
 
 @pytest.fixture(scope="module", autouse=True)
 def small_blocks():
-    """Many blocks, few of which are full, of the little data there is here."""
+    """Split the little data into many blocks, most of them not full."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(knn, "_QUERIES", 150)
         patch.setattr(knn, "_REFERENCES", 200)

@@ -173,7 +173,7 @@ def test_batch_normalisation_uses_the_batch_in_training_and_its_average_later():
 
 @pytest.mark.parametrize("average", [False, True])
 def test_batch_normalisation_is_flaxs(average):
-    """What it gives, what it remembers, and its gradients; far from 0, where rounding tells."""
+    """Outputs, running averages and gradients, far from 0, where rounding errors are large."""
     x = 3 * np.random.default_rng(0).normal(size=(6, 4, 3, 5)) + 10 * np.arange(5)
     variables = {
         "params": {"scale": np.linspace(0.5, 2, 5), "bias": np.linspace(-1, 1, 5)},

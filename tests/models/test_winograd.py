@@ -1,4 +1,4 @@
-"""Winograd's convolution against sums in float64, and where it is taken."""
+"""Winograd's convolution vs. sums in float64, and the layers that use it."""
 
 from functools import partial
 
@@ -94,14 +94,14 @@ def native(x, kernel):
 
 @pytest.fixture(params=[3, 5])
 def large(request):
-    """Images and a kernel of as many channels as take Winograd's way."""
+    """Return images and a kernel with enough channels for Winograd's algorithm."""
     side = request.param
     x, kernel, _ = arrays(0, 3, (7, 8), (side, side), (16, 64), ((0, 0), (0, 0)))
     return jax.device_put((x.astype(np.float32), (kernel / (4 * side)).astype(np.float32)))
 
 
 def products(function, *args):
-    """How many matrix products a program has."""
+    """Count the matrix products of a program."""
     return str(jax.make_jaxpr(function)(*args)).count("dot_general")
 
 

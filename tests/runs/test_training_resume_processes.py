@@ -66,7 +66,7 @@ MOMENTS = {"after an epoch": 0.4, "during a save": 0.02, "at the start": 6}  # s
 
 
 def wait_for(moment, process, workdir):
-    """Wait until a process comes to its next such moment, or ends."""
+    """Wait for the next such moment of a process, or for its end."""
     rows, saving = num_rows(workdir), half_saved(workdir)
     reached = {
         "after an epoch": lambda: num_rows(workdir) > rows,

@@ -89,7 +89,7 @@ def test_devices_share_the_trials(folder, on_one, count):
 
 
 def test_two_processes_share_the_trials(folder, on_one):
-    """By the clock of one it is always time to save, by that of the other never."""
+    """One process always wants to save, the other never."""
     workdir = folder / "processes"
     programs = [("-c", SAVING, seconds) for seconds in ("0", "1e9")]
     first, second = start_two(folder, *SMALL, *MANY, f"--workdir={workdir}", programs=programs)

@@ -1,4 +1,4 @@
-"""What JAX's variables in the environment do to commands."""
+"""Commands under JAX's environment variables."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on, and how they stop it."""
+"""The output of a running training, and stopping it."""
 
 import fcntl
 import io
@@ -118,7 +118,7 @@ def on_terminal(workdir, **streams):
     try:
         while chunk := os.read(ours, 65536):
             shown += chunk
-    except OSError:  # how Linux says that nobody has the terminal open any more
+    except OSError:  # Linux's error for a terminal that no process has open
         pass
     os.close(ours)
     out = process.stdout.read().decode() if process.stdout else ""
@@ -229,7 +229,7 @@ def test_a_signal_in_the_middle_of_a_write():
 
 
 def test_off_the_main_thread_nothing_is_asked():
-    """In a notebook's or a server's thread Python allows no handlers: the run goes on without."""
+    """In a thread of a notebook or server Python allows no signal handlers; the run needs none."""
     seen = []
 
     def work():

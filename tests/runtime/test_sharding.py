@@ -1,6 +1,6 @@
 """Two and four devices do what one does, each its share of it.
 
-The devices are those that XLA makes of a CPU, in processes of their own.
+XLA splits a CPU into the devices, in separate processes.
 """
 
 import re
@@ -23,14 +23,14 @@ MANY = (2, 4)
 
 
 def on(count, folder, workdir):
-    """Does all of on_devices.py on so many devices, in the background."""
+    """Start on_devices.py on `count` devices, in the background."""
     argv = ["-W", "error", "-m", "on_devices", folder, workdir]
     return forks.Process(argv, ROOT, devices(count), merge=True)
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """Folders by number of devices, and four workdirs: `runs` says of which runs."""
+    """Make a folder for each number of devices, and four workdirs: see `runs`."""
     folder = tmp_path_factory.mktemp("devices")
     two = on(2, folder / "2", folder / "begun")
     (folder / "1").mkdir()
@@ -75,7 +75,7 @@ def shapes(program, operation):
 
 
 def leading(program, *sizes):
-    """How many images a program's arrays of images and of activations have.
+    """Return the numbers of images in a program's arrays of images and activations.
 
     Random numbers do not count: each device draws those of the whole batch, see `parallel.draw`.
     """

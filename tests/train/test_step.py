@@ -109,7 +109,7 @@ def test_golden_step(examples):
 
 
 def test_an_epoch_is_its_steps_in_the_drawn_order(examples):
-    """The second epoch: the order is not that of the first."""
+    """The second epoch has another order than the first."""
     recipe, hparams, root, state = make(**EVERYTHING)
     state = state._replace(step=jnp.int32(3))
     images, labels = examples

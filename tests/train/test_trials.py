@@ -58,7 +58,7 @@ def take(trials, index):
 
 
 def train_one_epoch(group, states, index, epoch):
-    """Train and validate the trials at `index`, and scatter their states into those of all."""
+    """Train and validate the trials at `index`, and scatter their states into `states`."""
     state, trials = jax.tree.map(lambda x: x[index], states), take(group.trials, index)
     args = trials, np.int32(epoch), group.data
     after, *measured = vmapped.train_epoch(group.plan, state.state, *args)

@@ -126,7 +126,7 @@ def test_trouble_is_one_line_and_the_earlier_are_intact(tmp_path, trouble, reaso
         directory.unlink()
         Path(f"{directory}.moved").rename(directory)
     assert {"2", "3"} <= set(names(directory))
-    process = start(directory)  # all is well again: it checks epoch 3 and goes on
+    process = start(directory)  # the disk works again: check epoch 3 and continue
     assert started_in(process) == 4
     process.kill()
     process.communicate()

@@ -398,7 +398,7 @@ def test_a_reader_never_sees_half_a_file(tmp_path, monkeypatch):
 
 
 def test_what_has_its_name_is_on_the_disk(tmp_path, monkeypatch):
-    """Power may fail after the name is written and before the content is, unless it is told to."""
+    """Without a sync, a power failure may leave the name without the content."""
     steps, synced, renamed = [], os.fsync, Path.replace
 
     def fsync(file):
