@@ -173,7 +173,7 @@ def _fork() -> int:
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore", RuntimeWarning
-        )  # JAX warns of its threads, which do not exist yet
+        )  # of JAX, about threads
         return os.fork()
 
 

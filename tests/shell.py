@@ -25,7 +25,7 @@ def typed(*args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]
 
 
 def unread(module: str, *args: str | Path) -> tuple[int, str]:
-    """Return the exit code and the errors of a command whose output has no reader, as in `| head`."""
+    """Return the exit code and the errors of a command without a reader, as in `| head`."""
     there, here = os.pipe()
     os.close(there)
     command = [sys.executable, "-m", f"mnist_jax.{module}", *args]

@@ -170,7 +170,7 @@ def test_random_settings_are_in_their_ranges_and_depend_on_the_seed():
 
 
 def test_a_trial_has_only_the_keys_that_its_components_read():
-    """Keys that only some of the swept optimizers, schedules or models read are left out elsewhere."""
+    """Keys of one swept optimizer, schedule or model are left out for the others."""
     config = make(grid={"optim.name": ["adam", "momentum"], "model.name": ["mlp", "linear"]})
     config.optim.momentum, config.model.widths = 0.8, (7,)
     space.check_used(config)
