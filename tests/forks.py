@@ -171,9 +171,7 @@ def _supervise(request: dict, control_fd: int, out: int, err: int) -> dict:
 
 def _fork() -> int:
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", RuntimeWarning
-        )  # of JAX, about threads
+        warnings.simplefilter("ignore", RuntimeWarning)  # of JAX, about threads
         return os.fork()
 
 
