@@ -159,7 +159,7 @@ def test_a_batch_that_cannot_be_shared(tmp_path):
     ("batch_size", "count", "sizes"), [(128, 3, "126 or 129"), (3, 4, "4"), (9, 8, "8 or 16")]
 )
 def test_the_nearest_sizes_that_can(batch_size, count, sizes):
-    with pytest.raises(UserError, match=rf"{batch_size} is no .* {count} dev.*; take {sizes}$"):
+    with pytest.raises(UserError, match=rf"{batch_size} is not a .* {count} dev.*; take {sizes}$"):
         sharding.check_batch_size(batch_size, count)
 
 
