@@ -234,16 +234,15 @@ def test_each_page_and_figure_has_an_answer(workdir, tmp_path, capsys):
             1,
             f"{tmp_path}/scan.tif[2]: nothing stands out from the background\n",
         )
-    names = [line.rsplit("  ", 1)[0].strip() for line in out.splitlines()]
-    assert names == [
+    names, answers = zip(*(line.split("  ", 1) for line in out.splitlines()), strict=True)
+    assert list(names) == [
         *(f"{tmp_path}/number (figure {i} of 2)" for i in (1, 2)),
         *(f"{tmp_path}/scan.tif[{i}]" for i in (1, 3)),
     ]
-    answers = [line.rsplit("  ", 1)[1].split()[0] for line in out.splitlines()]
     if "MNIST_JAX_ARCHIVES" in os.environ:
-        assert answers == ["4", "2", "3", "7"]
+        assert [answer.split()[0] for answer in answers] == ["4", "2", "3", "7"]
     rows = table(tmp_path / "out.csv")
-    assert [row["file"] for row in rows] == names
+    assert tuple(row["file"] for row in rows) == names
     page = Page((tmp_path / "out.html").read_text())
     assert len(page.all("img")) == 8
 
