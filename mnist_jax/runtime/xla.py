@@ -19,15 +19,15 @@ TESTED = ("0.10.2", "0.12.0.1")
 
 # XLA on a CPU drops optimization barriers before it fuses, and then recomputes a value in every
 # operation that reads it. Its compiler of small loops, which must not see a barrier, is off too.
-_CPU_OPTIONS: dict[str, str | bool] = {
+CPU_OPTIONS: dict[str, str | bool] = {
     "xla_disable_hlo_passes": "cse_barrier_expander,small-while-loop-hoisting"
 }
 
 # XLA hands convolutions to YNNPACK. If it gets most of a net as one operation, as in prediction, it
 # is faster than Eigen; if it gets them one by one, as in training, it takes up to twice as long.
 # For training it keeps only single matrix products, where it is the fastest.
-_CPU_TRAINING_OPTIONS: dict[str, str | bool] = {
-    **_CPU_OPTIONS,
+CPU_TRAINING_OPTIONS: dict[str, str | bool] = {
+    **CPU_OPTIONS,
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
 }
 
@@ -50,7 +50,7 @@ def compile_lowered(lowered: jax.stages.Lowered, *, predicts: bool = False) -> j
     """
     if jax.default_backend() != "cpu" or jaxlib.__version__ not in TESTED:
         return lowered.compile()
-    return lowered.compile(compiler_options=_CPU_OPTIONS if predicts else _CPU_TRAINING_OPTIONS)
+    return lowered.compile(compiler_options=CPU_OPTIONS if predicts else CPU_TRAINING_OPTIONS)
 
 
 def enable_cache(directory: str | None = None) -> None:
