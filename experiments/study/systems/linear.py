@@ -154,7 +154,5 @@ def _config(overrides: Mapping[str, Any], dataset: str, settings: Settings) -> C
     config.update_from_flattened_dict(overrides)
     if settings.quick:
         config.train.epochs = 1
-        if config.model.name == "rbf":
-            config.model.features = 256
     configs.validate(config)
     return config
