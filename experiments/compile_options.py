@@ -2,9 +2,9 @@
 
     python -m experiments.compile_options [--repeats=10]
 
-The epochs of each shipped config are compiled without these options, with the passes they turn
-off, and with all of them. The three programs take turns on random images, so that a change in the
-machine's speed affects them alike.
+The epochs of each shipped config are compiled without these options, with the option for passes
+alone (so without the one for YNNPACK), and with both. The three programs take turns on random
+images, so that a change in the machine's speed affects them alike.
 """
 
 import statistics
@@ -61,10 +61,10 @@ def to_markdown(record: Mapping[str, Any]) -> str:
         cells.append([f"`{row['config']}`", f"{statistics.median(everything):.3f}", *shown])
     note = (
         f"Seconds of an epoch of {record['count']:,} random images with the options of "
-        "`runtime/xla.py`, and how many times longer it takes without them: median and quartiles "
+        "`runtime/xla.py`, and how many times as long it takes without them: median and quartiles "
         f"of {record['repeats']} paired ratios; {tables.source(record)}"
     )
-    return tables.markdown(["config", "epoch, s", "no options", "only the passes"], cells, note)
+    return tables.markdown(["config", "epoch, s", "without all", "without YNNPACK's"], cells, note)
 
 
 TABLES = (to_markdown,)
@@ -76,6 +76,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=10, help="epochs of each program")
     parser.add_argument("--count", type=int, default=12_800, help="images of an epoch")
     options = parser.parse_args()
+    if not xla.has_options():
+        parser.error("needs a CPU and a release of jaxlib in xla.TESTED: others may abort")
     record = {
         **tables.origin("experiments.compile_options"),
         "count": options.count,

@@ -13,8 +13,8 @@ from mnist_jax.types import PyTree, UserError
 OFF = "off"
 
 # The options below have no documentation, and an option can make XLA abort the process. They are
-# used only with releases of jaxlib on which every task and every shipped config has trained; with
-# others, training a convolutional net takes 1.4 to 1.7 times as long (experiments/compile_options).
+# used only with releases of jaxlib on which every task and every shipped config has trained.
+# Without them, on 0.10.2, training takes up to 1.7 times as long: experiments/compile_options.py.
 TESTED = ("0.10.2", "0.12.0.1")
 
 # XLA on a CPU drops optimization barriers before it fuses, and then recomputes a value in every
@@ -41,6 +41,11 @@ def barrier(tree: PyTree) -> PyTree:
     return lax.platform_dependent(tree, cpu=lax.optimization_barrier, default=lambda tree: tree)
 
 
+def has_options() -> bool:
+    """Return whether programs get these options: on a CPU, with a tested release of jaxlib."""
+    return jax.default_backend() == "cpu" and jaxlib.__version__ in TESTED
+
+
 def compile_lowered(lowered: jax.stages.Lowered, *, predicts: bool = False) -> jax.stages.Compiled:
     """Compile `jit(f).lower(...)` with the fastest options.
 
@@ -48,7 +53,7 @@ def compile_lowered(lowered: jax.stages.Lowered, *, predicts: bool = False) -> j
       lowered: the program.
       predicts: True if it applies one net without gradients, which needs other options.
     """
-    if jax.default_backend() != "cpu" or jaxlib.__version__ not in TESTED:
+    if not has_options():
         return lowered.compile()
     return lowered.compile(compiler_options=CPU_OPTIONS if predicts else CPU_TRAINING_OPTIONS)
 

@@ -1,9 +1,13 @@
 """XLA's options: the same programs with and without them, measured and shown."""
 
+import pytest
+
 from configs import linear
 from experiments import compile_options, tables
+from mnist_jax.runtime import xla
 
 
+@pytest.mark.skipif(not xla.has_options(), reason="the options are for tested releases on a CPU")
 def test_each_set_of_options_is_measured():
     seconds = compile_options.measure(linear.get_config("mnist"), count=256, repeats=2)
     assert list(seconds) == ["none", "passes", "all"]

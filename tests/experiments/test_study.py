@@ -138,7 +138,7 @@ def test_more_seeds_are_run_and_fewer_are_there(tmp_path, capsys, monkeypatch):
         return list(asked)
 
     assert measure("--seeds=2") == [2, 2]
-    assert "0/2 " in capsys.readouterr().err  # minutes, of both
+    assert "0/2 " in capsys.readouterr().err  # estimated minutes of both rows
     assert measure("--seeds=2") == []
     assert measure("--only", "net", "--seeds=4") == [4]
     assert "0/1 " in capsys.readouterr().err
