@@ -27,6 +27,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # prepared data: none of the user's
 
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", str(int(bool(os.environ["XLA_FLAGS"]))))
 
+import forks
 import jax
 import matplotlib as mpl
 import pytest
@@ -58,6 +59,7 @@ install_import_hook([name.removesuffix(".__init__") for name in modules], "beart
 @pytest.fixture(autouse=True, scope="module")
 def _programs_of_a_test_file_are_freed():
     """Else a process of thousands of programs runs out of memory maps."""
+    gc.freeze()  # or the collector would search all imported objects after each file
     yield
     step = sys.modules.get("mnist_jax.train.step")
     if step:
@@ -68,15 +70,17 @@ def _programs_of_a_test_file_are_freed():
 
 @pytest.fixture(autouse=True, scope="module")
 def _pages_of_runs_are_made_where_tests_read_them(request):
-    """A page takes longer than training a tiny net; commands in their own processes make them.
+    """A page takes longer than training a tiny net, here and in forked commands.
 
     In a file that has `READS_PAGES` all are made, in others what runs in `tiny_runs.with_pages()`.
+    Commands in a new Python make them.
     """
     from mnist_jax.report import run_page  # late: the package's annotations are checked by now
 
     with pytest.MonkeyPatch.context() as patch:
         if request.path.parent.name != "report" and not hasattr(request.module, "READS_PAGES"):
-            patch.setattr(run_page, "render", lambda *args, **kwargs: "<!doctype html>")
+            patch.setattr(run_page, "render", lambda *args, **kwargs: forks.EMPTY_PAGE)
+            patch.setenv(forks.WITHOUT_PAGES, "1")
         yield
 
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import forks
 import jax
 import numpy as np
 import pytest
@@ -46,6 +47,7 @@ def with_pages():
     """Render the pages of runs, which conftest replaces by an empty page."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_page, "render", RENDER)
+        patch.delenv(forks.WITHOUT_PAGES, raising=False)
         yield
 
 

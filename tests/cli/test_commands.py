@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from shell import CNN, DIGITS, LINEAR, MLP, STUDY, content, refusal, typed
+from tiny_runs import with_pages
 
 from mnist_jax import main
 from mnist_jax.cli import commands, flags
@@ -19,8 +20,6 @@ from mnist_jax.data import splits
 from mnist_jax.runs import training
 from mnist_jax.runtime import progress
 from mnist_jax.types import UserError
-
-READS_PAGES = True
 
 
 @pytest.fixture(scope="module")
@@ -262,6 +261,7 @@ def assert_printable(capsys) -> str:
     return out
 
 
+@with_pages()
 def test_names_that_cannot_be_printed(here, capsys):
     """They crashed finished trainings and `compare`, and reached the terminal."""
     write_csv(here / f"{ODD}.csv", 200)
@@ -300,6 +300,7 @@ def assert_fallen_back(run: Path, out: str, err: str) -> None:
     assert "This run did not use mnist." in page
 
 
+@with_pages()
 def test_without_data_a_shipped_config_trains_on_digits_and_says_so(here, no_data):
     done = typed(LINEAR, "--config.train.epochs=1", cwd=here, **no_data)
     assert done.returncode == 0, done.stderr
@@ -308,6 +309,7 @@ def test_without_data_a_shipped_config_trains_on_digits_and_says_so(here, no_dat
     assert_fallen_back(run, done.stdout, done.stderr)
 
 
+@with_pages()
 def test_so_it_does_for_a_data_set_that_was_typed(here, no_data, capsys):
     options = ["--config.data.name=mnist", "--config.train.epochs=1", "--workdir=mine"]
     assert main.main([LINEAR, *options]) == 0
