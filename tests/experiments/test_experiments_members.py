@@ -158,6 +158,7 @@ def test_cross_validation_beside_scikit_learn_and_ten_runs(monkeypatch):
         jobs.append(job)
         return spawn(job._replace(peer="ours", num_train=job.batch_size), cache)
 
+    monkeypatch.setattr(members_speed.os, "cpu_count", lambda: 1)  # processes start slowly
     monkeypatch.setattr(members_speed, "_held_out_accuracies", by_folds)
     monkeypatch.setattr(worker, "spawn", ours_instead)
     monkeypatch.setattr(worker, "ask", lambda *args: asked.append(args[1]) or ask(*args))

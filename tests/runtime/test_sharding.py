@@ -79,9 +79,10 @@ def leading(program, *sizes):
 
     Random numbers do not count: each device draws those of the whole batch, see `parallel.draw`.
     """
-    drawn = re.compile(r".*(jit\(_bernoulli\)| broadcast\(%constant).*")
-    program = drawn.sub("", program)
-    return {int(n) for size in sizes for n in re.findall(rf"f32\[(\d+),{size},{size},\d", program)}
+    drawn = "jit(_bernoulli)", " broadcast(%constant"
+    lines = [line for line in program.splitlines() if not any(word in line for word in drawn)]
+    shape = re.compile(rf"f32\[(\d+),({'|'.join(map(str, sizes))}),\2,\d")
+    return {int(n) for line in lines for n, _ in shape.findall(line)}
 
 
 @pytest.mark.parametrize("count", [1, *MANY])

@@ -3,10 +3,10 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import jax
 import jax.numpy as jnp
 import matplotlib as mpl
@@ -26,14 +26,7 @@ def python(*args: str, cwd: Path, **env: str) -> str:
     own = {"PATH": "", "HOME": str(cwd), "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     own |= {name: os.environ[name] for name in ("XLA_FLAGS", "TFDS_DATA_DIR")}
     own["MPLCONFIGDIR"] = mpl.get_cachedir()  # or matplotlib looks for fonts in a new home
-    done = subprocess.run(
-        [sys.executable, *args],
-        cwd=cwd,
-        env={**own, **env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    done = forks.run(args, cwd, {**own, **env}, merge=True)
     assert done.returncode == 0, done.stdout
     return done.stdout
 

@@ -5,6 +5,7 @@ import time
 from functools import partial
 from typing import Any
 
+import joblib
 import numpy as np
 from jaxtyping import Float, Int
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
@@ -88,7 +89,8 @@ def svc_one_vs_rest(dataset: str, count: int, settings: Settings) -> Outcome:
     part = found._replace(
         train_images=found.train_images[:count], train_labels=found.train_labels[:count]
     )
-    return _fit_and_test(OneVsRestClassifier(SVC(), n_jobs=-1), part)
+    with joblib.parallel_config("threading"):  # as fast as processes, which start slowly
+        return _fit_and_test(OneVsRestClassifier(SVC(), n_jobs=-1), part)
 
 
 def boosting_kaggle(settings: Settings) -> Outcome:
