@@ -6,7 +6,7 @@ import socket
 
 import forks
 import pytest
-from tiny_runs import KEEP_ALL
+from tiny_runs import KEEP
 
 CLUSTERS = ("SLURM_", "OMPI_", "KUBERNETES_", "TPU_", "JAX_COORDINATOR", "JAX_LOCAL")
 
@@ -39,7 +39,7 @@ def start(folder, argv, env, program=COMMAND):
     """The command in a process of its own, with two devices and on no cluster."""
     alone = {k: v for k, v in devices(2).items() if not k.startswith(CLUSTERS)}
     env = {
-        **{name.upper(): str(value) for name, value in KEEP_ALL.items()},
+        **{name.upper(): str(value) for name, value in KEEP.items()},
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
         **alone,
         **env,

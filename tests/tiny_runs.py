@@ -63,8 +63,8 @@ def logits_of(workdir):
 
 
 # What is compiled is kept in a folder, by this process and by others: most of a tiny run's time.
-KEEP_ALL = {
-    "jax_persistent_cache_min_compile_time_secs": 0,
+KEEP = {
+    "jax_persistent_cache_min_compile_time_secs": 0.02,  # reading a program takes as long
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
 
@@ -72,7 +72,7 @@ KEEP_ALL = {
 @contextmanager
 def compiled_in(folder):
     """JAX keeps what it compiles in a folder."""
-    ours = {**KEEP_ALL, "jax_compilation_cache_dir": str(folder)}
+    ours = {**KEEP, "jax_compilation_cache_dir": str(folder)}
     theirs = {name: getattr(jax.config, name) for name in ours}
     try:
         _configure(ours)
@@ -91,7 +91,7 @@ def environment(folder):
     """Of a process that runs in a folder; this Python is the first on its path."""
     return {
         **os.environ,
-        **{name.upper(): str(value) for name, value in KEEP_ALL.items()},
+        **{name.upper(): str(value) for name, value in KEEP.items()},
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",  # these processes train for long
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",

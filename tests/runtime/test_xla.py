@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -22,13 +23,17 @@ RUN += ["--config.train.epochs=2", "--overwrite"]
 
 
 def python(*args: str, cwd: Path, **env: str) -> str:
-    """What a new process says, both streams together; it must end well."""
+    """What a forked process says, both streams together; it must end well."""
+    done = forks.run(args, cwd, environment(cwd, **env), merge=True)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def environment(cwd: Path, **env: str) -> dict[str, str]:
     own = {"PATH": "", "HOME": str(cwd), "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     own |= {name: os.environ[name] for name in ("XLA_FLAGS", "TFDS_DATA_DIR")}
     own["MPLCONFIGDIR"] = mpl.get_cachedir()  # or matplotlib looks for fonts in a new home
-    done = forks.run(args, cwd, {**own, **env}, merge=True)
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+    return {**own, **env}
 
 
 def losses(workdir: Path) -> list[float]:
@@ -82,7 +87,8 @@ def test_where_programs_are_kept(tmp_path, directory, env, expected):
         "import sys, jax; from mnist_jax.runtime import xla\n"
         "xla.enable_cache(*sys.argv[1:]); jax.jit(lambda x: x + 1)(1.0)"
     )
-    python("-c", code, *directory, cwd=tmp_path, **env)
+    command = [sys.executable, "-c", code, *directory]  # JAX reads its variable on import
+    subprocess.run(command, cwd=tmp_path, env=environment(tmp_path, **env), check=True)
     assert [d for d in ("by-env", "by-xdg") if list((tmp_path / d).rglob("*-cache"))] == expected
 
 
