@@ -17,6 +17,7 @@ os.environ.setdefault(
     # A flag that a jaxlib lacks ends every process.
     + " --xla_cpu_use_fusion_emitters=false" * version("jaxlib").startswith("0.10."),
 )
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")  # of each operation: it takes time
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as `experiments.study` does
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # one for all workers and the commands they run
     _programs = tempfile.TemporaryDirectory(prefix="mnist_jax-programs-")
