@@ -10,6 +10,7 @@ from pathlib import Path
 import forks
 import pytest
 from PIL import Image
+from tiny_runs import with_pages
 
 from experiments import baselines, quotes, tables
 from mnist_jax.__main__ import COMMANDS
@@ -32,6 +33,7 @@ def test_python_runs(page, tmp_path, monkeypatch):
         exec(compile(code, page.name, "exec"), {})
 
 
+@with_pages()
 def test_the_readme_trains_a_net(tmp_path, monkeypatch, capsys):
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     monkeypatch.chdir(tmp_path)
@@ -158,6 +160,7 @@ def small(command):
     return shlex.join([python, m, module, *argv])
 
 
+@with_pages()
 def test_every_command_runs(tmp_path):
     """Commands for several machines are in tests/runtime/test_multihost.py."""
     text = "".join(page.read_text() for page in PAGES)

@@ -64,7 +64,7 @@ def logits_of(workdir):
 
 # What is compiled is kept in a folder, by this process and by others: most of a tiny run's time.
 KEEP = {
-    "jax_persistent_cache_min_compile_time_secs": 0.02,  # reading a program takes as long
+    "jax_persistent_cache_min_compile_time_secs": 0.02,  # storing and reading takes as long
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
 

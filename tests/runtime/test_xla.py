@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import forks
 import jax
 import jax.numpy as jnp
 import matplotlib as mpl
@@ -23,17 +22,20 @@ RUN += ["--config.train.epochs=2", "--overwrite"]
 
 
 def python(*args: str, cwd: Path, **env: str) -> str:
-    """What a forked process says, both streams together; it must end well."""
-    done = forks.run(args, cwd, environment(cwd, **env), merge=True)
-    assert done.returncode == 0, done.stdout
-    return done.stdout
-
-
-def environment(cwd: Path, **env: str) -> dict[str, str]:
+    """What a new process says, both streams together; it must end well."""
     own = {"PATH": "", "HOME": str(cwd), "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     own |= {name: os.environ[name] for name in ("XLA_FLAGS", "TFDS_DATA_DIR")}
     own["MPLCONFIGDIR"] = mpl.get_cachedir()  # or matplotlib looks for fonts in a new home
-    return {**own, **env}
+    done = subprocess.run(
+        [sys.executable, *args],
+        cwd=cwd,
+        env={**own, **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
 
 
 def losses(workdir: Path) -> list[float]:
@@ -87,8 +89,7 @@ def test_where_programs_are_kept(tmp_path, directory, env, expected):
         "import sys, jax; from mnist_jax.runtime import xla\n"
         "xla.enable_cache(*sys.argv[1:]); jax.jit(lambda x: x + 1)(1.0)"
     )
-    command = [sys.executable, "-c", code, *directory]  # JAX reads its variable on import
-    subprocess.run(command, cwd=tmp_path, env=environment(tmp_path, **env), check=True)
+    python("-c", code, *directory, cwd=tmp_path, **env)
     assert [d for d in ("by-env", "by-xdg") if list((tmp_path / d).rglob("*-cache"))] == expected
 
 
